@@ -1,1 +1,65 @@
-//! Placeholder.
+//! The seam: what is asked of a container engine.
+//!
+//! Knows none of its implementations. [`Engine`] builds images and opens a [`Scope`]; a scope owns everything that a run
+//! starts and leaves nothing behind when it closes.
+
+mod build;
+mod container;
+
+pub use build::{
+    BuildContext, BuildError, BuildRequest, Built, DockerfileSource, FailedStep, NamedContext, NetworkMode, SetupCommand,
+    SetupRequest,
+};
+pub use container::{
+    BindMount, Cancel, Container, ContainerSpec, ExecSpec, Exit, Limits, OutputSink, Root, Stdio,
+};
+
+use async_trait::async_trait;
+use events::{EventSink, RunId};
+
+/// What a pipeline asks of a container engine.
+///
+/// The image ends in the content store whichever engine built it, so that tagging, evidence and pushing are the same
+/// for every engine.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Dockerfile and context to a root filesystem that can be started. Its layers need not be sealed yet.
+    async fn build(&self, request: BuildRequest, events: &EventSink) -> Result<Built, BuildError>;
+
+    /// Computes diff ids, compresses layers, writes config and manifest into the store. Idempotent; runs beside gates.
+    async fn seal(&self, built: &Built) -> Result<(store::Image, store::SealedManifest), EngineError>;
+
+    /// The root of an image that is in the store already.
+    async fn root(&self, image: &store::Image) -> Result<Root, EngineError>;
+
+    /// Everything that a run starts belongs to one scope.
+    async fn open_scope(&self, run: RunId) -> Result<Box<dyn Scope>, EngineError>;
+}
+
+/// Owner of a run's containers, throw-away layers, networks. Journals before it makes; sweeps on close.
+#[async_trait]
+pub trait Scope: Send + Sync {
+    /// Runs commands once on top of a root, in a throw-away layer that is cached by content and never part of an image.
+    async fn setup(&self, request: SetupRequest, events: &EventSink) -> Result<Root, BuildError>;
+
+    /// Starts a container from a fresh copy of a root.
+    async fn start(&self, spec: ContainerSpec) -> Result<Box<dyn Container>, EngineError>;
+
+    /// Stops and removes everything. Also happens on drop, without the error.
+    async fn close(&mut self) -> Result<(), EngineError>;
+}
+
+/// The engine or its surroundings failed: nothing that the user's files say.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct EngineError {
+    /// What was attempted, on what.
+    pub message: String,
+    /// Whole command or action that helps, when known.
+    pub hint: Option<String>,
+    /// The program was not found (127) or could not be executed (126) in the container: the user's mistake, not the engine's.
+    pub command_code: Option<i32>,
+    /// The cause.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}

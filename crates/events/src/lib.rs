@@ -1,1 +1,314 @@
-//! Placeholder.
+//! The record of a run: [`Event`]s as versioned JSON lines, and the ids and verdicts they speak of.
+//!
+//! Knows nothing of who listens. Whoever does work gets an [`EventSink`] and emits; the terminal, the JSON lines, the run
+//! log and the JUnit file are subscribers of the same stream. Events are the only thing that flows up.
+
+use std::sync::Arc;
+
+use oci::Digest;
+use serde::{Deserialize, Serialize};
+
+/// Version of the event format; raised when a field changes its meaning or goes away.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Number of a run on this machine, counted up in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(pub u64);
+
+impl std::fmt::Display for RunId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It holds.
+    Passed,
+    /// It does not hold.
+    Failed,
+    /// It was not looked at (something it needs failed, or it was cancelled).
+    Skipped,
+}
+
+/// Where something stands in a file of the user's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The file, as the user would name it.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+}
+
+/// An event with the time since the run's start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// [`FORMAT_VERSION`].
+    pub v: u32,
+    /// Milliseconds since the run started, by a monotonic clock.
+    pub at_ms: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What can happen in a run. Ids of stages (`build`, a gate's name, `health`, `publish`) and steps are unique in a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event")]
+pub enum Event {
+    /// A run begins.
+    #[serde(rename = "run.started")]
+    RunStarted {
+        /// Its number.
+        run: RunId,
+        /// Name of what is built, for people.
+        name: String,
+        /// Commit, if the source is a Git repository.
+        commit: Option<String>,
+        /// Branch or tag.
+        branch: Option<String>,
+        /// All stages that will come, in order.
+        stages: Vec<String>,
+    },
+    /// A stage of the run begins.
+    #[serde(rename = "stage.started")]
+    StageStarted {
+        /// Its id.
+        stage: String,
+    },
+    /// One instruction or command begins.
+    #[serde(rename = "step.started")]
+    StepStarted {
+        /// Stage it belongs to.
+        stage: String,
+        /// Its id, unique in the run.
+        step: u64,
+        /// What the user wrote.
+        text: String,
+        /// Where.
+        place: Option<Place>,
+    },
+    /// Output of a step, whole lines or a long line's part; bytes that are not UTF-8 are replaced.
+    #[serde(rename = "step.log")]
+    StepLog {
+        /// Stage it belongs to.
+        stage: String,
+        /// The step.
+        step: u64,
+        /// The text, without its line end.
+        line: String,
+    },
+    /// A step's result was there already.
+    #[serde(rename = "step.cached")]
+    StepCached {
+        /// Stage it belongs to.
+        stage: String,
+        /// The step.
+        step: u64,
+        /// What the user wrote.
+        text: String,
+        /// Where.
+        place: Option<Place>,
+        /// What making it took when it was made, in milliseconds.
+        saved_ms: u64,
+    },
+    /// A step ended.
+    #[serde(rename = "step.finished")]
+    StepFinished {
+        /// Stage it belongs to.
+        stage: String,
+        /// The step.
+        step: u64,
+        /// Exit code; 0 for steps that are no processes.
+        exit_code: i32,
+        /// How long it took.
+        duration_ms: u64,
+        /// Why it was not taken from the cache, in words for people, when that is known.
+        reason: Option<String>,
+    },
+    /// Bytes moved, for progress; never stored.
+    #[serde(rename = "transfer")]
+    Transfer {
+        /// Stage it belongs to.
+        stage: String,
+        /// What moves, such as a short digest.
+        item: String,
+        /// Bytes so far.
+        done_bytes: u64,
+        /// Bytes in all, if known.
+        total_bytes: Option<u64>,
+    },
+    /// The image is built. Its digest may come later (`image.sealed`).
+    #[serde(rename = "image.built")]
+    ImageBuilt {
+        /// Config digest: docker's image id. `None` while layers are still being sealed.
+        id: Option<Digest>,
+        /// Bytes of all layers, uncompressed.
+        size_bytes: u64,
+        /// Number of layers.
+        layers: usize,
+        /// Steps in all.
+        steps: usize,
+        /// Steps taken from the cache.
+        steps_cached: usize,
+        /// Time that the cache saved, in milliseconds.
+        saved_ms: u64,
+    },
+    /// The image's manifest digest is known.
+    #[serde(rename = "image.sealed")]
+    ImageSealed {
+        /// Manifest digest.
+        digest: Digest,
+        /// Bytes of all layers, compressed.
+        size_bytes: u64,
+    },
+    /// A gate has its verdict.
+    #[serde(rename = "gate.finished")]
+    GateFinished {
+        /// Its name.
+        gate: String,
+        /// The verdict.
+        verdict: Verdict,
+        /// A recorded verdict of an earlier run.
+        cached: bool,
+        /// Whether a failure is allowed.
+        allow_failure: bool,
+        /// Tests counted from its reports: passed, failed, skipped.
+        tests: Option<TestCounts>,
+        /// How long it took.
+        duration_ms: u64,
+    },
+    /// One probe of the health check.
+    #[serde(rename = "health.attempt")]
+    HealthAttempt {
+        /// From 1.
+        attempt: u32,
+        /// Of how many.
+        attempts: u32,
+        /// Exit code of the probe.
+        exit_code: i32,
+        /// Its output, cut.
+        output: String,
+    },
+    /// The health check has its verdict.
+    #[serde(rename = "health.finished")]
+    HealthFinished {
+        /// The verdict.
+        verdict: Verdict,
+        /// Attempts that it took.
+        attempt: u32,
+        /// Time from start to healthy (or to giving up).
+        duration_ms: u64,
+    },
+    /// A tag that a rule named and that was not used.
+    #[serde(rename = "tag.skipped")]
+    TagSkipped {
+        /// The template.
+        template: String,
+        /// Why.
+        reason: String,
+    },
+    /// A tag now names the image.
+    #[serde(rename = "tag.written")]
+    TagWritten {
+        /// Full reference.
+        reference: String,
+        /// Manifest digest.
+        digest: Digest,
+    },
+    /// A stage ended.
+    #[serde(rename = "stage.finished")]
+    StageFinished {
+        /// Its id.
+        stage: String,
+        /// How.
+        verdict: Verdict,
+        /// How long it took.
+        duration_ms: u64,
+        /// One line for people: `58.1 MB, 9 of 11 steps cached`.
+        summary: String,
+    },
+    /// Something that the user should know.
+    #[serde(rename = "warning")]
+    Warning {
+        /// The message.
+        message: String,
+        /// Where.
+        place: Option<Place>,
+    },
+    /// The run ended.
+    #[serde(rename = "run.finished")]
+    RunFinished {
+        /// How.
+        verdict: Verdict,
+        /// How long it took.
+        duration_ms: u64,
+    },
+}
+
+/// Numbers of a test report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestCounts {
+    /// Tests that passed.
+    pub passed: u64,
+    /// Tests that failed or broke.
+    pub failed: u64,
+    /// Tests that were left out.
+    pub skipped: u64,
+}
+
+/// Hears events. Called from several threads; must be quick.
+pub trait Subscriber: Send + Sync {
+    /// Takes in one event.
+    fn event(&self, record: &Record);
+}
+
+/// Where events go: cheap to clone, any number of subscribers.
+#[derive(Clone)]
+pub struct EventSink {
+    start: std::time::Instant,
+    subscribers: Arc<[Arc<dyn Subscriber>]>,
+    steps: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl EventSink {
+    /// A sink for these subscribers; the run's clock starts now.
+    pub fn new(subscribers: Vec<Arc<dyn Subscriber>>) -> Self {
+        Self { start: std::time::Instant::now(), subscribers: subscribers.into(), steps: Arc::default() }
+    }
+
+    /// A sink that nobody hears.
+    pub fn silent() -> Self {
+        Self::new(Vec::new())
+    }
+
+    /// Tells every subscriber.
+    pub fn emit(&self, event: Event) {
+        let at_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let record = Record { v: FORMAT_VERSION, at_ms, event };
+        for subscriber in self.subscribers.iter() {
+            subscriber.event(&record);
+        }
+    }
+
+    /// A new step id, unique in this sink's run.
+    pub fn next_step(&self) -> u64 {
+        self.steps.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1
+    }
+
+    /// Time since the run started.
+    pub fn elapsed(&self) -> std::time::Duration {
+        self.start.elapsed()
+    }
+}
+
+impl std::fmt::Debug for EventSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "EventSink({} subscribers)", self.subscribers.len())
+    }
+}

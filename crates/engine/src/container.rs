@@ -1,0 +1,158 @@
+//! Containers as a pipeline sees them.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use crate::{EngineError, NetworkMode};
+
+/// A root filesystem that containers start from: an image's, or one made by setup. Engines know what `id` means.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// Opaque to callers; equal ids mean equal content.
+    pub id: String,
+    /// How the image says it is started.
+    pub config: oci::ImageConfig,
+}
+
+/// Takes the bytes of a container's single output pipe as they come; called from one thread at a time.
+pub type OutputSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
+
+/// Cancellation that is checked by blocking work and awaited by async work. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Cancel(Arc<tokio::sync::watch::Sender<bool>>);
+
+impl Default for Cancel {
+    fn default() -> Self {
+        Self(Arc::new(tokio::sync::watch::channel(false).0))
+    }
+}
+
+impl Cancel {
+    /// Not cancelled yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks all work that holds a clone to stop in grace.
+    pub fn cancel(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Whether that was asked.
+    pub fn is_cancelled(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Ends when it is asked.
+    pub async fn cancelled(&self) {
+        // The sender lives in `self`, so waiting cannot end by its loss.
+        let _ = self.0.subscribe().wait_for(|cancelled| *cancelled).await;
+    }
+}
+
+/// A host path shown inside a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindMount {
+    /// Absolute host path.
+    pub source: PathBuf,
+    /// Absolute path in the container.
+    pub target: String,
+    /// Whether writing is refused.
+    pub readonly: bool,
+}
+
+/// Bounds of one container; `None` is unlimited.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processors, such as 1.5.
+    pub cpus: Option<f64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
+/// Where the process's streams go.
+#[derive(Clone)]
+pub enum Stdio {
+    /// Both outputs into one pipe, read by the engine and handed on here; no input.
+    Sink(OutputSink),
+    /// The terminal (or pipes) of this program; with a terminal of its own if ours is one.
+    Inherit,
+}
+
+/// What to start.
+#[derive(Clone)]
+pub struct ContainerSpec {
+    /// Short name for people and for the host name, `[a-z0-9-]`.
+    pub name: String,
+    /// Fresh copy of this.
+    pub root: Root,
+    /// Program and arguments, after entrypoint and command were put together.
+    pub args: Vec<String>,
+    /// Complete environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory.
+    pub cwd: String,
+    /// `user[:group]`; empty is root.
+    pub user: String,
+    /// Host paths shown inside.
+    pub mounts: Vec<BindMount>,
+    /// Network.
+    pub network: NetworkMode,
+    /// Bounds.
+    pub limits: Limits,
+    /// A small init as first process; without it the program itself is process 1, as in production.
+    pub init: bool,
+    /// Streams.
+    pub stdio: Stdio,
+}
+
+/// A further process in a running container.
+#[derive(Clone)]
+pub struct ExecSpec {
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// Complete environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory.
+    pub cwd: String,
+    /// `user[:group]`.
+    pub user: String,
+    /// Streams.
+    pub stdio: Stdio,
+    /// Killed after this time; the exit then says `timed_out`.
+    pub timeout: Option<Duration>,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit code; 128 + signal when it was killed.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The memory limit ended it.
+    pub out_of_memory: bool,
+    /// The limit of processes was hit.
+    pub out_of_pids: bool,
+    /// Its time was over.
+    pub timed_out: bool,
+}
+
+/// A started container.
+#[async_trait]
+pub trait Container: Send + Sync {
+    /// Waits for its end (all output has been handed on by then). Repeatable.
+    async fn wait(&self) -> Result<Exit, EngineError>;
+
+    /// Runs a further process to its end.
+    async fn exec(&self, spec: ExecSpec) -> Result<Exit, EngineError>;
+
+    /// Sends a signal, and SIGKILL to everything in it after `grace`.
+    async fn stop(&self, signal: i32, grace: Duration) -> Result<Exit, EngineError>;
+
+    /// Things that did not work as asked, such as a limit without cgroups.
+    fn warnings(&self) -> Vec<String>;
+}
