@@ -80,7 +80,10 @@ pub enum InstructionKind {
     Label(Vec<(Word, Word)>),
     Maintainer(Word),
     /// The trigger's text as it is stored in the image, and the same parsed.
-    Onbuild { trigger: String, instruction: Box<Instruction> },
+    Onbuild {
+        trigger: String,
+        instruction: Box<Instruction>,
+    },
     Run(Run),
     Shell(Vec<String>),
     Stopsignal(Word),
