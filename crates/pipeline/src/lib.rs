@@ -1,1 +1,27 @@
-//! Placeholder.
+//! `seatrial.yaml` to a [`Plan`], and the plan to a run.
+//!
+//! Does not know which engine builds and starts containers, nor who listens to events. Start at [`prepare`](fn@prepare)
+//! (directory to plan) and [`run`](fn@run) (plan to [`Outcome`]).
+
+mod context;
+pub mod duration;
+mod interpolate;
+mod outcome;
+mod plan;
+mod prepare;
+mod run;
+mod source;
+mod tags;
+
+pub use context::{Registry, RunContext, RunError, RunOptions, Stages};
+pub use interpolate::Values;
+pub use outcome::{GateFailure, GateOutcome, HealthOutcome, Outcome, Published, SkippedTag, TriedImage};
+pub use plan::{
+    BuildPlan, CommandPlan, GatePlan, HealthPlan, KeepPlan, LimitsPlan, MountPlan, Plan, PublishPlan, TestPlan, Version,
+};
+pub use prepare::{
+    FILE_NAME, Invalid, PrepareError, PrepareRequest, Prepared, SourceText, find_file, init_yaml, prepare,
+};
+pub use run::run;
+pub use source::{Source, SourceEvent, changed_paths, read_source};
+pub use tags::{ChosenTags, TagRule, When};

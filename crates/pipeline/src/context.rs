@@ -1,0 +1,157 @@
+//! What a run is given: its surroundings, what is asked of it, and how it can fail.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use engine::{BuildError, Cancel, Engine, EngineError};
+use events::EventSink;
+use oci::{Descriptor, Digest, Reference};
+use registry::RegistryError;
+use store::{RunDir, Store};
+
+use crate::Invalid;
+
+/// The surroundings of one run.
+#[derive(Clone, Copy)]
+pub struct RunContext<'a> {
+    /// Who builds and starts containers.
+    pub engine: &'a dyn Engine,
+    /// Where images, logs and verdicts are kept.
+    pub store: &'a Store,
+    /// Who pushes. Made ready lazily: nothing is asked of it before something is to be published.
+    pub registry: &'a dyn Registry,
+    /// Who hears what happens.
+    pub events: &'a EventSink,
+    /// Number and directory of this run; logs and reports go there.
+    pub run: &'a RunDir,
+    /// Stops the run in grace.
+    pub cancel: &'a Cancel,
+}
+
+/// What is asked of a run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// `--publish`: push when the verdict and the rules allow it.
+    pub publish: bool,
+    /// Which part of the pipeline.
+    pub stages: Stages,
+    /// `--no-cache`.
+    pub no_cache: bool,
+    /// `--pull`.
+    pub pull: bool,
+    /// How long root filesystems of failed steps are kept; `None`: as the file says.
+    pub keep_failed: Option<Duration>,
+    /// Gates that run at the same time; 0: as many as there are processors, two at least.
+    pub jobs: usize,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { publish: false, stages: Stages::All, no_cache: false, pull: false, keep_failed: None, jobs: 0 }
+    }
+}
+
+/// Which part of the pipeline is wanted; what it needs comes along.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Stages {
+    /// `run`: build, setup, gates, health, tags, and publishing if [`RunOptions::publish`].
+    #[default]
+    All,
+    /// `build` by the pipeline file: build, seal, local tags.
+    Build,
+    /// `test [GATE…]`: these gates with what they need; none named means all.
+    Gates(Vec<String>),
+    /// `health`.
+    Health,
+    /// `publish`: push an image of this commit that passed before. Builds (from the cache) to know its digest, and
+    /// refuses when no passing verdict is recorded for that digest.
+    Publish,
+}
+
+/// What publishing asks of a registry. The real one is `publish::RegistryClient`.
+#[async_trait]
+pub trait Registry: Send + Sync {
+    /// Uploads a blob of the store unless the repository has it. Returns whether bytes were sent.
+    async fn upload_blob(&self, repository: &Reference, blob: &Descriptor) -> Result<bool, RegistryError>;
+
+    /// Writes a manifest under the reference's digest or tag, and returns the digest that the registry acknowledged.
+    async fn put_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        manifest: &[u8],
+    ) -> Result<Digest, RegistryError>;
+}
+
+/// Why we could not find out whether the image is good.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The pipeline file, or what was asked, is wrong: exit 2.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// What was asked cannot be done with this file: exit 2.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// A whole command or change that helps.
+        hint: Option<String>,
+    },
+    /// There is no image: exit by its variant (2 invalid, 3 engine, 4 authentication, 130 cancelled). Never
+    /// [`BuildError::Step`]: that is an outcome.
+    #[error("cannot build the image")]
+    Build(#[from] BuildError),
+    /// The engine or its surroundings failed: exit 3.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Pushing failed: exit 4 if [`RegistryError::is_auth`], else 3.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Files or the store failed: exit 3.
+    #[error("cannot {action}")]
+    Local {
+        /// What was attempted.
+        action: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Cancelled: exit 130 or 143.
+    #[error("cancelled")]
+    Cancelled,
+    /// The run itself went well, and its remains could not be removed: exit 3.
+    #[error("cannot clean up after the run")]
+    Cleanup(#[source] EngineError),
+    /// Two failures; the first one leads.
+    #[error("{first} (and cleaning up failed: {cleanup})")]
+    WithCleanup {
+        /// What went wrong first.
+        #[source]
+        first: Box<RunError>,
+        /// What went wrong while cleaning up.
+        cleanup: EngineError,
+    },
+}
+
+impl RunError {
+    /// Keeps both stories.
+    #[must_use]
+    pub fn with_cleanup(self, cleanup: EngineError) -> RunError {
+        RunError::WithCleanup { first: Box::new(self), cleanup }
+    }
+
+    /// The first failure, without what happened while cleaning up.
+    pub fn leading(&self) -> &RunError {
+        match self {
+            RunError::WithCleanup { first, .. } => first.leading(),
+            other => other,
+        }
+    }
+
+    pub(crate) fn local<E>(action: impl Into<String>, source: E) -> RunError
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        RunError::Local { action: action.into(), source: source.into() }
+    }
+}

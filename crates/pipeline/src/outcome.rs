@@ -1,0 +1,156 @@
+//! What a run found out, as data; the binary turns it into the summary, the `✗` blocks and the exit code.
+
+use std::{path::PathBuf, time::Duration};
+
+use engine::{Built, Exit, FailedStep};
+use events::{Place, RunId, TestCounts, Verdict};
+use oci::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::Source;
+
+/// How a run ended. A red gate is an outcome, not an error; an error means that we could not find out.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The run.
+    pub run: RunId,
+    /// Name of what was built, for people.
+    pub name: String,
+    /// What Git said.
+    pub source: Source,
+    /// Passed or failed; `Skipped` when nothing was asked but the build.
+    pub verdict: Verdict,
+    /// The image; `None` when the build failed.
+    pub image: Option<TriedImage>,
+    /// The instruction that stopped the build.
+    pub build_failure: Option<FailedStep>,
+    /// The command that stopped the setup of the gates.
+    pub setup_failure: Option<FailedStep>,
+    /// Gates in the order of the file.
+    pub gates: Vec<GateOutcome>,
+    /// The health check; `None` when it was not asked for.
+    pub health: Option<HealthOutcome>,
+    /// Limits of the image that do not hold, as sentences.
+    pub broken_limits: Vec<String>,
+    /// References that name the image in the local store now.
+    pub tagged: Vec<String>,
+    /// Tags that the rules give this image for the registry, whether or not they were pushed.
+    pub publish_tags: Vec<String>,
+    /// References that were written to a registry.
+    pub published: Vec<Published>,
+    /// Why nothing was published, such as `branch is not master`; `None` when it was, or when the verdict is no.
+    pub not_published: Option<String>,
+    /// Tags that rules named and that were not used.
+    pub skipped_tags: Vec<SkippedTag>,
+    /// Sum of all reports.
+    pub tests: Option<TestCounts>,
+    /// The slowest parts, slowest first, three at most: gates, and steps of the build.
+    pub slowest: Vec<(String, Duration)>,
+    /// Time of each stage that ran, in the order in which they began.
+    pub stages: Vec<(String, Duration)>,
+    /// From the start to the end.
+    pub duration: Duration,
+}
+
+/// The image that was tried.
+#[derive(Clone, Debug)]
+pub struct TriedImage {
+    /// What the engine built; gates ran on exactly this.
+    pub built: Built,
+    /// Config digest: docker's image id. `None` when it was not sealed (the verdict was no).
+    pub id: Option<Digest>,
+    /// Manifest digest: what is pushed.
+    pub digest: Option<Digest>,
+    /// Bytes of all layers, uncompressed, if known.
+    pub size_bytes: Option<u64>,
+    /// Bytes of all layers, compressed, if sealed.
+    pub compressed_bytes: Option<u64>,
+}
+
+/// How a gate ended.
+#[derive(Clone, Debug)]
+pub struct GateOutcome {
+    /// Its name.
+    pub gate: String,
+    /// Passed, failed, or skipped because something it needs failed.
+    pub verdict: Verdict,
+    /// A failure does not make the run fail.
+    pub allow_failure: bool,
+    /// Counted from its reports.
+    pub tests: Option<TestCounts>,
+    /// Where its reports were collected.
+    pub reports: Option<PathBuf>,
+    /// How long it took.
+    pub duration: Duration,
+    /// How it failed.
+    pub failure: Option<GateFailure>,
+    /// Why it was skipped.
+    pub skipped: Option<String>,
+}
+
+impl GateOutcome {
+    /// Whether this stands in the way of publishing.
+    pub fn blocks(&self) -> bool {
+        self.verdict != Verdict::Passed && !self.allow_failure
+    }
+}
+
+/// A gate's command that said no.
+#[derive(Clone, Debug)]
+pub struct GateFailure {
+    /// The gate's name (`health` for the health check).
+    pub gate: String,
+    /// The command that failed, as the user wrote it.
+    pub command: String,
+    /// Where it stands.
+    pub place: Option<Place>,
+    /// How it ended.
+    pub exit: Exit,
+    /// In words: `exited 1`, `was stopped after 30s (timeout)`, `hit the memory limit`.
+    pub reason: String,
+    /// Its last lines of output.
+    pub tail: Vec<String>,
+    /// Lines before the tail.
+    pub earlier_lines: u64,
+    /// How long the gate ran until then.
+    pub duration: Duration,
+    /// The whole log.
+    pub log: PathBuf,
+    /// Root that `shell` can start from (an id that the engine knows).
+    pub kept: Option<String>,
+    /// How to go on, when something is known beyond the usual.
+    pub hint: Option<String>,
+}
+
+/// How the health check ended.
+#[derive(Clone, Debug)]
+pub struct HealthOutcome {
+    /// Passed, failed, or skipped because it was switched off.
+    pub verdict: Verdict,
+    /// One line: `healthy at attempt 2 of 10`, `still running after 1s`.
+    pub summary: String,
+    /// Attempts made.
+    pub attempts: u32,
+    /// From start to healthy, or to giving up.
+    pub duration: Duration,
+    /// How it failed.
+    pub failure: Option<GateFailure>,
+}
+
+/// A name in a registry that now means the image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// `repository:tag`.
+    pub reference: String,
+    /// Manifest digest.
+    pub digest: Digest,
+}
+
+/// A tag that was not used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedTag {
+    /// As the file has it.
+    pub template: String,
+    /// Why, in words: `HEAD has no tag`, `branch is not master`.
+    pub reason: String,
+}
