@@ -107,9 +107,15 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_compose_does() {
-        for (text, millis) in
-            [("2s", 2000), ("1m30s", 90_000), ("500ms", 500), ("2h", 7_200_000), ("1.5s", 1500), ("0", 0), ("1d", 86_400_000)]
-        {
+        for (text, millis) in [
+            ("2s", 2000),
+            ("1m30s", 90_000),
+            ("500ms", 500),
+            ("2h", 7_200_000),
+            ("1.5s", 1500),
+            ("0", 0),
+            ("1d", 86_400_000),
+        ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         assert_eq!(parse("10"), Err(InvalidDuration::NoUnit("10".into())));

@@ -3,8 +3,10 @@
 //! Does not know which engine builds and starts containers, nor who listens to events. Start at [`prepare`](fn@prepare)
 //! (directory to plan) and [`run`](fn@run) (plan to [`Outcome`]).
 
+pub mod codes;
 mod context;
 pub mod duration;
+pub mod file;
 mod interpolate;
 mod outcome;
 mod plan;

@@ -1,0 +1,98 @@
+//! Codes of findings in the pipeline file, for `seatrial explain CODE`.
+
+/// Code, title, explanation.
+pub const ALL: &[(&str, &str, &str)] = &[
+    (
+        NOT_YAML,
+        "the file is not YAML",
+        "The pipeline file follows YAML 1.2: indentation by spaces, `key: value` with a space after the colon, and texts with \
+         `: `, ` #`, `{`, `[`, `*`, `&`, `!`, `%` or `@` at a risky place in quotes. One document per file; tags other than \
+         the standard `!!str`, `!!int` and so on mean nothing here.",
+    ),
+    (
+        TOO_LARGE,
+        "the file is too large",
+        "A pipeline file may have 1 MiB, 20,000 values after anchors are expanded, and 64 levels. Larger ones are refused so \
+         that a hostile file of a change request cannot exhaust memory.",
+    ),
+    (
+        UNKNOWN_KEY,
+        "the key does not exist",
+        "Keys are checked, because a misspelt key that is ignored silently switches a check off. Keys that begin with `x-` \
+         are yours: they are ignored everywhere, and are the place for anchors.",
+    ),
+    (
+        NOT_YET,
+        "the key is not supported yet",
+        "The key belongs to the pipeline file, but this version of seatrial does not act on it. It is refused rather than \
+         ignored: a pipeline that seems to do something and does not is worse than one that says so.",
+    ),
+    (
+        DUPLICATE_KEY,
+        "the key is given twice",
+        "Two values for one key contradict each other, and which one wins depends on the reader. Remove one of them. A key \
+         beside a merge key (`<<`) is no duplicate: it wins over the merged one.",
+    ),
+    (
+        WRONG_TYPE,
+        "the value has another type",
+        "The key expects another kind of value, such as a text, a list, a map, a number or `true`/`false`. `seatrial schema` \
+         prints what each key takes.",
+    ),
+    (
+        INVALID_VALUE,
+        "the value is not allowed",
+        "The value has the right type, but not a meaning: a duration without a unit (write `2s`), an image name with capital \
+         letters, a gate named like a stage, and so on.",
+    ),
+    (
+        MISSING_KEY,
+        "a key is missing",
+        "The map needs one more key to mean something; a gate, for example, needs `run`.",
+    ),
+    (UNKNOWN_GATE, "the gate does not exist", "`needs` names a gate that is not in `test.gates`."),
+    (
+        NEEDS_CYCLE,
+        "gates wait for each other",
+        "A gate needs, perhaps through others, itself, so none of them could ever start. Remove one of the `needs`.",
+    ),
+    (
+        NO_SUCH_PATH,
+        "the path does not exist",
+        "Paths are relative to the pipeline file. What is mounted has to exist before the run.",
+    ),
+    (
+        LEAVES_REPOSITORY,
+        "the path leaves the repository",
+        "A pipeline may show its gates only files of its own repository, also through symbolic links: the file may come from \
+         a change request of a stranger.",
+    ),
+    (
+        BAD_TEMPLATE,
+        "the template is not valid",
+        "Templates are `${git.sha}`, `${git.short}`, `${git.branch}`, `${git.tag}`, `${version}`, `${run.number}`, \
+         `${VARIABLE}` and `${VARIABLE:-default}`; `$$` is a dollar sign. Commands are not templates: they read \
+         `SEATRIAL_GIT_SHA`, `SEATRIAL_VERSION` and so on from their environment.",
+    ),
+    (
+        ABSENT_VALUE,
+        "the template has no value",
+        "What the template names is not there: no Git tag at this commit, no such environment variable. A tag with such a \
+         template is skipped; elsewhere it is an error. `${VARIABLE:-default}` gives a value for that case.",
+    ),
+];
+
+pub(crate) const NOT_YAML: &str = "ST200";
+pub(crate) const TOO_LARGE: &str = "ST201";
+pub(crate) const UNKNOWN_KEY: &str = "ST202";
+pub(crate) const NOT_YET: &str = "ST203";
+pub(crate) const DUPLICATE_KEY: &str = "ST204";
+pub(crate) const WRONG_TYPE: &str = "ST205";
+pub(crate) const INVALID_VALUE: &str = "ST206";
+pub(crate) const MISSING_KEY: &str = "ST207";
+pub(crate) const UNKNOWN_GATE: &str = "ST208";
+pub(crate) const NEEDS_CYCLE: &str = "ST209";
+pub(crate) const NO_SUCH_PATH: &str = "ST210";
+pub(crate) const LEAVES_REPOSITORY: &str = "ST211";
+pub(crate) const BAD_TEMPLATE: &str = "ST212";
+pub(crate) const ABSENT_VALUE: &str = "ST213";

@@ -1,0 +1,314 @@
+//! `seatrial.yaml` as values with places. Start at [`parse`].
+//!
+//! The doc comments of these types are the descriptions in the JSON Schema ([`schema`](fn@schema)).
+
+mod read;
+mod schema;
+mod sections;
+mod yaml;
+
+use std::time::Duration;
+
+use dockerfile::{Diagnostic, Span};
+use schemars::JsonSchema;
+
+pub use schema::{SCHEMA_ID, schema};
+
+/// A value with its place: a byte range in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub span: Span,
+}
+
+impl<T> At<T> {
+    pub(crate) fn new(value: T, span: Span) -> Self {
+        Self { value, span }
+    }
+}
+
+/// Reads a pipeline file. The file is usable when no finding is an error.
+pub fn parse(text: &str) -> (PipelineFile, Vec<Diagnostic>) {
+    let mut reader = read::Reader::default();
+    let root = yaml::parse(text, &mut reader.diagnostics);
+    let file = match &root {
+        Some(root) => sections::pipeline_file(&mut reader, root),
+        None => PipelineFile::default(),
+    };
+    let mut diagnostics = reader.diagnostics;
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map_or(0, |span| span.start));
+    (file, diagnostics)
+}
+
+/// A Seatrial pipeline: build an image, check it from the inside, await its health, name it, publish it.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(title = "Seatrial pipeline", deny_unknown_fields)]
+pub struct PipelineFile {
+    /// Name of the image with its registry, without a tag: `registry.example/team/app`.
+    pub image: Option<At<String>>,
+    /// How the image is built, in Compose's words. A text is the directory of the context.
+    #[schemars(with = "Option<schema::BuildForm>")]
+    pub build: Option<Build>,
+    /// Where the version comes from; `${version}` in tags and labels, `SEATRIAL_VERSION` in gates.
+    #[schemars(with = "Option<schema::VersionForm>")]
+    pub version: Option<VersionRule>,
+    /// Checks that run inside the built image.
+    pub test: Option<Test>,
+    /// How the container's own HEALTHCHECK is awaited; `false` switches it off.
+    #[schemars(with = "Option<schema::HealthForm>")]
+    pub health: Option<Health>,
+    /// Where and under which names the image is published once it has passed.
+    pub publish: Option<Publish>,
+    /// What is kept after runs.
+    pub keep: Option<Keep>,
+    /// Limits of the image; breaking one makes the verdict no.
+    pub limits: Option<Limits>,
+}
+
+/// How the image is built.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Build {
+    /// Directory that COPY reads from, relative to this file. Default: this file's directory.
+    pub context: Option<At<String>>,
+    /// Path of the Dockerfile, relative to the context. Default: `Dockerfile`, else `Containerfile`.
+    pub dockerfile: Option<At<String>>,
+    /// The Dockerfile itself.
+    pub dockerfile_inline: Option<At<String>>,
+    /// Stage to build. Default: the last one.
+    pub target: Option<At<String>>,
+    /// Build arguments; one without a value is taken from the environment.
+    #[schemars(with = "Option<schema::PairsForm>")]
+    pub args: Pairs,
+    /// Labels of the image.
+    #[schemars(with = "Option<schema::PairsForm>")]
+    pub labels: Pairs,
+    /// Names that FROM and COPY --from may use: a directory, `docker-image://…` or `oci-layout://…`.
+    #[schemars(with = "Option<schema::PairsForm>")]
+    pub additional_contexts: Pairs,
+    /// Network of RUN.
+    #[schemars(with = "Option<schema::NetworkForm>")]
+    pub network: Option<At<String>>,
+    /// Platform to build for, such as `linux/arm64`. Default: this machine's.
+    pub platform: Option<At<String>>,
+    /// Names for `/etc/hosts`, as `name=address`.
+    #[schemars(with = "Option<schema::PairsForm>")]
+    pub extra_hosts: Pairs,
+    /// Build without the cache.
+    #[schemars(with = "Option<bool>")]
+    pub no_cache: bool,
+    /// Ask the registry for newer base images.
+    #[schemars(with = "Option<bool>")]
+    pub pull: bool,
+}
+
+/// Names with values; without a value, the environment's.
+pub type Pairs = Vec<(At<String>, Option<At<String>>)>;
+
+/// Where the version comes from.
+#[derive(Clone, Debug)]
+pub enum VersionRule {
+    /// A text, usually with `${VARIABLE}`.
+    Literal(At<String>),
+    /// `git: describe`.
+    GitDescribe(Span),
+    /// `git: tag`.
+    GitTag(Span),
+    /// An ENV of the built image.
+    Env(At<String>),
+    /// A label of the built image.
+    Label(At<String>),
+    /// A build argument.
+    Arg(At<String>),
+    /// A package file.
+    File(At<String>),
+}
+
+/// Checks that run inside the built image. All but `setup` and `gates` are defaults of the gates.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Test {
+    /// Working directory. Default: the image's.
+    pub workdir: Option<At<String>>,
+    /// User, as `name[:group]` or numbers. Default: the image's.
+    pub user: Option<At<String>>,
+    /// Environment beside the image's own.
+    #[schemars(with = "Option<schema::PairsForm>")]
+    pub environment: Pairs,
+    /// Program that starts the shell of each gate. Default: none; the image's ENTRYPOINT is not used.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub entrypoint: Option<Vec<At<String>>>,
+    /// Files and directories of the repository that gates see: `path`, or `path:target[:rw]`.
+    #[schemars(with = "Option<Vec<schema::MountForm>>")]
+    pub mounts: Vec<Mount>,
+    /// Commands that run once on the built image, in a layer that is cached and never published.
+    #[schemars(with = "Option<schema::SetupForm>")]
+    pub setup: Vec<SetupStep>,
+    /// The checks by name. They run side by side; each starts from a fresh copy of the image with its setup.
+    #[schemars(with = "Option<std::collections::BTreeMap<String, schema::GateForm>>")]
+    pub gates: Vec<(At<String>, Gate)>,
+    /// Time after which a gate is stopped.
+    #[schemars(with = "Option<schema::DurationForm>")]
+    pub timeout: Option<Duration>,
+}
+
+/// A file or directory of the repository that is shown inside.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    /// Path relative to the pipeline file.
+    pub source: At<String>,
+    /// Path inside; relative ones are below the working directory. Default: the source.
+    pub target: Option<String>,
+    /// Whether writing is refused.
+    pub readonly: bool,
+}
+
+/// One command of the setup.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct SetupStep {
+    /// The command, for `/bin/sh -ec`.
+    pub run: At<String>,
+    /// User. Default: the one of `test`, else the image's.
+    pub user: Option<At<String>>,
+}
+
+/// A check: commands that run inside the built image. Its verdict is their exit code.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Gate {
+    /// The place of the whole gate.
+    #[schemars(skip)]
+    pub span: Span,
+    /// Commands for `/bin/sh -e`, in one shell; the first that fails ends the gate.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub run: Vec<At<String>>,
+    /// User, instead of the one of `test`.
+    pub user: Option<At<String>>,
+    /// Working directory, instead of the one of `test`.
+    pub workdir: Option<At<String>>,
+    /// Environment, added to the one of `test`.
+    #[schemars(with = "Option<schema::PairsForm>")]
+    pub environment: Pairs,
+    /// Mounts, added to those of `test`.
+    #[schemars(with = "Option<Vec<schema::MountForm>>")]
+    pub mounts: Vec<Mount>,
+    /// Program that starts the shell; without `run`, the whole command.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub entrypoint: Option<Vec<At<String>>>,
+    /// Reports that the gate writes below `$SEATRIAL_REPORTS`; collected also when it fails.
+    #[schemars(with = "Option<schema::ReportsForm>")]
+    pub reports: Vec<(String, Vec<At<String>>)>,
+    /// Gates that must have passed before this one starts.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub needs: Vec<At<String>>,
+    /// A failure is shown and does not stop anything.
+    #[schemars(with = "Option<bool>")]
+    pub allow_failure: bool,
+    /// Time after which the gate is stopped.
+    #[schemars(with = "Option<schema::DurationForm>")]
+    pub timeout: Option<Duration>,
+}
+
+/// How the container's own HEALTHCHECK is awaited.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Health {
+    /// The place of the section.
+    #[schemars(skip)]
+    pub span: Span,
+    /// `health: false`.
+    #[schemars(skip)]
+    pub off: bool,
+    /// Longest time between two attempts. Default: the HEALTHCHECK's.
+    #[schemars(with = "Option<schema::DurationForm>")]
+    pub interval: Option<Duration>,
+    /// Attempts until giving up. Default: the HEALTHCHECK's retries.
+    #[schemars(with = "Option<u32>")]
+    pub attempts: Option<u32>,
+    /// Time for one attempt. Default: the HEALTHCHECK's.
+    #[schemars(with = "Option<schema::DurationForm>")]
+    pub timeout: Option<Duration>,
+    /// Time after the start in which failures do not count. Default: the HEALTHCHECK's.
+    #[schemars(with = "Option<schema::DurationForm>")]
+    pub start_period: Option<Duration>,
+    /// Command instead of the image's HEALTHCHECK: a text for the shell, or a list of arguments.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub command: Option<At<Vec<String>>>,
+}
+
+/// Where and under which names the image is published once it has passed.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Publish {
+    /// Registries, with a namespace if wanted, that the image's path is appended to. Default: the registry in `image`.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub to: Vec<At<String>>,
+    /// Conditions: of a list one must hold, of a map all. Default: always.
+    #[schemars(with = "Option<schema::WhenForm>")]
+    pub when: Vec<WhenRule>,
+    /// Tags, as templates; one whose value is absent is skipped. Default: the short commit and the branch.
+    #[schemars(with = "Option<schema::TagsForm>")]
+    pub tags: Option<Vec<Tag>>,
+}
+
+/// A tag and when it is used.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Tag {
+    /// The template: `${version}`, `${git.branch}`, `latest`.
+    pub tag: At<String>,
+    /// Conditions: of a list one must hold, of a map all. Default: always.
+    #[schemars(with = "Option<schema::WhenForm>")]
+    pub when: Vec<WhenRule>,
+}
+
+/// Conditions; all of them must hold, and of each list one pattern. Patterns are globs: `*` stops at `/`, `**` does not.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct WhenRule {
+    /// Branch names.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub branch: Vec<At<String>>,
+    /// `push`, `tag` or `pull_request`. Change requests are never published.
+    #[schemars(with = "Option<schema::EventsForm>")]
+    pub event: Vec<At<String>>,
+    /// Git tags.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub tag: Vec<At<String>>,
+    /// Files that the commit changed.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub path: Vec<At<String>>,
+    /// Environment variables with patterns; a name alone means that it is set.
+    #[schemars(with = "Option<schema::PairsForm>")]
+    pub env: Pairs,
+}
+
+/// What is kept after runs.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Keep {
+    /// How long the root filesystem of a failed step can be entered. Default: 2h.
+    #[schemars(with = "Option<schema::DurationForm>")]
+    pub failed: Option<Duration>,
+    /// Number of runs whose logs and reports are kept. Default: 50.
+    #[schemars(with = "Option<u32>")]
+    pub runs: Option<u64>,
+}
+
+/// Limits of the image; breaking one makes the verdict no.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Limits {
+    /// Number of layers.
+    #[schemars(with = "Option<u32>")]
+    pub layers: Option<u64>,
+    /// Size of all layers, uncompressed, such as `300MB`.
+    #[schemars(with = "Option<schema::SizeForm>")]
+    pub size: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests;

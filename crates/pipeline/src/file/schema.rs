@@ -1,0 +1,220 @@
+//! The JSON Schema of the file, from its types.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use schemars::{
+    JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema, transform::RecursiveTransform,
+};
+use serde_json::Value;
+
+use super::{At, Build, Gate, Health, PipelineFile, SetupStep, Tag, VersionRule, WhenRule};
+
+/// Name of the schema, for the modeline `# yaml-language-server: $schema=…` and `$id`.
+pub const SCHEMA_ID: &str = "seatrial.schema.json";
+
+/// The JSON Schema (draft 2020-12) of `seatrial.yaml`.
+pub fn schema() -> Value {
+    let generator = SchemaSettings::draft2020_12().for_deserialize().into_generator();
+    let mut schema = generator.into_root_schema_for::<PipelineFile>();
+    schemars::transform::transform_subschemas(&mut RecursiveTransform(allow_own_keys), &mut schema);
+    allow_own_keys(&mut schema);
+    schema.insert("$id".into(), SCHEMA_ID.into());
+    schema.to_value()
+}
+
+/// `x-…` may stand in every map of ours.
+fn allow_own_keys(schema: &mut Schema) {
+    if schema.get("additionalProperties") == Some(&Value::Bool(false)) {
+        schema.insert("patternProperties".into(), serde_json::json!({"^x-": {}}));
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// Defines a form that is written down rather than derived.
+macro_rules! form {
+    ($name:ident, $schema:tt) => {
+        pub(super) struct $name;
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+form!(DurationForm, { "type": "string", "pattern": r"^(0|([0-9.]+(ns|us|µs|ms|s|m|h|d))+)$", "examples": ["2s", "1m30s"] });
+form!(SizeForm, { "type": ["string", "integer"], "examples": ["300MB"] });
+form!(TextsForm, {
+    "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": ["string", "number", "boolean"] } }]
+});
+form!(EventsForm, {
+    "anyOf": [
+        { "enum": ["push", "tag", "pull_request"] },
+        { "type": "array", "items": { "enum": ["push", "tag", "pull_request"] } }
+    ]
+});
+form!(PairsForm, {
+    "anyOf": [
+        { "type": "object", "additionalProperties": { "type": ["string", "number", "boolean", "null"] } },
+        { "type": "array", "items": { "type": "string" } },
+        { "type": "string" }
+    ]
+});
+form!(NetworkForm, { "enum": ["default", "none", "host"] });
+form!(MountForm, {
+    "anyOf": [
+        { "type": "string" },
+        {
+            "type": "object",
+            "properties": {
+                "source": { "type": "string", "description": "Path relative to the pipeline file." },
+                "target": { "type": "string", "description": "Path inside. Default: the source, below the working directory." },
+                "read_only": { "type": "boolean", "description": "Whether writing is refused. Default: true." }
+            },
+            "required": ["source"],
+            "additionalProperties": false
+        }
+    ]
+});
+form!(ReportsForm, {
+    "type": "object",
+    "properties": {
+        "junit": {
+            "description": "JUnit XML files, as globs below `$SEATRIAL_REPORTS`.",
+            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }]
+        }
+    },
+    "additionalProperties": false
+});
+
+/// Defines a form that is one of several types, in the schema only.
+macro_rules! one_of {
+    ($name:ident = $($form:ty),+) => {
+        pub(super) struct $name;
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                let forms = vec![$(generator.subschema_for::<$form>()),+];
+                json_schema!({ "anyOf": forms })
+            }
+        }
+    };
+}
+
+one_of!(BuildForm = String, Build);
+one_of!(VersionForm = String, VersionRule);
+one_of!(HealthForm = bool, Health);
+one_of!(GateForm = String, Vec<String>, Gate);
+one_of!(SetupCommandForm = String, SetupStep);
+one_of!(SetupForm = SetupCommandForm, Vec<SetupCommandForm>);
+one_of!(WhenForm = WhenRule, Vec<WhenRule>);
+one_of!(TagForm = ScalarForm, Tag);
+one_of!(TagsForm = TagForm, Vec<TagForm>);
+form!(ScalarForm, { "type": ["string", "number"] });
+
+impl JsonSchema for VersionRule {
+    fn schema_name() -> Cow<'static, str> {
+        "Version".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let text = |description: &str| serde_json::json!({ "type": "string", "description": description });
+        let properties = BTreeMap::from([
+            ("arg", text("Value of this build argument.")),
+            ("env", text("Value of this ENV of the built image.")),
+            (
+                "file",
+                text("A package file: package.json, Cargo.toml, pyproject.toml, or a file with the version alone."),
+            ),
+            (
+                "git",
+                serde_json::json!({
+                    "enum": ["describe", "tag"],
+                    "description": "The Git tag at the commit, or `git describe --tags`."
+                }),
+            ),
+            ("label", text("Value of this label of the built image.")),
+        ]);
+        json_schema!({
+            "type": "object",
+            "description": "Where the version comes from; one of the keys.",
+            "properties": properties,
+            "additionalProperties": false,
+            "minProperties": 1
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::sections, *};
+
+    fn properties(schema: &Value, name: &str) -> Vec<String> {
+        let definition = if name.is_empty() { schema } else { &schema["$defs"][name] };
+        let mut keys: Vec<String> =
+            definition["properties"].as_object().unwrap_or_else(|| panic!("{name}")).keys().cloned().collect();
+        keys.sort();
+        keys
+    }
+
+    #[test]
+    fn the_schema_has_exactly_the_keys_that_the_reader_takes() {
+        let schema = schema();
+        for (name, keys) in [
+            ("", &sections::FILE),
+            ("Build", &sections::BUILD),
+            ("Version", &sections::VERSION),
+            ("Test", &sections::TEST),
+            ("Gate", &sections::GATE),
+            ("SetupStep", &sections::SETUP),
+            ("Health", &sections::HEALTH),
+            ("Publish", &sections::PUBLISH),
+            ("Tag", &sections::TAG),
+            ("WhenRule", &sections::WHEN),
+            ("Keep", &sections::KEEP),
+            ("Limits", &sections::LIMITS),
+        ] {
+            let mut known: Vec<String> = keys.known.iter().map(|key| (*key).to_owned()).collect();
+            known.sort();
+            assert_eq!(properties(&schema, name), known, "{name}");
+            assert!(keys.later.iter().all(|later| !keys.known.contains(later)), "{name}");
+            assert!(keys.foreign.iter().all(|(_, ours)| keys.known.contains(ours)), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_described() {
+        let schema = schema();
+        let mut maps: Vec<&Value> = vec![&schema];
+        maps.extend(schema["$defs"].as_object().into_iter().flat_map(|defs| defs.values()));
+        for map in maps {
+            for (key, property) in map["properties"].as_object().into_iter().flatten() {
+                assert!(property["description"].is_string(), "{key}: {property}");
+            }
+        }
+    }
+}

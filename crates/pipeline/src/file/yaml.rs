@@ -1,0 +1,314 @@
+//! YAML text to a tree with a place on every node: anchors expanded, merge keys merged, everything bounded.
+//!
+//! A tree of our own rather than serde, because a key may be a text, a list or a map, several mistakes should be told at
+//! once, and `1.10` has to stay `1.10`.
+
+use std::{collections::HashMap, rc::Rc};
+
+use dockerfile::{Diagnostic, Span};
+use granit_parser::{Event, Options, Parser, ScalarStyle};
+
+use crate::codes;
+
+/// Nobody writes a longer pipeline by hand; hostile ones stop here before they cost anything.
+const FILE_BYTES_MAX: usize = 1 << 20;
+/// Values after anchors are expanded: a thousand gates fit, a billion laughs do not.
+const NODES_MAX: usize = 20_000;
+/// The file's own words need six levels.
+const DEPTH_MAX: usize = 64;
+
+/// A value with its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    /// Within one line, so that carets fit.
+    pub(crate) span: Span,
+    pub(crate) kind: Kind,
+    /// Nodes in it, itself included, with aliases expanded.
+    size: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    /// A plain scalar that means null in YAML's core schema.
+    Null,
+    /// Any other scalar; `plain` ones may be numbers and booleans.
+    Scalar {
+        text: String,
+        plain: bool,
+    },
+    List(Vec<Rc<Node>>),
+    Map(Vec<Entry>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) key_span: Span,
+    pub(crate) value: Rc<Node>,
+}
+
+impl Node {
+    /// For messages.
+    pub(crate) fn describe(&self) -> &'static str {
+        match &self.kind {
+            Kind::Null => "nothing",
+            Kind::Scalar { text, plain: true } if is_bool(text) => "a boolean",
+            Kind::Scalar { text, plain: true } if text.parse::<f64>().is_ok() => "a number",
+            Kind::Scalar { .. } => "a text",
+            Kind::List(_) => "a list",
+            Kind::Map(_) => "a map",
+        }
+    }
+}
+
+pub(crate) fn is_bool(text: &str) -> bool {
+    matches!(text, "true" | "True" | "TRUE" | "false" | "False" | "FALSE")
+}
+
+/// The one document of the text; `None` when it is empty. Duplicate keys are reported and the first one is kept.
+pub(crate) fn parse(text: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<Rc<Node>> {
+    if text.len() > FILE_BYTES_MAX {
+        diagnostics
+            .push(Diagnostic::error(codes::TOO_LARGE, format!("the file is larger than {FILE_BYTES_MAX} bytes")));
+        return None;
+    }
+    let mut options = Options::default();
+    options.emit_comments = false;
+    let parser = Parser::new_from_str_with_options(text, options);
+    let mut loader = Loader { text, parser, anchors: HashMap::new(), nodes: 0, diagnostics };
+    match loader.document() {
+        Ok(node) => node,
+        Err(diagnostic) => {
+            diagnostics.push(*diagnostic);
+            None
+        }
+    }
+}
+
+struct Loader<'t, 'd> {
+    text: &'t str,
+    parser: Parser<'t, granit_parser::StrInput<'t>>,
+    anchors: HashMap<usize, Rc<Node>>,
+    nodes: usize,
+    diagnostics: &'d mut Vec<Diagnostic>,
+}
+
+type Stop = Box<Diagnostic>;
+
+impl<'t> Loader<'t, '_> {
+    fn document(&mut self) -> Result<Option<Rc<Node>>, Stop> {
+        let mut root = None;
+        let mut documents = 0;
+        while let Some((event, span)) = self.next()? {
+            match event {
+                Event::DocumentStart(..) => {
+                    documents += 1;
+                    if documents > 1 {
+                        let message = "the file has a second document";
+                        return Err(Box::new(Diagnostic::error(codes::NOT_YAML, message).with_span(span)));
+                    }
+                }
+                Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..) | Event::Alias(_) => {
+                    root = Some(self.node(event, span, 0)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(root.filter(|node: &Rc<Node>| !matches!(node.kind, Kind::Null)))
+    }
+
+    fn next(&mut self) -> Result<Option<(Event<'t>, Span)>, Stop> {
+        match self.parser.next_event() {
+            None => Ok(None),
+            Some(Ok((event, span))) => {
+                let start = span.start.byte_offset().unwrap_or(0);
+                let end = span.end.byte_offset().unwrap_or(start);
+                Ok(Some((event, self.clip(start, end))))
+            }
+            Some(Err(error)) => {
+                let start = error.marker().byte_offset().unwrap_or(0);
+                let message = error.info();
+                let message = if message.is_empty() { "not valid YAML" } else { &message };
+                Err(Box::new(
+                    Diagnostic::error(codes::NOT_YAML, message.to_lowercase()).with_span(self.clip(start, start + 1)),
+                ))
+            }
+        }
+    }
+
+    /// The range cut to its first line and without blanks at its end.
+    fn clip(&self, start: usize, end: usize) -> Span {
+        let mut start = start.min(self.text.len());
+        while !self.text.is_char_boundary(start) {
+            start -= 1;
+        }
+        let mut end = end.clamp(start, self.text.len());
+        while !self.text.is_char_boundary(end) {
+            end += 1;
+        }
+        let line = self.text[start..end].split(['\n', '\r']).next().unwrap_or_default().trim_end();
+        let length = match line.len() {
+            0 => self.text[start..].chars().next().filter(|c| !c.is_whitespace()).map_or(0, char::len_utf8),
+            length => length,
+        };
+        start..start + length
+    }
+
+    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Rc<Node>, Stop> {
+        if depth > DEPTH_MAX {
+            let message = format!("more than {DEPTH_MAX} levels");
+            return Err(Box::new(Diagnostic::error(codes::TOO_LARGE, message).with_span(span)));
+        }
+        self.count(1, &span)?;
+        let mut span = span;
+        let (kind, anchor, tag, size) = match event {
+            Event::Alias(id) => {
+                let Some(node) = self.anchors.get(&id).cloned() else {
+                    let message = "the alias stands inside its own anchor, or names none";
+                    return Err(Box::new(Diagnostic::error(codes::NOT_YAML, message).with_span(span)));
+                };
+                self.count(node.size, &span)?;
+                return Ok(node);
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let is_text = tag.as_ref().is_some_and(|tag| tag.core_suffix() == Some("str"));
+                let plain = style == ScalarStyle::Plain && !is_text;
+                let kind = match &*text {
+                    "" | "~" | "null" | "Null" | "NULL" if plain => Kind::Null,
+                    _ => Kind::Scalar { text: text.into_owned(), plain },
+                };
+                (kind, anchor, tag, 1)
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                let (mut items, mut size) = (Vec::new(), 1);
+                loop {
+                    let (event, item_span) = self.inner()?;
+                    if matches!(event, Event::SequenceEnd) {
+                        span = self.clip(span.start, item_span.end);
+                        break;
+                    }
+                    let item = self.node(event, item_span, depth + 1)?;
+                    size += item.size;
+                    items.push(item);
+                }
+                (Kind::List(items), anchor, tag, size)
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                let (entries, size, end) = self.entries(depth)?;
+                span = self.clip(span.start, end);
+                (Kind::Map(entries), anchor, tag, size)
+            }
+            _ => {
+                let message = "a value was expected here";
+                return Err(Box::new(Diagnostic::error(codes::NOT_YAML, message).with_span(span)));
+            }
+        };
+        if let Some(tag) = tag
+            && tag.core_suffix().is_none()
+        {
+            let message = format!("the tag `{}` means nothing here", tag.original());
+            return Err(Box::new(Diagnostic::error(codes::NOT_YAML, message).with_span(span)));
+        }
+        let node = Rc::new(Node { span, kind, size });
+        if anchor != 0 {
+            self.anchors.insert(anchor, Rc::clone(&node));
+        }
+        Ok(node)
+    }
+
+    /// The entries, their size, and the byte at which the map ends.
+    fn entries(&mut self, depth: usize) -> Result<(Vec<Entry>, usize, usize), Stop> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut merges: Vec<Rc<Node>> = Vec::new();
+        let mut seen: HashMap<String, Span> = HashMap::new();
+        let mut size = 1;
+        let end = loop {
+            let (event, key_span) = self.inner()?;
+            if matches!(event, Event::MappingEnd) {
+                break key_span.end;
+            }
+            let key_node = self.node(event, key_span.clone(), depth + 1)?;
+            let (event, span) = self.inner()?;
+            let value = self.node(event, span, depth + 1)?;
+            size += key_node.size + value.size;
+            let key = match &key_node.kind {
+                Kind::Scalar { text, .. } => text.clone(),
+                Kind::Null => "null".into(),
+                Kind::List(_) | Kind::Map(_) => {
+                    self.diagnostics.push(
+                        Diagnostic::error(codes::WRONG_TYPE, "a key has to be a text").with_span(key_node.span.clone()),
+                    );
+                    continue;
+                }
+            };
+            if key == "<<" && matches!(key_node.kind, Kind::Scalar { plain: true, .. }) {
+                merges.push(value);
+                continue;
+            }
+            if let Some(first) = seen.get(&key) {
+                let (line, _) = dockerfile::line_column(self.text, first.start);
+                self.diagnostics.push(
+                    Diagnostic::error(codes::DUPLICATE_KEY, format!("`{key}` is given twice"))
+                        .with_span(key_span)
+                        .with_label(format!("first given in line {line}")),
+                );
+                continue;
+            }
+            seen.insert(key.clone(), key_span.clone());
+            entries.push(Entry { key, key_span, value });
+        };
+        for merge in merges {
+            size += self.merge(&merge, &mut entries)?;
+        }
+        Ok((entries, size, end))
+    }
+
+    /// Adds the entries of a map, or of a list of maps, that are not there yet (YAML's merge key).
+    fn merge(&mut self, merge: &Rc<Node>, entries: &mut Vec<Entry>) -> Result<usize, Stop> {
+        let maps = match &merge.kind {
+            Kind::List(maps) => maps.as_slice(),
+            _ => std::slice::from_ref(merge),
+        };
+        let mut added = 0;
+        for map in maps {
+            let Kind::Map(merged) = &map.kind else {
+                self.diagnostics.push(
+                    Diagnostic::error(codes::WRONG_TYPE, format!("`<<` merges maps, found {}", map.describe()))
+                        .with_span(map.span.clone()),
+                );
+                continue;
+            };
+            for entry in merged {
+                if !entries.iter().any(|own| own.key == entry.key) {
+                    added += 1 + entry.value.size;
+                    entries.push(entry.clone());
+                }
+            }
+        }
+        self.count(added, &merge.span)?;
+        Ok(added)
+    }
+
+    fn inner(&mut self) -> Result<(Event<'t>, Span), Stop> {
+        self.next()?.ok_or_else(|| {
+            let end = self.text.len();
+            Box::new(Diagnostic::error(codes::NOT_YAML, "the file ends too early").with_span(end..end))
+        })
+    }
+
+    fn count(&mut self, nodes: usize, span: &Span) -> Result<(), Stop> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        if self.nodes > NODES_MAX {
+            let message = format!("more than {NODES_MAX} values once anchors are expanded");
+            return Err(Box::new(Diagnostic::error(codes::TOO_LARGE, message).with_span(span.clone())));
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// A list with this one item, for keys that take one or several.
+    pub(crate) fn list_of(node: &Node) -> Node {
+        Node { span: node.span.clone(), kind: Kind::List(vec![Rc::new(node.clone())]), size: node.size + 1 }
+    }
+}
