@@ -1,0 +1,9 @@
+//! Tests of the public interface, one module a topic; cases are tables of text.
+
+mod dockerignore;
+mod dump;
+mod expand;
+mod parser_errors;
+mod parser_forms;
+mod properties;
+mod spans;
