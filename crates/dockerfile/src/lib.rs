@@ -11,8 +11,10 @@ pub mod codes;
 mod diagnostic;
 pub mod dockerignore;
 mod duration;
+pub mod edit;
 pub mod expand;
 pub mod glob;
+pub mod lint;
 mod parse;
 mod syntax;
 

@@ -7,6 +7,7 @@ mod mount;
 
 use crate::syntax::{self, RawFile, RawInstruction, words};
 use crate::{ArgDecl, Diagnostic, Directives, Dockerfile, Instruction, InstructionKind, Stage, Word, nearest};
+pub(crate) use arguments::is_legacy_pair;
 use instruction::{Context, KEYWORDS};
 
 /// A Dockerfile together with what is doubtful about it.

@@ -2,7 +2,10 @@
 
 mod dockerignore;
 mod dump;
+mod edit;
 mod expand;
+mod lint;
+mod nearest;
 mod parser_errors;
 mod parser_forms;
 mod properties;

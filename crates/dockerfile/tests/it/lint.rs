@@ -1,0 +1,273 @@
+//! Each check finds what it should, and nothing else.
+
+use dockerfile::dockerignore::DockerIgnore;
+use dockerfile::lint::{LintInput, RULES, check, explain, worst};
+use dockerfile::{Diagnostic, Severity, codes, parse};
+
+fn run(text: &str, input: &LintInput<'_>) -> Vec<Diagnostic> {
+    let file = parse(text).unwrap_or_else(|problems| panic!("{text:?}: {problems:?}"));
+    let findings = check(&file, text, input);
+    for finding in &findings {
+        let span = finding.span.clone().expect("a place");
+        assert!(text.get(span).is_some(), "{finding}");
+    }
+    findings
+}
+
+/// What the named check finds, as the text at each place.
+fn found<'t>(rule: &str, text: &'t str, input: &LintInput<'_>) -> Vec<&'t str> {
+    let findings = run(text, input);
+    let of_rule = findings.iter().filter(|finding| finding.rule == Some(rule));
+    of_rule.map(|finding| &text[finding.span.clone().expect("a place")]).collect()
+}
+
+/// `(rule, text, places where it is found)`
+const CASES: &[(&str, &str, &[&str])] = &[
+    ("StageNameCasing", "FROM a AS Build", &["Build"]),
+    ("StageNameCasing", "FROM a AS build", &[]),
+    ("FromAsCasing", "FROM a as b", &["as"]),
+    ("FromAsCasing", "from a AS b", &["AS"]),
+    ("FromAsCasing", "FROM a AS b", &[]),
+    ("FromAsCasing", "from a as b", &[]),
+    ("FromAsCasing", "From a as b", &[]),
+    ("NoEmptyContinuation", "FROM a\nRUN x && \\\n  \n y", &["  "]),
+    ("NoEmptyContinuation", "FROM a\nRUN x && \\\n # c\n y\n\n", &[]),
+    ("ConsistentInstructionCasing", "FROM a\nRUN x\nrun y", &["run"]),
+    ("ConsistentInstructionCasing", "from a\nrun x\nRUN y", &["RUN"]),
+    ("ConsistentInstructionCasing", "FROM a\nRun x\nRUN y", &["Run"]),
+    ("ConsistentInstructionCasing", "from a\nrun x", &[]),
+    ("DuplicateStageName", "FROM a AS b\nFROM a AS B", &["B"]),
+    ("DuplicateStageName", "FROM a AS b\nFROM a AS c", &[]),
+    ("ReservedStageName", "FROM a AS scratch", &["scratch"]),
+    ("ReservedStageName", "FROM a AS context", &["context"]),
+    ("ReservedStageName", "FROM scratch AS b", &[]),
+    ("JSONArgsRecommended", "FROM a\nCMD x", &["CMD x"]),
+    ("JSONArgsRecommended", "FROM a\nENTRYPOINT x", &["ENTRYPOINT x"]),
+    ("JSONArgsRecommended", "FROM a\nCMD [\"x\"]\nHEALTHCHECK CMD x", &[]),
+    ("JSONArgsRecommended", "FROM a\nSHELL [\"bash\", \"-c\"]\nCMD x", &[]),
+    ("MaintainerDeprecated", "FROM a\nMAINTAINER x", &["MAINTAINER"]),
+    ("MaintainerDeprecated", "FROM a\nLABEL maintainer=x", &[]),
+    ("UndefinedArgInFrom", "FROM a:$V", &["a:$V"]),
+    ("UndefinedArgInFrom", "ARG V=1\nFROM --platform=$BULDPLATFORM a:$V", &["$BULDPLATFORM"]),
+    ("UndefinedArgInFrom", "ARG V\nFROM --platform=$BUILDPLATFORM a:$V", &[]),
+    ("UndefinedArgInFrom", "FROM a:${V:-1}", &[]),
+    ("WorkdirRelativePath", "FROM a\nWORKDIR x", &["x"]),
+    ("WorkdirRelativePath", "FROM a\nWORKDIR /x\nWORKDIR y", &[]),
+    ("WorkdirRelativePath", "FROM a AS b\nWORKDIR /x\nFROM b\nWORKDIR y", &[]),
+    ("WorkdirRelativePath", "FROM a\nENV P=/x\nWORKDIR $P/y", &[]),
+    ("UndefinedVar", "FROM a\nCOPY $foo .", &["$foo"]),
+    ("UndefinedVar", "ARG foo=1\nFROM a\nCOPY $foo .", &["$foo"]),
+    ("UndefinedVar", "FROM scratch\nENV X=$LANG", &["$LANG"]),
+    ("UndefinedVar", "FROM a\nENV A=1 B=$A", &["$A"]),
+    ("UndefinedVar", "FROM a\nCOPY <<E /x\n$foo\nE", &["$foo\n"]),
+    ("UndefinedVar", "FROM a\nRUN --mount=type=cache,target=$foo x", &["$foo"]),
+    ("UndefinedVar", "FROM a\nLABEL x=$foo\nUSER $bar\nEXPOSE $baz", &["$foo", "$bar", "$baz"]),
+    ("UndefinedVar", "FROM a\nARG foo\nCOPY $foo .", &[]),
+    ("UndefinedVar", "FROM a\nENV foo=1\nCOPY $foo .\nENV PATH=/x:$PATH", &[]),
+    ("UndefinedVar", "FROM a\nCOPY ${foo:-x} ${bar:+y} .\nRUN $baz\nCMD $x", &[]),
+    ("UndefinedVar", "FROM a\nENV X=$LANG", &[]),
+    ("UndefinedVar", "FROM a AS b\nARG foo\nFROM b\nCOPY $foo .", &[]),
+    ("UndefinedVar", "FROM a\nCOPY <<'E' /x\n$foo\nE", &[]),
+    ("MultipleInstructionsDisallowed", "FROM a\nCMD [\"x\"]\nCMD [\"y\"]", &["CMD [\"x\"]"]),
+    ("MultipleInstructionsDisallowed", "FROM a\nHEALTHCHECK NONE\nHEALTHCHECK CMD x", &["HEALTHCHECK NONE"]),
+    ("MultipleInstructionsDisallowed", "FROM a\nCMD [\"x\"]\nFROM b\nCMD [\"y\"]\nENTRYPOINT [\"z\"]", &[]),
+    ("LegacyKeyValueFormat", "FROM a\nENV A b", &["ENV A b"]),
+    ("LegacyKeyValueFormat", "FROM a\nLABEL A b=c", &["LABEL A b=c"]),
+    ("LegacyKeyValueFormat", "FROM a\nENV A=b", &[]),
+    ("RedundantTargetPlatform", "FROM --platform=$TARGETPLATFORM a", &["$TARGETPLATFORM"]),
+    ("RedundantTargetPlatform", "FROM --platform=${TARGETPLATFORM} a", &["${TARGETPLATFORM}"]),
+    ("RedundantTargetPlatform", "FROM --platform=$BUILDPLATFORM a\nFROM b", &[]),
+    ("SecretsUsedInArgOrEnv", "FROM a\nARG GITHUB_TOKEN", &["GITHUB_TOKEN"]),
+    ("SecretsUsedInArgOrEnv", "FROM a\nENV API_KEY=x DB_PASSWORD=y", &["API_KEY", "DB_PASSWORD"]),
+    ("SecretsUsedInArgOrEnv", "FROM a\nARG auth", &["auth"]),
+    ("SecretsUsedInArgOrEnv", "FROM a\nARG KEYBOARD PUBLIC_KEY TOKENS\nENV AUTHOR=x", &[]),
+    ("InvalidDefaultArgInFrom", "ARG V\nFROM $V", &["$V"]),
+    ("InvalidDefaultArgInFrom", "ARG V\nFROM a:$V", &["a:$V"]),
+    ("InvalidDefaultArgInFrom", "ARG V=1\nFROM a:$V", &[]),
+    (
+        "InvalidDefaultArgInFrom",
+        "FROM localhost:5000/a/b:1\nFROM x.y/z\nFROM c@sha256:0123456789abcdef0123456789abcdef",
+        &[],
+    ),
+    ("FromPlatformFlagConstDisallowed", "FROM --platform=linux/amd64 a", &["linux/amd64"]),
+    ("FromPlatformFlagConstDisallowed", "FROM --platform=linux/amd64 a AS build_amd64", &[]),
+    ("FromPlatformFlagConstDisallowed", "FROM --platform=arm64 a AS for-linux", &[]),
+    ("FromPlatformFlagConstDisallowed", "FROM --platform=$BUILDPLATFORM a", &[]),
+    ("ExposeProtoCasing", "FROM a\nEXPOSE 80/TCP 81/tcp", &["80/TCP"]),
+    ("ExposeProtoCasing", "FROM a\nEXPOSE 80/udp 81", &[]),
+    ("ExposeInvalidFormat", "FROM a\nEXPOSE 127.0.0.1:80:80 81:82", &["127.0.0.1:80:80", "81:82"]),
+    ("ExposeInvalidFormat", "FROM a\nEXPOSE 80 81-90/tcp", &[]),
+    ("CopyAllBeforeInstall", "FROM a\nCOPY . .\nRUN pip install -r requirements.txt", &["COPY . ."]),
+    ("CopyAllBeforeInstall", "FROM a\nADD ./ /x\nRUN npm ci", &["ADD ./ /x"]),
+    ("CopyAllBeforeInstall", "FROM a\nCOPY . .\nRUN apt-get update && apt-get install -y x", &["COPY . ."]),
+    ("CopyAllBeforeInstall", "FROM a\nCOPY requirements.txt .\nRUN pip install -r requirements.txt\nCOPY . .", &[]),
+    ("CopyAllBeforeInstall", "FROM a\nCOPY . .\nRUN pip install --no-cache-dir .", &[]),
+    ("CopyAllBeforeInstall", "FROM a\nCOPY . .\nRUN make\nFROM b\nRUN npm ci\nCOPY --from=0 . .", &[]),
+    (
+        "PackageCacheInLayer",
+        "FROM a\nRUN apt-get update && apt-get install -y x",
+        &["RUN apt-get update && apt-get install -y x"],
+    ),
+    ("PackageCacheInLayer", "FROM a\nRUN apt update", &["RUN apt update"]),
+    ("PackageCacheInLayer", "FROM a\nRUN pip3 install x", &["RUN pip3 install x"]),
+    ("PackageCacheInLayer", "FROM a\nRUN <<E\npip install x\nE", &["RUN <<E\npip install x\nE"]),
+    ("PackageCacheInLayer", "FROM a\nRUN apk add x", &["RUN apk add x"]),
+    ("PackageCacheInLayer", "FROM a\nRUN dnf -y install x", &["RUN dnf -y install x"]),
+    ("PackageCacheInLayer", "FROM a\nRUN apt-get update && apt-get install -y x && rm -rf /var/lib/apt/lists/*", &[]),
+    (
+        "PackageCacheInLayer",
+        "FROM a\nRUN --mount=type=cache,target=/var/lib/apt/lists apt-get update\nRUN apk --no-cache add x && pip install --no-cache-dir y",
+        &[],
+    ),
+    ("PackageCacheInLayer", "FROM a\nRUN --mount=type=cache,target=/root/.cache/pip pip install x", &[]),
+    ("PackageCacheInLayer", "FROM a\nENV PIP_NO_CACHE_DIR=1\nRUN pip install x", &[]),
+    ("PackageCacheInLayer", "FROM a AS b\nRUN apt-get update\nFROM c\nCOPY --from=b /x /x", &[]),
+    ("UnpinnedBase", "FROM a", &["a"]),
+    ("UnpinnedBase", "FROM x:5000/a:latest", &["x:5000/a:latest"]),
+    ("UnpinnedBase", "ARG V=latest\nFROM a:$V", &["a:$V"]),
+    ("UnpinnedBase", "FROM x:5000/a", &["x:5000/a"]),
+    ("UnpinnedBase", "ARG V=1\nFROM a:$V AS b\nFROM b\nFROM scratch\nFROM c@sha256:0", &[]),
+    ("RootUser", "FROM a", &["a"]),
+    ("RootUser", "FROM a\nUSER x\nUSER root", &["root"]),
+    ("RootUser", "FROM a\nUSER 0:0", &["0:0"]),
+    ("RootUser", "FROM a\nUSER x", &[]),
+    ("RootUser", "FROM a AS b\nUSER x\nFROM b", &[]),
+    ("MissingHealthcheck", "FROM a\nCMD [\"x\"]", &["a"]),
+    ("MissingHealthcheck", "FROM a\nHEALTHCHECK NONE", &[]),
+    ("MissingHealthcheck", "FROM a AS b\nHEALTHCHECK CMD x\nFROM b", &[]),
+];
+
+#[test]
+fn cases() {
+    let mut failures = String::new();
+    for (rule, text, expected) in CASES {
+        let places = found(rule, text, &LintInput::default());
+        if places != *expected {
+            failures += &format!("\n{rule}: {text:?}\n expected {expected:?}\n    found {places:?}");
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+}
+
+#[test]
+fn checks_of_the_context() {
+    let ignore = DockerIgnore::parse("*.log\nsecret\nvendor\n!vendor/keep\n").expect("it is right");
+    let input = LintInput { ignore: Some(&ignore), git_in_context: true, ..LintInput::default() };
+    let text =
+        "FROM a\nCOPY x.log /\nADD secret/y /\nCOPY vendor /v\nCOPY --from=b secret /\nADD https://x/y.log /\nCOPY z /";
+    assert_eq!(found("CopyIgnoredFile", text, &input), ["x.log", "secret/y"]);
+    assert_eq!(found("CopyIgnoredFile", text, &LintInput::default()), [""; 0]);
+    let all = "FROM a\nCOPY . /";
+    assert_eq!(found("GitDirInContext", all, &input), ["COPY . /"]);
+    assert_eq!(found("GitDirInContext", "FROM a\nCOPY --exclude=.git . /", &input), [""; 0]);
+    assert_eq!(found("GitDirInContext", "FROM a\nCOPY src /", &input), [""; 0]);
+    assert_eq!(found("GitDirInContext", all, &LintInput::default()), [""; 0]);
+    let git_ignored = DockerIgnore::parse(".git").expect("it is right");
+    let input = LintInput { ignore: Some(&git_ignored), ..input };
+    assert_eq!(found("GitDirInContext", all, &input), [""; 0]);
+}
+
+#[test]
+fn layers_are_counted_down_the_chain() {
+    let text = "FROM a AS b\nRUN 1\nRUN 2\nFROM b\nENV x=y\nCOPY 3 /\nRUN 4\n";
+    let input = LintInput { layer_limit: 3, ..LintInput::default() };
+    assert_eq!(found("TooManyLayers", text, &input), ["RUN 4"]);
+    assert_eq!(found("TooManyLayers", text, &LintInput { layer_limit: 4, ..input }), [""; 0]);
+    assert_eq!(found("TooManyLayers", text, &LintInput { target: Some("b"), ..input }), [""; 0]);
+}
+
+#[test]
+fn what_is_known_of_the_build_counts() {
+    let variables = |image: &str| (image == "known:1").then(|| vec!["FROM_BASE".to_owned()]);
+    let input = LintInput { base_variables: Some(&variables), ..LintInput::default() };
+    assert_eq!(found("UndefinedVar", "FROM known:1\nENV A=$FROM_BASE B=$LANG", &input), ["$LANG"]);
+    assert_eq!(found("UndefinedVar", "FROM other:1\nENV B=$LANG", &input), [""; 0]);
+    let build_args = [("V".to_owned(), "1".to_owned())];
+    let input = LintInput { build_args: &build_args, ..LintInput::default() };
+    assert_eq!(found("UnpinnedBase", "ARG V=latest\nFROM a:$V", &input), [""; 0]);
+    // Defaults are judged without build arguments.
+    assert_eq!(found("InvalidDefaultArgInFrom", "ARG V\nFROM a:$V", &input), ["a:$V"]);
+}
+
+#[test]
+fn descriptions_are_checked_on_demand() {
+    let rule = "InvalidDefinitionDescription";
+    let text = "# a thing\nARG foo=1\n# foo is\nARG foo\n# free\n\nARG bar\n# the base\nFROM a AS b\n";
+    assert_eq!(found(rule, text, &LintInput::default()), [""; 0]);
+    let input = LintInput { experimental: true, ..LintInput::default() };
+    assert_eq!(found(rule, text, &input), ["# a thing", "# the base"]);
+    let asked = format!("# check=experimental={rule}\n{text}");
+    assert_eq!(found(rule, &asked, &LintInput::default()), ["# a thing", "# the base"]);
+}
+
+#[test]
+fn check_directive() {
+    let text = "FROM a\nCMD x\nMAINTAINER y\n";
+    let rules = |directive: &str| {
+        let text = format!("# check={directive}\n{text}");
+        let findings = run(&text, &LintInput::default());
+        findings.iter().map(|finding| finding.rule.unwrap_or(finding.code)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        rules("error=false"),
+        ["UnpinnedBase", "RootUser", "MissingHealthcheck", "JSONArgsRecommended", "MaintainerDeprecated"]
+    );
+    assert_eq!(rules("skip=all"), [""; 0]);
+    assert_eq!(
+        rules("skip=UnpinnedBase, RootUser,missinghealthcheck,JSONArgsRecommended;error=true"),
+        ["MaintainerDeprecated"]
+    );
+    assert_eq!(rules("skip=all;nope=1"), ["ST110"]);
+    assert_eq!(rules("skip=all;error=maybe"), ["ST110"]);
+    assert_eq!(rules("skip=all,MaintainerDeprecatd"), ["ST110"]);
+    let raised = format!("# check=error=true\n{text}");
+    let findings = run(&raised, &LintInput::default());
+    assert_eq!(worst(&findings), Some(Severity::Error));
+    let severity = |rule| findings.iter().find(|finding| finding.rule == Some(rule)).map(|finding| finding.severity);
+    assert_eq!(severity("JSONArgsRecommended"), Some(Severity::Error));
+    assert_eq!(severity("RootUser"), Some(Severity::Note));
+}
+
+#[test]
+fn suggestions() {
+    let label = |text: &str, rule: &str| {
+        let findings = run(text, &LintInput::default());
+        findings.into_iter().find(|finding| finding.rule == Some(rule)).expect("a finding").label
+    };
+    let label_of_var = label("FROM a\nARG version=1\nENV X=$verison", "UndefinedVar");
+    assert_eq!(label_of_var.as_deref(), Some("did you mean `$version`?"));
+    let label_of_arg = label("ARG VERSION=1\nFROM a:$VERSOIN", "UndefinedArgInFrom");
+    assert_eq!(label_of_arg.as_deref(), Some("did you mean `VERSION`?"));
+}
+
+#[test]
+fn a_good_file_has_no_findings() {
+    let text = "# syntax=docker/dockerfile:1\nARG PYTHON=3.12\nFROM python:${PYTHON}-slim AS build\nWORKDIR /app\n\
+                COPY requirements.txt .\nRUN pip install --no-cache-dir -r requirements.txt\nCOPY . .\n\n\
+                FROM build\nARG PORT=8080\nENV PORT=$PORT PATH=/app/bin:$PATH\nEXPOSE $PORT\nUSER 1000\n\
+                HEALTHCHECK --interval=2s CMD [\"/app/check\"]\nENTRYPOINT [\"python\", \"-m\", \"app\"]\n";
+    assert_eq!(run(text, &LintInput::default()), []);
+}
+
+#[test]
+fn tables_are_whole() {
+    let buildkit = RULES.iter().filter(|rule| rule.is_buildkit).count();
+    assert_eq!(buildkit, 22);
+    for pair in RULES.windows(2) {
+        assert!(pair[0].code < pair[1].code);
+    }
+    for pair in codes::ALL.windows(2) {
+        assert!(pair[0].0 < pair[1].0);
+    }
+    for rule in RULES {
+        assert!(!rule.docs.is_empty() && !rule.title.ends_with('.'));
+        let is_tested = CASES.iter().any(|(name, ..)| *name == rule.name);
+        let elsewhere = ["CopyIgnoredFile", "GitDirInContext", "TooManyLayers", "InvalidDefinitionDescription"];
+        // The platform of an image is found while building.
+        assert!(is_tested || elsewhere.contains(&rule.name) || rule.name == "InvalidBaseImagePlatform");
+    }
+    assert_eq!(explain("undefinedvar").map(|rule| rule.code), Some("ST211"));
+    assert_eq!(explain("st251").map(|rule| rule.name), Some("CopyAllBeforeInstall"));
+    assert!(codes::explain("st104").is_some_and(|(title, _)| title.contains("build context")));
+    assert!(codes::explain("ST999").is_none());
+}
