@@ -6,7 +6,10 @@ use std::ops::Range;
 pub type Span = Range<usize>;
 
 /// A word as written (quotes, escapes and `$VAR` untouched), with its place.
-/// `dockerfile::expand` turns it into its value.
+/// [`crate::expand`] turns it into its value.
+///
+/// Two kinds of words have been unwrapped once already, as BuildKit does before it expands them: values of `--flags`
+/// (quotes and `\` removed), and strings of a JSON array (decoded). Expand them all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
     /// The text as written.
@@ -195,6 +198,7 @@ pub struct CopyLike {
 
 /// `HEALTHCHECK`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a file has one, so its size does not matter")]
 pub enum Healthcheck {
     /// `HEALTHCHECK NONE`.
     None,

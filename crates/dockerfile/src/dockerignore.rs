@@ -113,6 +113,7 @@ impl DockerIgnore {
     ///
     /// # Errors
     /// The first malformed pattern, with its place.
+    #[expect(clippy::result_large_err, reason = "read once a build")]
     pub fn parse(text: &str) -> Result<DockerIgnore, Diagnostic> {
         let mut patterns = Vec::new();
         let mut lines = Vec::new();

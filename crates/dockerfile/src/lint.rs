@@ -88,8 +88,14 @@ impl Findings {
             notes: Vec::new(),
             help: None,
         };
-        // The same thing at the same place is said once (a variable used twice in a word).
-        let known = self.list.iter().position(|earlier| *earlier == diagnostic);
+        // The same thing at the same place is said once (a variable used twice in a word). Such findings follow each
+        // other closely, so that only the latest few are compared.
+        const LATEST: usize = 16;
+        let from = self.list.len().saturating_sub(LATEST);
+        let is_same = |earlier: &Diagnostic| {
+            earlier.rule == diagnostic.rule && earlier.span == diagnostic.span && earlier.message == diagnostic.message
+        };
+        let known = self.list[from..].iter().position(is_same).map(|at| from + at);
         let at = known.unwrap_or_else(|| {
             self.list.push(diagnostic);
             self.list.len() - 1

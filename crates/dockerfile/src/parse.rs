@@ -89,6 +89,8 @@ struct Builder {
     stages: Vec<Stage>,
     /// A FROM was seen, be it a wrong one: what follows is not "before FROM".
     in_stage: bool,
+    /// "Before FROM" is said once.
+    is_early_noted: bool,
 }
 
 impl Builder {
@@ -106,7 +108,7 @@ impl Builder {
             return;
         }
         let is_allowed = self.in_stage || keyword == "ARG";
-        if !is_allowed {
+        if !is_allowed && !std::mem::replace(&mut self.is_early_noted, true) {
             context.error(
                 Diagnostic::error("ST103", format!("{keyword} stands before the first FROM"))
                     .with_span(command.keyword.span())

@@ -25,11 +25,11 @@ pub(super) fn check(raw: &RawFile, text: &str, stages: &Stages<'_>, findings: &m
                     names.iter().map(|word| word.as_str().split('=').next().unwrap_or_default()).collect();
                 description("ARG", &names, instruction, findings);
             }
-            keyword @ ("ENV" | "LABEL") => {
-                if words::split_quoted(&split.args, raw.escape).first().is_some_and(is_legacy_pair) {
-                    let message = format!("`{keyword} key=value` should be used instead of `{keyword} key value`");
-                    findings.add("LegacyKeyValueFormat", &line.trim().span(), message);
-                }
+            keyword @ ("ENV" | "LABEL")
+                if words::split_quoted(&split.args, raw.escape).first().is_some_and(is_legacy_pair) =>
+            {
+                let message = format!("`{keyword} key=value` should be used instead of `{keyword} key value`");
+                findings.add("LegacyKeyValueFormat", &line.trim().span(), message);
             }
             "MAINTAINER" => {
                 let message = "MAINTAINER is deprecated in favour of a label";

@@ -175,7 +175,7 @@ impl Walk<'_, '_> {
                     let given = self.input.build_args.iter().rfind(|(given, _)| given == name);
                     let value = given.map(|(_, value)| value.clone()).or(default);
                     let value = value.or_else(|| self.stages.globals.get(name).cloned().flatten());
-                    // An ENV of the same name wins, so its value stays.
+                    // An ARG without a value leaves what an earlier ENV or ARG has set.
                     if self.scope.values.get(name).is_none_or(Option::is_none) || value.is_some() {
                         self.scope.set(name, value);
                     }

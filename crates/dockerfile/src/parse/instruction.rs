@@ -162,14 +162,13 @@ impl Context {
                 return None;
             }
             for word in words {
-                if heredoc::is_sign_alone(&word.raw) && !raw.heredocs.is_empty() {
-                    self.error(
-                        Diagnostic::error("ST109", "the heredoc's name has to follow `<<` directly")
-                            .with_span(word.span),
-                    );
-                    return None;
-                }
                 match heredoc::parse(&word.raw) {
+                    // The line opened a heredoc, but blanks cut its name off.
+                    None if word.raw.starts_with("<<") && !raw.heredocs.is_empty() => {
+                        let message = "a heredoc's name follows `<<` directly and holds no blanks here";
+                        self.error(Diagnostic::error("ST109", message).with_span(word.span));
+                        return None;
+                    }
                     None => sources.push(word),
                     Some(sign) => heredocs.extend(self.heredoc_source(&sign, raw)),
                 }

@@ -1,6 +1,6 @@
 //! Heredocs: which a line announces, and their bodies.
 
-use super::words::{is_blank, split_command};
+use super::words::split_command;
 use super::{Joined, Piece, json};
 use crate::expand::{Options, expand_with};
 use crate::{Heredoc, Span};
@@ -71,10 +71,4 @@ fn lex(text: &str, raw_quotes: bool, raw_escapes: bool) -> Vec<String> {
 
 fn chomp(raw: &str) -> String {
     raw.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
-}
-
-/// Whether the text is one of the blanks that BuildKit's parser splits at.
-pub(crate) fn is_sign_alone(text: &str) -> bool {
-    let text = text.trim_end_matches(is_blank);
-    matches!(text, "<<" | "<<-")
 }

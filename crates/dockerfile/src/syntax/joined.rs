@@ -16,7 +16,9 @@ impl Joined {
     pub(crate) fn push(&mut self, part: &str, at: usize) {
         // An empty part would only hide the one after it, except that an empty line needs a place at all.
         if !part.is_empty() || self.parts.is_empty() {
-            self.parts.retain(|&(start, _)| start < self.text.len());
+            if self.parts.last().is_some_and(|&(start, _)| start == self.text.len()) {
+                self.parts.pop();
+            }
             self.parts.push((self.text.len(), at));
             self.text.push_str(part);
         }

@@ -127,6 +127,7 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("UnpinnedBase", "ARG V=latest\nFROM a:$V", &["a:$V"]),
     ("UnpinnedBase", "FROM x:5000/a", &["x:5000/a"]),
     ("UnpinnedBase", "ARG V=1\nFROM a:$V AS b\nFROM b\nFROM scratch\nFROM c@sha256:0", &[]),
+    ("UnpinnedBase", "FROM localhost/a", &[]),
     ("RootUser", "FROM a", &["a"]),
     ("RootUser", "FROM a\nUSER x\nUSER root", &["root"]),
     ("RootUser", "FROM a\nUSER 0:0", &["0:0"]),
