@@ -1,7 +1,32 @@
 //! Start, watch and stop a process in a root filesystem: namespaces, cgroups, mounts, network.
 //!
-//! Knows nothing of images or pipelines. Synchronous. The one way to run a process is
-//! [`Container::start`]; `main` calls [`run_if_reexecuted`] before any thread exists.
+//! Knows nothing of images or pipelines. Synchronous. The one way to run a process is [`Container::start`]; `main` calls
+//! [`run_if_reexecuted`] before any thread exists, and [`enter`] before containers are started.
+//!
+//! Three processes make a container: the engine (this library in the caller's process), a single-threaded *helper* that is
+//! our own program started again (`helper`), and the container's first process (`helper::inside`). They talk through
+//! `protocol`.
+#![allow(unsafe_code, reason = "system calls without a safe wrapper; each block says why it is sound")]
 
-mod contract;
-pub use contract::*;
+mod bundle;
+mod caps;
+mod cgroup;
+mod checks;
+mod container;
+mod enter;
+mod error;
+mod helper;
+mod overlay;
+mod protocol;
+mod seccomp;
+mod spec;
+mod sys;
+
+pub use caps::UnknownCapability;
+pub use checks::{HostCheck, host_checks};
+pub use container::{Container, Exec, sweep_container};
+pub use enter::{Privilege, enter};
+pub use error::{EnterError, MountError, StartError, WaitError};
+pub use helper::run_if_reexecuted;
+pub use overlay::{Overlay, overlay_works};
+pub use spec::{ContainerSpec, Exit, Limits, Mount, MountKind, Network, ProcessSpec, Rootfs, Stdio};

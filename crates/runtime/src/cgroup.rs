@@ -1,0 +1,434 @@
+//! Control groups: bounds on memory, time and processes, by v2, v1 or a mixture of both.
+//!
+//! A container's groups lie below the caller's own and are called `seatrial-<id>`, so that [`sweep`] finds them again.
+//! Where groups may not be made the container runs without, and says so if a bound was asked for.
+
+use crate::sys;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Bounds as they stand in the bundle.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bounds {
+    pub(crate) memory_bytes: Option<u64>,
+    /// Microseconds of processor time in each [`CPU_PERIOD_US`].
+    pub(crate) cpu_quota_us: Option<u64>,
+    pub(crate) pids: Option<u64>,
+}
+
+/// The period that quotas refer to; the kernel's default.
+pub(crate) const CPU_PERIOD_US: u64 = 100_000;
+
+/// The groups of one container.
+#[derive(Debug, Default)]
+pub(crate) struct Cgroup {
+    dirs: Vec<PathBuf>,
+    memory: Option<PathBuf>,
+    pids: Option<PathBuf>,
+}
+
+impl Cgroup {
+    /// Makes the groups that the bounds need, and one for pids in any case. What cannot be had becomes a warning.
+    pub(crate) fn create(id: &str, bounds: &Bounds, warnings: &mut Vec<String>) -> Cgroup {
+        let mut cgroup = Cgroup::default();
+        let hierarchies = Hierarchies::find();
+        let name = group_name(id);
+        let wanted = [
+            (Controller::Memory, bounds.memory_bytes.is_some()),
+            (Controller::Cpu, bounds.cpu_quota_us.is_some()),
+            (Controller::Pids, bounds.pids.is_some()),
+        ];
+        // All v2 controllers live in one group, v1 controllers in one group each.
+        let needed: Vec<Controller> = wanted
+            .iter()
+            .filter(|(controller, asked)| {
+                (*asked || *controller == Controller::Pids) && !hierarchies.has_v1(*controller)
+            })
+            .map(|(controller, _)| *controller)
+            .collect();
+        let unified = hierarchies.make_unified(&name, &needed);
+
+        for (controller, asked) in wanted {
+            if !asked && controller != Controller::Pids {
+                continue;
+            }
+            let made = match hierarchies.v1_dir(controller) {
+                Some(parent) => make_group(&parent.join(&name)).map(|dir| (dir, false)),
+                None => match &unified {
+                    Some((dir, controllers)) if controllers.contains(&controller) => Ok((dir.clone(), true)),
+                    _ => Err(io::Error::from_raw_os_error(libc::ENOTSUP)),
+                },
+            };
+            let set = made.and_then(|(dir, is_unified)| {
+                if !cgroup.dirs.contains(&dir) {
+                    cgroup.dirs.push(dir.clone());
+                }
+                controller.bound(&dir, is_unified, bounds)?;
+                match controller {
+                    Controller::Memory => cgroup.memory = Some(dir),
+                    Controller::Pids => cgroup.pids = Some(dir),
+                    Controller::Cpu => {}
+                }
+                Ok(())
+            });
+            if let (Err(error), true) = (set, asked) {
+                warnings.push(format!("the {} limit is not applied: {error}", controller.name()));
+            }
+        }
+        if let Some((dir, _)) = unified {
+            if !cgroup.dirs.contains(&dir) {
+                cgroup.dirs.push(dir);
+            }
+        }
+        cgroup
+    }
+
+    /// Puts a process, and with it all that it starts, into the groups.
+    pub(crate) fn add(&self, pid: i32, warnings: &mut Vec<String>) {
+        join(&self.dirs, &pid.to_string(), warnings);
+    }
+
+    /// Where they are.
+    pub(crate) fn dirs(&self) -> &[PathBuf] {
+        &self.dirs
+    }
+
+    /// Whether the memory limit killed something.
+    pub(crate) fn killed_for_memory(&self) -> bool {
+        let count = |file: &str| self.memory.as_ref().is_some_and(|dir| counter(&dir.join(file), "oom_kill") > 0);
+        count("memory.events") || count("memory.oom_control")
+    }
+
+    /// Whether a process could not be made because of the limit.
+    pub(crate) fn hit_pids_limit(&self) -> bool {
+        self.pids.as_ref().is_some_and(|dir| counter(&dir.join("pids.events"), "max") > 0)
+    }
+
+    /// Removes the groups; everything in them has ended.
+    pub(crate) fn remove(&self) {
+        for dir in &self.dirs {
+            remove_group(dir);
+        }
+    }
+}
+
+/// Puts a process (`0`: the caller) into existing groups.
+pub(crate) fn join(dirs: &[PathBuf], pid: &str, warnings: &mut Vec<String>) {
+    for dir in dirs {
+        if let Err(error) = std::fs::write(dir.join("cgroup.procs"), pid) {
+            // A real-time process cannot enter a v1 cpu group, for one.
+            warnings.push(format!("cannot enter the control group {}: {error}", dir.display()));
+        }
+    }
+}
+
+/// Ends what is left in the groups of container `id`, and removes them. Idempotent.
+pub(crate) fn sweep(id: &str) {
+    let name = group_name(id);
+    for root in Hierarchies::find().mount_points() {
+        let mut found = Vec::new();
+        find_groups(&root, &name, &mut found, &mut 0, 0);
+        for dir in found {
+            kill_group(&dir);
+            remove_group(&dir);
+        }
+    }
+}
+
+/// Whether this process may make a group below its own: which version, or why not.
+pub(crate) fn probe() -> Result<&'static str, io::Error> {
+    let hierarchies = Hierarchies::find();
+    let name = group_name(&format!("probe-{}", std::process::id()));
+    if let Some(parent) = hierarchies.v1_dir(Controller::Memory) {
+        let dir = make_group(&parent.join(&name))?;
+        remove_group(&dir);
+        return Ok("version 1");
+    }
+    match hierarchies.make_unified(&name, &[Controller::Memory, Controller::Pids]) {
+        Some((dir, controllers)) => {
+            remove_group(&dir);
+            if controllers.contains(&Controller::Memory) {
+                Ok("version 2")
+            } else {
+                Err(io::Error::other("the memory controller is not delegated to this control group"))
+            }
+        }
+        None => Err(io::Error::from_raw_os_error(libc::EACCES)),
+    }
+}
+
+fn group_name(id: &str) -> String {
+    format!("seatrial-{id}")
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Controller {
+    Memory,
+    Cpu,
+    Pids,
+}
+
+impl Controller {
+    fn name(self) -> &'static str {
+        match self {
+            Controller::Memory => "memory",
+            Controller::Cpu => "cpu",
+            Controller::Pids => "pids",
+        }
+    }
+
+    fn bound(self, dir: &Path, unified: bool, bounds: &Bounds) -> io::Result<()> {
+        let write = |file: &str, value: String| std::fs::write(dir.join(file), value);
+        match (self, unified) {
+            (Controller::Memory, false) => {
+                let Some(bytes) = bounds.memory_bytes else { return Ok(()) };
+                write("memory.limit_in_bytes", bytes.to_string())?;
+                // Without these, what is above the limit goes to swap instead. Kernels without swap accounting lack one.
+                drop(write("memory.memsw.limit_in_bytes", bytes.to_string()));
+                drop(write("memory.swappiness", "0".to_owned()));
+                Ok(())
+            }
+            (Controller::Memory, true) => {
+                let Some(bytes) = bounds.memory_bytes else { return Ok(()) };
+                write("memory.max", bytes.to_string())?;
+                drop(write("memory.swap.max", "0".to_owned()));
+                Ok(())
+            }
+            (Controller::Cpu, false) => {
+                let Some(quota) = bounds.cpu_quota_us else { return Ok(()) };
+                write("cpu.cfs_period_us", CPU_PERIOD_US.to_string())?;
+                write("cpu.cfs_quota_us", quota.to_string())
+            }
+            (Controller::Cpu, true) => {
+                let Some(quota) = bounds.cpu_quota_us else { return Ok(()) };
+                write("cpu.max", format!("{quota} {CPU_PERIOD_US}"))
+            }
+            (Controller::Pids, _) => match bounds.pids {
+                Some(pids) => write("pids.max", pids.to_string()),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// Where this process is in the control group file systems.
+#[derive(Debug, Default)]
+struct Hierarchies {
+    v1: Vec<Hierarchy>,
+    v2: Option<Hierarchy>,
+}
+
+#[derive(Debug)]
+struct Hierarchy {
+    controllers: Vec<String>,
+    mount_point: PathBuf,
+    own: PathBuf,
+}
+
+impl Hierarchies {
+    fn find() -> Hierarchies {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        Hierarchies::parse(&mounts, &own)
+    }
+
+    /// From `mountinfo` and `cgroup` of proc(5).
+    fn parse(mounts: &str, own: &str) -> Hierarchies {
+        let mut found = Hierarchies::default();
+        for line in mounts.lines() {
+            let Some((before, after)) = line.split_once(" - ") else { continue };
+            let before: Vec<&str> = before.split(' ').collect();
+            let after: Vec<&str> = after.split(' ').collect();
+            let (Some(&root), Some(&mount_point)) = (before.get(3), before.get(4)) else { continue };
+            let (Some(&kind), Some(&options)) = (after.first(), after.get(2)) else { continue };
+            if kind != "cgroup" && kind != "cgroup2" {
+                continue;
+            }
+            let entry = own.lines().find_map(|line| {
+                let mut fields = line.splitn(3, ':');
+                let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+                let is_it = if kind == "cgroup2" {
+                    controllers.is_empty()
+                } else {
+                    !controllers.is_empty()
+                        && controllers.split(',').all(|name| options.split(',').any(|option| option == name))
+                };
+                is_it.then_some((controllers, path))
+            });
+            let Some((controllers, path)) = entry else { continue };
+            // A bind mount of a part of the hierarchy shows paths below that part only.
+            let Ok(below) = Path::new(path).strip_prefix(if root == "/" { "/" } else { root }) else { continue };
+            let hierarchy = Hierarchy {
+                controllers: controllers.split(',').map(str::to_owned).collect(),
+                mount_point: PathBuf::from(mount_point),
+                own: Path::new(mount_point).join(below),
+            };
+            if kind == "cgroup2" {
+                found.v2.get_or_insert(hierarchy);
+            } else {
+                found.v1.push(hierarchy);
+            }
+        }
+        found
+    }
+
+    fn has_v1(&self, controller: Controller) -> bool {
+        self.v1_dir(controller).is_some()
+    }
+
+    fn v1_dir(&self, controller: Controller) -> Option<&Path> {
+        self.v1
+            .iter()
+            .find(|hierarchy| hierarchy.controllers.iter().any(|name| name == controller.name()))
+            .map(|hierarchy| hierarchy.own.as_path())
+    }
+
+    fn mount_points(&self) -> Vec<PathBuf> {
+        self.v1
+            .iter()
+            .filter(|hierarchy| {
+                [Controller::Memory, Controller::Cpu, Controller::Pids]
+                    .iter()
+                    .any(|controller| hierarchy.controllers.iter().any(|name| name == controller.name()))
+            })
+            .chain(&self.v2)
+            .map(|hierarchy| hierarchy.mount_point.clone())
+            .collect()
+    }
+
+    /// A v2 group with the wanted controllers: below our own group, or below the nearest ancestor that can pass them on
+    /// (a group with processes of its own cannot: cgroups(7), "no internal processes").
+    fn make_unified(&self, name: &str, wanted: &[Controller]) -> Option<(PathBuf, Vec<Controller>)> {
+        let hierarchy = self.v2.as_ref()?;
+        if wanted.is_empty() {
+            return None;
+        }
+        let mut best: Option<(PathBuf, Vec<Controller>)> = None;
+        for parent in hierarchy.own.ancestors().take_while(|dir| dir.starts_with(&hierarchy.mount_point)) {
+            for controller in wanted {
+                drop(std::fs::write(parent.join("cgroup.subtree_control"), format!("+{}", controller.name())));
+            }
+            let enabled = std::fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
+            let has: Vec<Controller> = wanted
+                .iter()
+                .copied()
+                .filter(|controller| enabled.split_whitespace().any(|name| name == controller.name()))
+                .collect();
+            if best.as_ref().is_none_or(|(_, most)| has.len() > most.len()) && !has.is_empty() {
+                best = Some((parent.to_owned(), has));
+            }
+            if best.as_ref().is_some_and(|(_, most)| most.len() == wanted.len()) {
+                break;
+            }
+        }
+        let (parent, has) = best?;
+        make_group(&parent.join(name)).ok().map(|dir| (dir, has))
+    }
+}
+
+/// A fresh group; one that a killed run left is emptied and made anew.
+fn make_group(dir: &Path) -> io::Result<PathBuf> {
+    match std::fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            kill_group(dir);
+            remove_group(dir);
+            std::fs::create_dir(dir)?;
+        }
+        result => result?,
+    }
+    Ok(dir.to_owned())
+}
+
+fn kill_group(dir: &Path) {
+    if std::fs::write(dir.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    // Version 1 cannot kill a group at once; a fork bomb may outrun us for a few rounds.
+    for _ in 0..KILL_ROUNDS {
+        let pids = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        let pids: Vec<i32> = pids.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1).collect();
+        if pids.is_empty() {
+            return;
+        }
+        for pid in pids {
+            sys::kill(pid, libc::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Rounds of killing all members; each takes about a millisecond.
+const KILL_ROUNDS: usize = 100;
+
+/// Attempts at removing a group whose last process is just being buried, a millisecond apart.
+const REMOVE_ATTEMPTS: usize = 50;
+
+fn remove_group(dir: &Path) {
+    for _ in 0..REMOVE_ATTEMPTS {
+        match std::fs::remove_dir(dir) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                // The container may have made groups below its own.
+                if let Ok(entries) = std::fs::read_dir(dir) {
+                    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                        drop(std::fs::remove_dir(entry.path()));
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Deepest group in which [`sweep`] looks, and most groups that it looks at.
+const SWEEP_DEPTH: usize = 10;
+const SWEEP_GROUPS: usize = 20_000;
+
+fn find_groups(dir: &Path, name: &str, found: &mut Vec<PathBuf>, seen: &mut usize, depth: usize) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        *seen += 1;
+        if entry.file_name() == name {
+            found.push(entry.path());
+        } else if depth < SWEEP_DEPTH && *seen < SWEEP_GROUPS {
+            find_groups(&entry.path(), name, found, seen, depth + 1);
+        }
+    }
+}
+
+/// A line `key number` of a control file.
+fn counter(file: &Path, key: &str) -> u64 {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hybrid_hierarchies_are_told_apart() {
+        let mounts = "30 25 0:26 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+                      31 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                      32 25 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let own = "4:memory:/a/b\n2:cpu,cpuacct:/\n0::/x\n";
+        let found = Hierarchies::parse(mounts, own);
+        assert_eq!(found.v1_dir(Controller::Memory), Some(Path::new("/sys/fs/cgroup/memory/a/b")));
+        assert_eq!(found.v1_dir(Controller::Cpu), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct/")));
+        assert_eq!(found.v1_dir(Controller::Pids), None);
+        assert_eq!(found.v2.expect("unified").own, Path::new("/sys/fs/cgroup/unified/x"));
+    }
+
+    #[test]
+    fn a_part_of_a_hierarchy_is_understood() {
+        let mounts = "32 25 0:28 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let found = Hierarchies::parse(mounts, "0::/docker/abc/inner\n");
+        assert_eq!(found.v2.expect("unified").own, Path::new("/sys/fs/cgroup/inner"));
+    }
+}

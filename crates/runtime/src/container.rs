@@ -1,0 +1,418 @@
+//! The engine's side: containers and further processes in them, as values.
+
+use crate::{
+    bundle, cgroup,
+    error::{StartError, WaitError},
+    protocol::{Channel, ExecRequest, ForeignExec, Inside, Report, Request, StdioPlan, request_file},
+    spec::{ContainerSpec, Exit, ProcessSpec, Stdio},
+    sys,
+};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    process::{Command, Stdio as HelperStdio},
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// A started container. Dropping it kills everything in it (pid namespace) and waits.
+#[derive(Debug)]
+pub struct Container {
+    supervised: Supervised,
+    id: String,
+    nofile: Option<u64>,
+    foreign: Option<(PathBuf, PathBuf)>,
+    execs: AtomicU64,
+}
+
+impl Container {
+    /// Starts a container; returns when its program runs.
+    ///
+    /// # Errors
+    /// When the program is not there or its surroundings cannot be made; then nothing of it is left.
+    pub fn start(spec: ContainerSpec) -> Result<Container, StartError> {
+        let request = bundle::write(&spec)?;
+        let program = spec.process.args.first().cloned().unwrap_or_default();
+        let supervised =
+            Supervised::launch(&Request::Start(request), spec.process.stdio, None, &program, &spec.process.user)
+                .inspect_err(|error| {
+                    // A helper that reports has tidied up; one that was killed has not.
+                    if matches!(error, StartError::Setup { .. }) {
+                        cgroup::sweep(&spec.id);
+                    }
+                })?;
+        Ok(Container {
+            supervised,
+            id: spec.id,
+            nofile: spec.limits.nofile,
+            foreign: spec.foreign_runtime.map(|runtime| (runtime, spec.dir)),
+            execs: AtomicU64::new(0),
+        })
+    }
+
+    /// Host pid of the container's first process (in the pid namespace of this process).
+    pub fn pid(&self) -> i32 {
+        self.supervised.pid
+    }
+
+    /// Pipe with both outputs (read end), for [`Stdio::Pipe`]; once.
+    pub fn take_output(&mut self) -> Option<OwnedFd> {
+        self.supervised.output.take()
+    }
+
+    /// Master of the terminal, for [`Stdio::Terminal`]; once.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.supervised.terminal.take()
+    }
+
+    /// Readable (poll/AsyncFd) when the container has ended.
+    pub fn ended_fd(&self) -> BorrowedFd<'_> {
+        self.supervised.helper.as_fd()
+    }
+
+    /// Blocks until the end. Safe from any thread, repeatable.
+    ///
+    /// # Errors
+    /// When the supervising helper was killed from outside.
+    pub fn wait(&self) -> Result<Exit, WaitError> {
+        self.swept(self.supervised.wait())
+    }
+
+    /// As [`wait`](Container::wait), at most for this long: `None` when it still runs then.
+    ///
+    /// # Errors
+    /// When the supervising helper was killed from outside.
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<Exit>, WaitError> {
+        self.swept(self.supervised.wait_timeout(timeout))
+    }
+
+    /// Sends a signal to the process (through init when there is one). A program that is pid 1 itself gets only signals
+    /// that it handles, and SIGKILL. Nothing happens when it has ended.
+    ///
+    /// # Errors
+    /// When the number is no signal.
+    pub fn signal(&self, signal: i32) -> Result<(), WaitError> {
+        self.supervised.signal(signal)
+    }
+
+    /// SIGKILL to everything in it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn kill(&self) -> Result<(), WaitError> {
+        self.supervised.signal(libc::SIGKILL)
+    }
+
+    /// `signal`, then after `grace` SIGKILL to everything; waits.
+    ///
+    /// # Errors
+    /// When the number is no signal, or the supervising helper was killed from outside.
+    pub fn stop(&self, signal: i32, grace: Duration) -> Result<Exit, WaitError> {
+        self.signal(signal)?;
+        if let Some(exit) = self.wait_timeout(grace)? {
+            return Ok(exit);
+        }
+        self.kill()?;
+        self.wait()
+    }
+
+    /// A further process in the running container (health checks, shell). Same namespaces, control group, seccomp;
+    /// capabilities as the process says.
+    ///
+    /// # Errors
+    /// As [`start`](Container::start); also when the container has ended.
+    pub fn exec(&self, process: ProcessSpec) -> Result<Exec, StartError> {
+        let serial = self.execs.fetch_add(1, Ordering::Relaxed);
+        let request = ExecRequest {
+            process: bundle::process(&process, self.nofile)?,
+            user: process.user.clone(),
+            stdio: bundle::plan_stdio(&process.stdio),
+            inside: self.supervised.inside.clone(),
+            foreign: self.foreign.as_ref().map(|(runtime, dir)| ForeignExec {
+                runtime: runtime.clone(),
+                dir: dir.clone(),
+                id: self.id.clone(),
+                serial,
+            }),
+        };
+        let program = process.args.first().cloned().unwrap_or_default();
+        let container = Some(self.supervised.first.as_fd());
+        Supervised::launch(&Request::Exec(request), process.stdio, container, &program, &process.user).map(Exec)
+    }
+
+    /// What could not be had and was done without: limits, control groups, id mapping.
+    pub fn warnings(&self) -> &[String] {
+        &self.supervised.warnings
+    }
+
+    /// A killed helper could not remove the control groups.
+    fn swept<T>(&self, outcome: Result<T, WaitError>) -> Result<T, WaitError> {
+        if let Err(WaitError::SupervisorLost) = outcome {
+            cgroup::sweep(&self.id);
+        }
+        outcome
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        drop(self.kill());
+        drop(self.wait());
+    }
+}
+
+/// A process started by [`Container::exec`]; dropping it kills it and what is left of its process group.
+#[derive(Debug)]
+pub struct Exec(Supervised);
+
+impl Exec {
+    /// Host pid of the process.
+    pub fn pid(&self) -> i32 {
+        self.0.pid
+    }
+
+    /// Pipe with both outputs (read end), for [`Stdio::Pipe`]; once.
+    pub fn take_output(&mut self) -> Option<OwnedFd> {
+        self.0.output.take()
+    }
+
+    /// Master of the terminal, for [`Stdio::Terminal`]; once.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.0.terminal.take()
+    }
+
+    /// Readable (poll/AsyncFd) when the process has ended.
+    pub fn ended_fd(&self) -> BorrowedFd<'_> {
+        self.0.helper.as_fd()
+    }
+
+    /// Blocks until the end. Safe from any thread, repeatable.
+    ///
+    /// # Errors
+    /// When the supervising helper was killed from outside.
+    pub fn wait(&self) -> Result<Exit, WaitError> {
+        self.0.wait()
+    }
+
+    /// As [`wait`](Exec::wait), at most for this long: `None` when it still runs then.
+    ///
+    /// # Errors
+    /// When the supervising helper was killed from outside.
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<Exit>, WaitError> {
+        self.0.wait_timeout(timeout)
+    }
+
+    /// Sends a signal to the process.
+    ///
+    /// # Errors
+    /// When the number is no signal.
+    pub fn signal(&self, signal: i32) -> Result<(), WaitError> {
+        self.0.signal(signal)
+    }
+
+    /// SIGKILL to the process and its process group.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn kill(&self) -> Result<(), WaitError> {
+        self.0.hang_up();
+        self.0.signal(libc::SIGKILL)
+    }
+
+    /// What could not be had and was done without.
+    pub fn warnings(&self) -> &[String] {
+        &self.0.warnings
+    }
+}
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        drop(self.kill());
+        drop(self.wait());
+    }
+}
+
+/// Removes what a killed process of ours left of container `id`: processes and control groups. Idempotent.
+pub fn sweep_container(id: &str) {
+    cgroup::sweep(id);
+}
+
+/// A process with its helper.
+#[derive(Debug)]
+struct Supervised {
+    /// The lifeline; its end kills the process.
+    channel: Channel,
+    /// Pidfd of the helper, our child.
+    helper: OwnedFd,
+    /// Pidfd of the process.
+    first: OwnedFd,
+    pid: i32,
+    output: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+    inside: Inside,
+    warnings: Vec<String>,
+    exit: OnceLock<Option<Exit>>,
+    /// Only one thread at a time takes the last report and reaps the helper.
+    taking: Mutex<()>,
+}
+
+impl Supervised {
+    fn launch(
+        request: &Request,
+        stdio: Stdio,
+        container: Option<BorrowedFd<'_>>,
+        program: &str,
+        user: &str,
+    ) -> Result<Supervised, StartError> {
+        let failed = |step: &'static str| move |source: io::Error| StartError::setup(step, source);
+        let (channel, theirs) = Channel::pair().map_err(failed("make a socket"))?;
+        let (fds, output) = stdio_descriptors(stdio).map_err(failed("prepare input and output"))?;
+        let file = request_file(request).map_err(failed("write the request to the helper"))?;
+        let mut to_send = vec![file.as_fd()];
+        to_send.extend(container);
+        to_send.extend(fds.iter().map(AsFd::as_fd));
+        // Sent before the helper exists, so that it never waits.
+        channel.send(&(), &to_send).map_err(failed("send the request to the helper"))?;
+        drop(to_send);
+        drop((file, fds));
+        let helper = spawn_helper(theirs).map_err(failed("start the helper"))?;
+
+        let (report, mut received) = match channel.receive::<Report>() {
+            Ok(Some(report)) => report,
+            Ok(None) => {
+                drop(sys::reap(helper.as_fd()));
+                let error = io::Error::other("it was killed, or crashed");
+                return Err(StartError::setup("hear from the helper", error));
+            }
+            Err(error) => {
+                drop(channel);
+                drop(sys::reap(helper.as_fd()));
+                return Err(StartError::setup("hear from the helper", error));
+            }
+        };
+        match report {
+            Report::Started { pid, inside, warnings } if !received.is_empty() => Ok(Supervised {
+                channel,
+                helper,
+                first: received.remove(0),
+                pid,
+                output,
+                terminal: received.pop(),
+                inside,
+                warnings,
+                exit: OnceLock::new(),
+                taking: Mutex::new(()),
+            }),
+            Report::Failed(failure) => {
+                drop(sys::reap(helper.as_fd()));
+                Err(StartError::from_failure(failure, program, user))
+            }
+            Report::Started { .. } | Report::Ended { .. } => {
+                drop(channel);
+                drop(sys::reap(helper.as_fd()));
+                Err(StartError::setup("understand the helper", io::Error::from_raw_os_error(libc::EPROTO)))
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<Exit, WaitError> {
+        self.await_end(-1)?;
+        self.take_exit()
+    }
+
+    fn wait_timeout(&self, timeout: Duration) -> Result<Option<Exit>, WaitError> {
+        let timeout_ms = i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+        if self.await_end(timeout_ms)? { self.take_exit().map(Some) } else { Ok(None) }
+    }
+
+    /// Whether the helper has ended, after waiting for it (-1: without a bound).
+    fn await_end(&self, timeout_ms: i32) -> Result<bool, WaitError> {
+        let start = Instant::now();
+        let mut left = timeout_ms;
+        loop {
+            match sys::poll(&[self.helper.as_fd()], left) {
+                Ok(ready) => return Ok(ready[0]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    if timeout_ms >= 0 {
+                        let passed = i32::try_from(start.elapsed().as_millis()).unwrap_or(i32::MAX);
+                        left = timeout_ms.saturating_sub(passed).max(0);
+                    }
+                }
+                Err(source) => return Err(WaitError::System { attempt: "wait for the container", source }),
+            }
+        }
+    }
+
+    /// The helper has ended: its last report, and its burial.
+    fn take_exit(&self) -> Result<Exit, WaitError> {
+        let _guard = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let exit = self.exit.get_or_init(|| {
+            let report = self.channel.receive::<Report>();
+            drop(sys::reap(self.helper.as_fd()));
+            match report {
+                Ok(Some((Report::Ended { ending, oom, pids_limit_hit }, _))) => {
+                    Some(Exit { code: ending.code(), signal: ending.signal(), oom, pids_limit_hit })
+                }
+                _ => {
+                    // The kernel kills the process with its helper; unless the program has switched that off.
+                    drop(sys::signal_pidfd(self.first.as_fd(), libc::SIGKILL));
+                    drop(sys::poll(&[self.first.as_fd()], LOST_WAIT_MS));
+                    None
+                }
+            }
+        });
+        exit.clone().ok_or(WaitError::SupervisorLost)
+    }
+
+    fn signal(&self, signal: i32) -> Result<(), WaitError> {
+        match sys::signal_pidfd(self.first.as_fd(), signal) {
+            Err(source) if source.raw_os_error() != Some(libc::ESRCH) => {
+                Err(WaitError::System { attempt: "signal the container", source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Closes our half of the lifeline: the helper kills what it watches. Reports can still come.
+    fn hang_up(&self) {
+        let _ = rustix::net::shutdown(self.channel.as_fd(), rustix::net::Shutdown::Write);
+    }
+}
+
+/// How long the kernel may take to end a killed pid namespace.
+const LOST_WAIT_MS: i32 = 10_000;
+
+/// Descriptors for the helper in the order of [`StdioPlan`], and our end of the output.
+fn stdio_descriptors(stdio: Stdio) -> io::Result<(Vec<OwnedFd>, Option<OwnedFd>)> {
+    debug_assert!(matches!(bundle::plan_stdio(&Stdio::Null), StdioPlan::Null));
+    Ok(match stdio {
+        Stdio::Null | Stdio::Terminal { .. } => (Vec::new(), None),
+        Stdio::Pipe { stdin } => {
+            let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            ([Some(write), stdin].into_iter().flatten().collect(), Some(read))
+        }
+        Stdio::Inherit => {
+            (vec![sys::duplicate(io::stdin())?, sys::duplicate(io::stdout())?, sys::duplicate(io::stderr())?], None)
+        }
+    })
+}
+
+/// Starts our own program again as a helper (posix_spawn: safe whatever the other threads do). It gets nothing but one
+/// end of the channel; all other descriptors of ours are close-on-exec.
+fn spawn_helper(theirs: Channel) -> io::Result<OwnedFd> {
+    let child = Command::new("/proc/self/exe")
+        .arg(crate::helper::MARKER)
+        .env_clear()
+        .current_dir("/")
+        .stdin(HelperStdio::from(theirs.into_fd()))
+        .stdout(HelperStdio::null())
+        .stderr(HelperStdio::null())
+        .spawn()?;
+    // The child is ours and unreaped, so the number is still its.
+    let pid = rustix::process::Pid::from_child(&child);
+    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+}

@@ -1,0 +1,328 @@
+//! The helper: a single-threaded copy of our program that starts one process, watches it and tidies up after it.
+//!
+//! It stays outside the container's pid namespace. Its only tie to the engine is a socket, which is the way for the
+//! request, for reports, and the lifeline: when the engine dies, however it dies, the socket closes and the helper kills
+//! the container. When the helper dies, the kernel kills the container's first process (`PR_SET_PDEATHSIG`), and with it
+//! the pid namespace. (The signal cannot hang on the engine itself: it is tied to threads, and the engine's come and go.)
+
+mod attach;
+mod foreign;
+mod init;
+mod inside;
+mod join;
+mod payload;
+mod sources;
+mod stubs;
+mod users;
+
+pub(crate) use stubs::Stub;
+
+use crate::{
+    bundle,
+    cgroup::Cgroup,
+    enter,
+    protocol::{
+        Channel, Failure, FailureKind, FromInside, Go, IdMode, Inside, Report, Request, StartRequest, StdioPlan, Step,
+        read_request,
+    },
+    sys::{self, Child, Ending, Fork},
+};
+use oci_spec::runtime::Spec;
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+/// What follows the program name when we are to be a helper.
+pub(crate) const MARKER: &str = "container-helper--";
+
+/// First line of `main`: when this process is the re-executed helper of a container, does that work and never returns.
+#[expect(clippy::exit, reason = "the helper has nothing to return to")]
+pub fn run_if_reexecuted() {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == MARKER) {
+        std::process::exit(if serve().is_ok() { 0 } else { 1 })
+    }
+}
+
+fn serve() -> io::Result<()> {
+    sys::hide_from_debuggers()?;
+    sys::ignore_signals();
+    // Out of the engine's process group, so that Ctrl-C reaches the engine alone.
+    let _ = rustix::process::setsid();
+    let engine = Channel::from_fd(sys::take_stdin()?);
+    let Some((_, mut fds)) = engine.receive::<Hello>()? else { return Ok(()) };
+    if fds.is_empty() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let outcome = match read_request(fds.remove(0))? {
+        Request::Start(request) if request.foreign_runtime.is_some() => foreign::start(&engine, &request, fds),
+        Request::Start(request) => start(&engine, &request, fds),
+        Request::Exec(request) if request.foreign.is_some() => foreign::exec(&engine, &request, fds),
+        Request::Exec(request) => join::exec(&engine, &request, fds),
+    };
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(failure) => engine.send(&Report::Failed(failure), &[]),
+    }
+}
+
+/// The text of the packet that carries the request.
+pub(crate) type Hello = ();
+
+/// A container's life: start, watch, tidy up.
+fn start(engine: &Channel, request: &StartRequest, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+    // Before anything can be copied up.
+    let started = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    let spec = load_bundle(request)?;
+    sys::unshare(libc::CLONE_NEWNS).step("make a mount namespace")?;
+    sys::set_propagation(libc::MS_PRIVATE).step("make a mount namespace")?;
+
+    let stdio = Stdio::take(request.stdio, fds)?;
+    let ground = sources::ground(request, started);
+    let mut warnings = Vec::new();
+    let cgroup = Cgroup::create(&request.id, &bundle::bounds(&spec), &mut warnings);
+
+    let mut stubs = Vec::new();
+    let launched = launch(request, &spec, request.ids, &stdio, &cgroup, &mut stubs, &mut warnings);
+    let launched = match launched {
+        Err(failure) if failure.kind == FailureKind::NoIdmap && request.ids == IdMode::Shifted => {
+            warnings.push(format!(
+                "the container has no user namespace: cannot {} ({})",
+                failure.step,
+                io::Error::from_raw_os_error(failure.errno)
+            ));
+            launch(request, &spec, IdMode::Plain, &stdio, &cgroup, &mut stubs, &mut warnings)
+        }
+        other => other,
+    };
+    // From here on only the container holds them, so that readers see the end of its output.
+    drop(stdio);
+
+    let outcome = launched.and_then(|running| {
+        let inside = Inside { namespaces: running.namespaces, cgroups: cgroup.dirs().to_vec() };
+        let report = Report::Started { pid: running.child.pid, inside, warnings };
+        let mut fds = vec![running.child.pidfd.as_fd()];
+        fds.extend(running.terminal.as_ref().map(AsFd::as_fd));
+        // An engine that has gone meanwhile is noticed below.
+        drop(engine.send(&report, &fds));
+        let Running { child, terminal, status, .. } = running;
+        drop(terminal);
+        let ending = watch(engine, &child, || drop(sys::signal_pidfd(child.pidfd.as_fd(), libc::SIGKILL)))?;
+        Ok(status.and_then(init::read_ending).unwrap_or(ending))
+    });
+
+    let (oom, pids_limit_hit) = (cgroup.killed_for_memory(), cgroup.hit_pids_limit());
+    cgroup.remove();
+    if let Some(ground) = ground {
+        stubs::remove(&ground, &stubs);
+    }
+    drop(engine.send(&Report::Ended { ending: outcome?, oom, pids_limit_hit }, &[]));
+    Ok(())
+}
+
+/// A started container, as its helper sees it.
+struct Running {
+    child: Child,
+    namespaces: i32,
+    terminal: Option<OwnedFd>,
+    /// Where our init says how the program ended.
+    status: Option<OwnedFd>,
+}
+
+/// Makes the first process and leads it through its start. On failure nothing of it is left but the `stubs`.
+fn launch(
+    request: &StartRequest,
+    spec: &Spec,
+    ids: IdMode,
+    stdio: &Stdio,
+    cgroup: &Cgroup,
+    stubs: &mut Vec<Stub>,
+    warnings: &mut Vec<String>,
+) -> Result<Running, Failure> {
+    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if request.own_network {
+        namespaces |= libc::CLONE_NEWNET;
+    }
+    if ids == IdMode::Shifted {
+        namespaces |= libc::CLONE_NEWUSER;
+    }
+    let (outer, inner) = Channel::pair().step("make a socket")?;
+    let (status, tell_status) = if request.init {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
+        (Some(read), Some(write))
+    } else {
+        (None, None)
+    };
+    if ids == IdMode::Shifted {
+        stdio.give_to(enter::SHIFTED_BASE);
+    }
+    let child = match sys::fork(namespaces).step("make a process in new namespaces")? {
+        Fork::Child => {
+            drop((outer, status));
+            let failure = inside::run(request, spec, ids, &inner, stdio, tell_status);
+            drop(inner.send(&FromInside::Failed(failure), &[]));
+            sys::exit_now(125)
+        }
+        Fork::Parent(child) => child,
+    };
+    drop((inner, tell_status));
+
+    let led = lead(request, ids, &child, &outer, cgroup, stubs, warnings);
+    match led {
+        Ok(terminal) => {
+            // Made by the first process for itself once it was in its control groups.
+            namespaces |= libc::CLONE_NEWCGROUP;
+            Ok(Running { child, namespaces, terminal, status })
+        }
+        Err(failure) => {
+            drop(sys::signal_pidfd(child.pidfd.as_fd(), libc::SIGKILL));
+            drop(sys::reap(child.pidfd.as_fd()));
+            Err(failure)
+        }
+    }
+}
+
+/// Gives the first process what only we can give, and listens until its program runs.
+fn lead(
+    request: &StartRequest,
+    ids: IdMode,
+    child: &Child,
+    outer: &Channel,
+    cgroup: &Cgroup,
+    stubs: &mut Vec<Stub>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<OwnedFd>, Failure> {
+    let userns = if ids == IdMode::Shifted {
+        enter::write_shifted_map(child.pid).step("map the ids of a user namespace")?;
+        Some(File::open(format!("/proc/{}/ns/user", child.pid)).step("open the user namespace")?)
+    } else {
+        None
+    };
+    let opened = sources::open(request, userns.as_ref().map(AsFd::as_fd), warnings)?;
+    cgroup.add(child.pid, warnings);
+    let fds: Vec<BorrowedFd<'_>> = opened.fds.iter().map(AsFd::as_fd).collect();
+    outer.send(&Go { sources: opened.kinds }, &fds).step("send the mounts to the container")?;
+    drop(fds);
+    drop(opened.fds);
+    listen(outer, stubs, warnings).map(|heard| heard.terminal)
+}
+
+/// What a starting process told.
+#[derive(Default)]
+struct Heard {
+    terminal: Option<OwnedFd>,
+    joined: Option<i32>,
+}
+
+/// Takes messages until the program runs (the socket closes on exec) or a step failed.
+fn listen(outer: &Channel, stubs: &mut Vec<Stub>, warnings: &mut Vec<String>) -> Result<Heard, Failure> {
+    let mut heard = Heard::default();
+    loop {
+        match outer.receive::<FromInside>().step("hear from the container")? {
+            Some((FromInside::Mounted { stubs: made, warnings: more }, _)) => {
+                stubs.extend(made);
+                warnings.extend(more);
+            }
+            Some((FromInside::Terminal, mut fds)) => heard.terminal = fds.pop(),
+            Some((FromInside::Joined { pid }, _)) => heard.joined = Some(pid),
+            Some((FromInside::Failed(failure), _)) => return Err(failure),
+            None => return Ok(heard),
+        }
+    }
+}
+
+/// Waits for a child; kills it when the engine goes.
+fn watch(engine: &Channel, child: &Child, kill: impl Fn()) -> Result<Ending, Failure> {
+    let mut engine_is_there = true;
+    loop {
+        let mut fds = vec![child.pidfd.as_fd()];
+        if engine_is_there {
+            fds.push(engine.as_fd());
+        }
+        match sys::poll(&fds, -1) {
+            Ok(ready) if ready[0] => return sys::reap(child.pidfd.as_fd()).step("wait for the container"),
+            Ok(_) => {
+                // The engine says nothing after the request, so this is its end.
+                engine_is_there = false;
+                kill();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                kill();
+                return Err(Failure::new("watch the container", &error));
+            }
+        }
+    }
+}
+
+/// Largest bundle file; environments and arguments are bounded by the kernel to 2 MiB or so in all.
+const BUNDLE_MAX: u64 = 16 * 1024 * 1024;
+
+fn load_bundle(request: &StartRequest) -> Result<Spec, Failure> {
+    let path = request.dir.join(bundle::CONFIG);
+    let mut bytes = Vec::new();
+    let file = File::open(&path).step_at("read the bundle", &path)?;
+    file.take(BUNDLE_MAX).read_to_end(&mut bytes).step_at("read the bundle", &path)?;
+    serde_json::from_slice(&bytes).step_at("understand the bundle", &path)
+}
+
+/// The standard descriptors that the engine passed.
+enum Stdio {
+    Null,
+    Pipe { output: OwnedFd, stdin: Option<OwnedFd> },
+    Terminal { rows: u16, cols: u16 },
+    Inherit([OwnedFd; 3]),
+}
+
+impl Stdio {
+    fn take(plan: StdioPlan, fds: Vec<OwnedFd>) -> Result<Stdio, Failure> {
+        let missing = || Failure::new("take the standard descriptors", &io::Error::from_raw_os_error(libc::EBADF));
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or_else(missing);
+        Ok(match plan {
+            StdioPlan::Null => Stdio::Null,
+            StdioPlan::Pipe { stdin } => {
+                Stdio::Pipe { output: next()?, stdin: if stdin { Some(next()?) } else { None } }
+            }
+            StdioPlan::Terminal { rows, cols } => Stdio::Terminal { rows, cols },
+            StdioPlan::Inherit => Stdio::Inherit([next()?, next()?, next()?]),
+        })
+    }
+
+    /// Lets the container's users open `/dev/stdout` and `/dev/stdin`: an inode of a pipe has an owner, who must be
+    /// somebody in there. Only pipes: a file or terminal of the user's own stays theirs.
+    fn give_to(&self, owner: u32) {
+        if let Stdio::Pipe { output, stdin } = self {
+            for fd in [Some(output), stdin.as_ref()].into_iter().flatten() {
+                give_pipe(fd.as_fd(), owner, owner);
+            }
+        }
+    }
+}
+
+/// Changes the owner of an anonymous pipe. Failing is harmless: only opening it by name would be refused.
+fn give_pipe(fd: BorrowedFd<'_>, uid: u32, gid: u32) {
+    const PIPEFS_MAGIC: i64 = 0x5049_5045;
+    if rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type as i64 == PIPEFS_MAGIC) {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        let _ = rustix::fs::fchown(fd, Some(uid), Some(gid));
+    }
+}
+
+/// Really mounts a fresh `/proc`, in a pid namespace of its own. Must be called from a process that may fork: the child
+/// makes system calls only.
+pub(crate) fn try_proc() -> io::Result<()> {
+    let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+    match sys::fork(namespaces)? {
+        Fork::Child => {
+            let mounted = attach::file_system("proc", &[], rustix::mount::MountAttrFlags::empty());
+            sys::exit_now(mounted.map_or_else(|error| error.raw_os_error(), |_| 0))
+        }
+        Fork::Parent(child) => match sys::reap(child.pidfd.as_fd())? {
+            Ending::Exited(0) => Ok(()),
+            Ending::Exited(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Ending::Killed(_) => Err(io::Error::from_raw_os_error(libc::EINTR)),
+        },
+    }
+}

@@ -1,0 +1,140 @@
+//! What only the helper can open: the root file system and the sources of mounts, by their paths on the host.
+//!
+//! Everything becomes a detached mount, its ids mapped where the container has shifted ones, and travels to the
+//! container's first process as a descriptor.
+
+use super::stubs::Ground;
+use crate::{
+    overlay::{Layers, Overlay, attach_hidden, clone_mount},
+    protocol::{FDS_MAX, Failure, FailureKind, MountSource, RootfsPlan, StartRequest, Step},
+    sys,
+};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, fstat, openat, openat2};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+/// The mounts, the root first.
+pub(super) struct Opened {
+    pub(super) fds: Vec<OwnedFd>,
+    /// For each mount of the request: whether it has a descriptor, and is a directory.
+    pub(super) kinds: Vec<Option<bool>>,
+}
+
+pub(super) fn open(
+    request: &StartRequest,
+    userns: Option<BorrowedFd<'_>>,
+    warnings: &mut Vec<String>,
+) -> Result<Opened, Failure> {
+    if request.mounts.len() >= FDS_MAX {
+        return Err(io::Error::from_raw_os_error(libc::E2BIG)).step("make so many mounts");
+    }
+    let mut fds = vec![root(request, userns)?];
+    let mut kinds = Vec::with_capacity(request.mounts.len());
+    for mount in &request.mounts {
+        let opened = match &mount.source {
+            MountSource::Tmpfs { .. } => None,
+            MountSource::Bind(path) => Some(bind(path, userns, warnings)?),
+            MountSource::Overlay { overlay, subpath } => Some(overlay_part(overlay, subpath, userns)?),
+        };
+        kinds.push(opened.as_ref().map(|(_, is_directory)| *is_directory));
+        if let Some((fd, _)) = opened {
+            let mut attributes = sys::MOUNT_ATTR_NODEV | sys::MOUNT_ATTR_NOSUID;
+            if mount.readonly {
+                attributes |= sys::MOUNT_ATTR_RDONLY;
+            }
+            sys::mount_attributes(fd.as_fd(), attributes, true)
+                .step_at("set the attributes of the mount", &mount.target)?;
+            fds.push(fd);
+        }
+    }
+    Ok(Opened { fds, kinds })
+}
+
+/// Where mount points are cleaned up: nowhere if the root file system is a read-only view.
+pub(super) fn ground(request: &StartRequest, started: Timespec) -> Option<Ground> {
+    let (path, copied_up) = match &request.rootfs {
+        RootfsPlan::Overlay(overlay) => (overlay.upper.as_deref()?, true),
+        RootfsPlan::Dir(dir) => (dir.as_path(), false),
+    };
+    let dir = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let was_empty = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    Some(Ground { dir, copied_up, was_empty, started })
+}
+
+fn root(request: &StartRequest, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Failure> {
+    match &request.rootfs {
+        RootfsPlan::Overlay(overlay) if overlay.upper.is_some() => Layers::open(overlay, userns)?.mount(),
+        RootfsPlan::Overlay(overlay) => {
+            // A view still needs a place where mount points can be made. It goes with the scratch directory.
+            let [upper, work] = ["view-upper", "view-work"].map(|name| request.dir.join(name));
+            for dir in [&upper, &work] {
+                std::fs::create_dir_all(dir).step_at("make a directory for mount points", dir)?;
+            }
+            let lowers = overlay.lowers.clone();
+            Layers::open(&Overlay { lowers, upper: Some(upper), work: Some(work) }, userns)?.mount()
+        }
+        RootfsPlan::Dir(dir) => {
+            let source = openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .step_at("open the root file system", dir)?;
+            let mount = clone_mount(source.as_fd(), true).step_at("mount the root file system", dir)?;
+            if let Some(userns) = userns {
+                sys::idmap_mount(mount.as_fd(), userns, true)
+                    .step_at("map the ids of the root file system", dir)
+                    .map_err(|failure| Failure { kind: FailureKind::NoIdmap, ..failure })?;
+            }
+            sys::mount_attributes(mount.as_fd(), sys::MOUNT_ATTR_NODEV, true)
+                .step_at("set the attributes of the root file system", dir)?;
+            Ok(mount)
+        }
+    }
+}
+
+/// A host file or directory, with what is mounted below it where that can be mapped as well.
+fn bind(path: &Path, userns: Option<BorrowedFd<'_>>, warnings: &mut Vec<String>) -> Result<(OwnedFd, bool), Failure> {
+    const STEP: &str = "mount from the host";
+    let source = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step_at(STEP, path)?;
+    let is_directory = is_directory(&source).step_at(STEP, path)?;
+    let whole = clone_mount(source.as_fd(), true).step_at(STEP, path)?;
+    let Some(userns) = userns else { return Ok((whole, is_directory)) };
+    let Err(error) = sys::idmap_mount(whole.as_fd(), userns, true) else { return Ok((whole, is_directory)) };
+    // Perhaps only something mounted below cannot be mapped.
+    if let Ok(top) = clone_mount(source.as_fd(), false) {
+        if sys::idmap_mount(top.as_fd(), userns, false).is_ok() {
+            warnings.push(format!("what is mounted below {} is not visible in the container", path.display()));
+            return Ok((top, is_directory));
+        }
+    }
+    warnings.push(format!(
+        "files of {} have foreign owners in the container: its file system cannot map ids ({error})",
+        path.display()
+    ));
+    let whole = clone_mount(source.as_fd(), true).step_at(STEP, path)?;
+    Ok((whole, is_directory))
+}
+
+fn overlay_part(overlay: &Overlay, subpath: &str, userns: Option<BorrowedFd<'_>>) -> Result<(OwnedFd, bool), Failure> {
+    const STEP: &str = "mount a part of an image";
+    let mount = Layers::open(overlay, userns)?.mount()?;
+    if subpath.trim_matches('/').is_empty() {
+        return Ok((mount, true));
+    }
+    // Attached, since kernels before 6.15 clone only from attached mounts.
+    attach_hidden(mount.as_fd()).step_at(STEP, subpath)?;
+    let part = openat2(
+        &mount,
+        subpath,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
+    .step_at(STEP, subpath)?;
+    let is_directory = is_directory(&part).step_at(STEP, subpath)?;
+    Ok((clone_mount(part.as_fd(), false).step_at(STEP, subpath)?, is_directory))
+}
+
+fn is_directory(fd: &OwnedFd) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory)
+}

@@ -1,0 +1,176 @@
+//! What a container is to be: plain values that the caller fills in.
+
+use crate::overlay::Overlay;
+use std::{os::fd::OwnedFd, path::PathBuf};
+
+/// Everything about one container. Converted to an OCI runtime-spec bundle (`config.json`), which is what both our
+/// helper and a foreign `--runtime` read.
+#[derive(Clone, Debug)]
+pub struct ContainerSpec {
+    /// Unique, `[a-z0-9-]`, at most 64 bytes; names cgroup and directory.
+    pub id: String,
+    /// Scratch directory of this container (exists, empty): bundle, generated `/etc/hosts` and so on. The caller
+    /// removes it. At most one container at a time uses it.
+    pub dir: PathBuf,
+    /// The root file system.
+    pub rootfs: Rootfs,
+    /// The root file system is mounted read-only; what is mounted into it keeps its own mode.
+    pub readonly_rootfs: bool,
+    /// The first process.
+    pub process: ProcessSpec,
+    /// True: our tiny init is pid 1 (forwards signals, reaps). False: the process itself is pid 1, as in production.
+    pub init: bool,
+    /// Host name inside, at most 64 bytes.
+    pub hostname: String,
+    /// Which network it sees.
+    pub network: Network,
+    /// Extra `/etc/hosts` lines (address, name).
+    pub extra_hosts: Vec<(String, String)>,
+    /// Further mounts, made in this order.
+    pub mounts: Vec<Mount>,
+    /// Bounds on memory, time and processes.
+    pub limits: Limits,
+    /// Path of runc or crun to use instead of our own runtime.
+    pub foreign_runtime: Option<PathBuf>,
+    /// Size of `/dev/shm` in bytes, default 64 MiB.
+    pub shm_size_bytes: Option<u64>,
+}
+
+/// The root file system of a container.
+#[derive(Clone, Debug)]
+pub enum Rootfs {
+    /// overlayfs, mounted inside the container's own mount namespace only.
+    Overlay(Overlay),
+    /// A plain directory (copy fallback, or a bundle of the user's own).
+    Dir(PathBuf),
+}
+
+/// A process and its surroundings.
+#[derive(Clone, Debug)]
+pub struct ProcessSpec {
+    /// Program and arguments; the program is looked up in the container's PATH when it has no slash.
+    pub args: Vec<String>,
+    /// The whole environment; `HOME` is added if absent.
+    pub env: Vec<(String, String)>,
+    /// Absolute; made (0755, root) if absent, resolved inside the root.
+    pub cwd: String,
+    /// `user[:group]`, names or numbers, as the image config and Dockerfile USER say; resolved against the container's
+    /// `/etc/passwd` and `/etc/group` (names, supplementary groups), HOME set from passwd if env lacks it. Empty: root.
+    pub user: String,
+    /// Set-id programs and file capabilities have no effect (prctl(2), `PR_SET_NO_NEW_PRIVS`).
+    pub no_new_privileges: bool,
+    /// Where input comes from and output goes to.
+    pub stdio: Stdio,
+    /// Added to docker's 14 capabilities. As in docker they are effective only for root.
+    pub cap_add: Vec<String>,
+    /// Taken from docker's 14 capabilities; `ALL` takes all.
+    pub cap_drop: Vec<String>,
+}
+
+/// Standard input and output. stdout and stderr are ONE pipe so that their order is kept.
+#[derive(Debug)]
+pub enum Stdio {
+    /// stdin `/dev/null`, both outputs to `/dev/null`.
+    Null,
+    /// Both outputs into one pipe, readable by `take_output`.
+    Pipe {
+        /// stdin; `/dev/null` without.
+        stdin: Option<OwnedFd>,
+    },
+    /// A pseudo-terminal from the container's own devpts; the master comes from `take_terminal`.
+    Terminal {
+        /// Height in characters.
+        rows: u16,
+        /// Width in characters.
+        cols: u16,
+    },
+    /// This process's own three descriptors.
+    Inherit,
+}
+
+impl Clone for Stdio {
+    /// Duplicates the descriptor.
+    ///
+    /// # Panics
+    /// When the process has no descriptor left: a program that lost its input without notice would be worse.
+    #[expect(clippy::expect_used, reason = "stated above")]
+    fn clone(&self) -> Self {
+        match self {
+            Stdio::Null => Stdio::Null,
+            Stdio::Pipe { stdin } => Stdio::Pipe {
+                stdin: stdin.as_ref().map(|fd| fd.try_clone().expect("a descriptor is left for a copy of stdin")),
+            },
+            Stdio::Terminal { rows, cols } => Stdio::Terminal { rows: *rows, cols: *cols },
+            Stdio::Inherit => Stdio::Inherit,
+        }
+    }
+}
+
+/// Which network a container sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Own network namespace with only a loopback device that is up.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// A further mount.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    /// Absolute path inside; links are followed inside the root; made if absent and removed again afterwards.
+    pub target: String,
+    /// What is mounted.
+    pub kind: MountKind,
+    /// No writing through it.
+    pub readonly: bool,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug)]
+pub enum MountKind {
+    /// A host file or directory with what is mounted below it; idmapped when the container has shifted ids, so that
+    /// owners look as on the host. Devices and set-id bits have no effect in it.
+    Bind(PathBuf),
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Most bytes it holds; half of the memory without.
+        size_bytes: Option<u64>,
+        /// Permission bits of its root.
+        mode: u32,
+    },
+    /// Another overlay (a stage's root as bind source, say).
+    Overlay {
+        /// The overlay.
+        overlay: Overlay,
+        /// A path in it, resolved inside; empty for the whole.
+        subpath: String,
+    },
+}
+
+/// Bounds of a container. `None`: unlimited. Applied by cgroup v2, v1, or not at all with a warning in
+/// `Container::warnings`.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// Memory in bytes, without swap.
+    pub memory_bytes: Option<u64>,
+    /// Processors' worth of time, such as 1.5.
+    pub cpus: Option<f64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Open files of a process (`RLIMIT_NOFILE`); never above our own hard limit.
+    pub nofile: Option<u64>,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// 0–255; 128+signal when killed.
+    pub code: i32,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+    /// The memory limit killed something in it.
+    pub oom: bool,
+    /// The pids limit was hit.
+    pub pids_limit_hit: bool,
+}
