@@ -108,3 +108,8 @@ impl Findings {
 pub fn worst(findings: &[Diagnostic]) -> Option<Severity> {
     findings.iter().map(|finding| finding.severity).max()
 }
+
+/// A pattern of our own, which the tests exercise.
+fn compile(pattern: &str) -> regex::Regex {
+    regex::Regex::new(pattern).unwrap_or_else(|error| panic!("constant pattern: {error}"))
+}

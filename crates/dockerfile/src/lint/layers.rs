@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::stages::Stages;
-use super::{Findings, LintInput};
+use super::{Findings, LintInput, compile};
 use crate::dockerignore::PatternSet;
 use crate::{Command, CopyLike, InstructionKind, MountKind, Run};
 
@@ -28,11 +28,6 @@ static PIP_INSTALL: LazyLock<Regex> = LazyLock::new(|| compile(r"\bpip3?\s+(?:-\
 static APK_ADD: LazyLock<Regex> = LazyLock::new(|| compile(r"\bapk\s+(?:-\S+\s+)*(?:add|update)\b"));
 static DNF_INSTALL: LazyLock<Regex> =
     LazyLock::new(|| compile(r"\b(?:dnf|microdnf|yum)\s+(?:-\S+\s+)*(?:install|update|upgrade)\b"));
-
-/// Patterns are constants, checked by a test.
-fn compile(pattern: &str) -> Regex {
-    Regex::new(pattern).unwrap_or_else(|error| panic!("constant pattern: {error}"))
-}
 
 pub(super) fn check(stages: &Stages<'_>, input: &LintInput<'_>, findings: &mut Findings) {
     copy_before_install(stages, findings);

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::compile;
 use crate::Severity;
 
 /// One check.
@@ -262,10 +263,9 @@ pub fn explain(name_or_code: &str) -> Option<&'static Rule> {
 
 /// Whether a variable's name says that its value is secret: one of the words, between `_`, and no `public`.
 pub(super) fn is_secret_name(name: &str) -> bool {
-    static SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new("(?i)(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)").ok()
+    static SECRET: LazyLock<Regex> = LazyLock::new(|| {
+        compile("(?i)(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)")
     });
-    static PUBLIC: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("(?i)(?:_|^)public(?:_|$)").ok());
-    let matches = |regex: &Option<Regex>| regex.as_ref().is_some_and(|regex| regex.is_match(name));
-    matches(&SECRET) && !matches(&PUBLIC)
+    static PUBLIC: LazyLock<Regex> = LazyLock::new(|| compile("(?i)(?:_|^)public(?:_|$)"));
+    SECRET.is_match(name) && !PUBLIC.is_match(name)
 }

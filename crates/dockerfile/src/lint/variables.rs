@@ -1,9 +1,12 @@
 //! Checks that follow variables through the stages.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use regex::Regex;
 
 use super::stages::{Base, PLATFORM_ARGS, Stages};
-use super::{Findings, LintInput, layers, rules};
+use super::{Findings, LintInput, compile, layers, rules};
 use crate::expand::{expand_heredoc, expand_noting, expand_words};
 use crate::{CopyLike, InstructionKind, Stage, Word, nearest};
 
@@ -147,14 +150,19 @@ fn platform_parts(platform: &str) -> Vec<String> {
     }
 }
 
+/// Whether the text can name an image: host or bracketed address, path, tag, digest.
 fn is_image_name(name: &str) -> bool {
-    const PART: &str = "[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*";
-    // A host, or a bracketed address, before the first slash; then tag and digest.
-    let pattern = format!(
-        "^(?:(?:localhost|[A-Za-z0-9-]+(?:\\.[A-Za-z0-9-]+)+|\\[[0-9a-fA-F:]+\\]|[A-Za-z0-9.-]+(?::[0-9]+))(?::[0-9]+)?/)?\
-         {PART}(?:/{PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@[A-Za-z][A-Za-z0-9+.-]*:[0-9a-fA-F]{{32,}})?$"
-    );
-    regex::Regex::new(&pattern).is_ok_and(|regex| regex.is_match(name))
+    static NAME: LazyLock<Regex> = LazyLock::new(|| {
+        compile(
+            r"(?x)^
+            (?:(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+:[0-9]+)(?::[0-9]+)?/)?
+            [a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*
+            (?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*
+            (?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?
+            (?:@[A-Za-z][A-Za-z0-9+.-]*:[0-9a-fA-F]{32,})?$",
+        )
+    });
+    NAME.is_match(name)
 }
 
 struct Walk<'w, 'a> {
