@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use oci::{Digest, History, ImageConfig, Platform, Reference};
+use oci::{Digest, History, ImageConfig, Platform, Reference, RootFs};
 use store::{Image, ImportError, LoadSource, Scope, Store, StoreError};
 
 use crate::{
@@ -122,6 +122,9 @@ pub enum DebianErrorKind {
         /// Its last lines.
         tail: String,
     },
+    /// mmdebstrap left nothing.
+    #[error("mmdebstrap made an empty archive")]
+    Empty,
     /// Its result is no root filesystem.
     #[error("cannot take in what mmdebstrap made")]
     Import(#[from] ImportError),
@@ -180,8 +183,9 @@ fn make(
     let loaded = store.load(scope, LoadSource::Path(&tar), None)?;
     // A failure here only leaves a file in a directory that the scope removes.
     let _ = fs_err::remove_file(&tar);
-    let layers = loaded.into_iter().next().map(|(_, image)| image.layers).unwrap_or_default();
-    let image = store.put_image(&recipe.config(epoch), &layers, epoch)?;
+    let rootfs = loaded.into_iter().next().map(|(_, image)| image).ok_or(DebianErrorKind::Empty)?;
+    let config = recipe.config(epoch, rootfs.config.rootfs);
+    let image = store.put_image(&config, &rootfs.layers, epoch)?;
     let known = Known { image: image.id.clone(), release: release.map(|release| release.digest), date };
     known.write(store, &recipe.key())?;
     finish(image, date, false)
@@ -287,8 +291,8 @@ impl Recipe {
         arguments
     }
 
-    fn config(&self, epoch: SystemTime) -> ImageConfig {
-        let mut config = ImageConfig::scratch(&Platform::host());
+    fn config(&self, epoch: SystemTime, rootfs: RootFs) -> ImageConfig {
+        let mut config = ImageConfig { rootfs, ..ImageConfig::scratch(&Platform::host()) };
         config.created = Some(rfc3339(epoch));
         config.config.env = vec![format!("PATH={PATH}")];
         config.config.cmd = Some(vec!["bash".into()]);

@@ -6,7 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use oci::{History, ImageConfig, Platform, Reference};
+use oci::{DiffId, History, ImageConfig, Platform, Reference};
 use store::{Image, Scope, Store, StoreError};
 
 use crate::{
@@ -218,7 +218,9 @@ pub fn host(store: &Store, scope: &Scope, options: &HostOptions) -> Result<HostB
     let active = store.prepare(scope, None).map_err(HostErrorKind::from)?;
     let written = write(&plan, active.upper(), time).map_err(HostErrorKind::Copy)?;
     let snapshot = active.commit().map_err(HostErrorKind::from)?;
-    let image = store.put_image(&config(time, &plan), &[snapshot], time).map_err(HostErrorKind::from)?;
+    let (layer, _) = store.diff_id(&snapshot, time).map_err(HostErrorKind::from)?;
+    let config = config(time, &plan, layer);
+    let image = store.put_image(&config, &[snapshot], time).map_err(HostErrorKind::from)?;
 
     let mut names = options.names.clone();
     if names.is_empty() {
@@ -397,8 +399,9 @@ fn find_program(name: &str, search_path: &[PathBuf]) -> Option<PathBuf> {
         })
 }
 
-fn config(time: SystemTime, plan: &HostPlan) -> ImageConfig {
+fn config(time: SystemTime, plan: &HostPlan, layer: DiffId) -> ImageConfig {
     let mut config = ImageConfig::scratch(&Platform::host());
+    config.rootfs.diff_ids = vec![layer];
     config.created = Some(rfc3339(time));
     config.config.env = vec![format!("PATH={PATH}")];
     if plan.entries.keys().any(|path| path.starts_with("usr/lib/locale")) {
