@@ -1,1 +1,17 @@
-//! Placeholder.
+//! The registry, from both ends: a client of the distribution specification and a small embedded server of it.
+//!
+//! Knows nothing of builds, gates or containers. Start at [`Client`] (pull, push, tags, logins) or at [`Server`].
+//! Whatever passes through is checked by digest and size; nothing of a blob's size is ever held in memory.
+
+mod client;
+mod credentials;
+mod error;
+mod server;
+mod spool;
+
+pub use client::{
+    BlobSource, BlobTarget, Client, ClientOptions, NoProgress, Progress, ResolvedManifest, UploadOutcome,
+};
+pub use credentials::{Credential, CredentialError, Credentials, LoginPlace};
+pub use error::{ErrorKind, RegistryError};
+pub use server::{Server, ServerError, ServerOptions};

@@ -1,0 +1,306 @@
+//! The client: one value for all registries, cheap to clone, with connections and tokens kept between calls.
+
+mod auth;
+mod body;
+mod pull;
+mod push;
+mod transport;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use oci::{Descriptor, Digest, ManifestOrIndex, Reference, media_type};
+use reqwest::{
+    Method,
+    header::{ACCEPT, CONTENT_TYPE, HeaderValue},
+};
+use serde::Deserialize;
+use url::Url;
+
+use crate::{Credential, Credentials, ErrorKind, RegistryError};
+use auth::Scope;
+use transport::{Call, Transport, header_text, read_bounded};
+
+pub use body::BlobSource;
+pub use pull::BlobTarget;
+pub use push::UploadOutcome;
+
+/// Registries refuse manifests beyond 4 MiB; the largest in use are far smaller (distribution-spec, "Pushing Manifests").
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// A tag list comes in pages; this many tags are more than anybody reads.
+const TAGS_MAX: usize = 1_000_000;
+/// Bytes of one page of a tag list.
+const TAG_PAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// How a client behaves. `..ClientOptions::default()` fills in the rest.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// Who we are.
+    pub credentials: Credentials,
+    /// Hosts (`host` or `host:port`) that may be spoken to without TLS or with an unknown certificate. Loopback hosts always may.
+    pub insecure_hosts: Vec<String>,
+    /// The `User-Agent` header.
+    pub user_agent: String,
+    /// Time to connect, TLS included.
+    pub connect_timeout: Duration,
+    /// Longest silence on a connection, in either direction.
+    pub idle_timeout: Duration,
+    /// How often a request is repeated after a failure that may pass.
+    pub retries: u32,
+    /// The first wait before a repetition; it doubles each time up to [`ClientOptions::retry_wait_max`].
+    pub retry_wait: Duration,
+    /// Longest wait before a repetition. A registry that asks for a longer one (`Retry-After`) ends the attempt.
+    pub retry_wait_max: Duration,
+    /// Blobs that are transferred side by side.
+    pub parallel_blobs: usize,
+    /// Bytes of one part when a registry only takes uploads in parts.
+    pub chunk_bytes: u64,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            credentials: Credentials::anonymous(),
+            insecure_hosts: Vec::new(),
+            user_agent: concat!("seatrial/", env!("CARGO_PKG_VERSION")).into(),
+            connect_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(60),
+            retries: 5,
+            retry_wait: Duration::from_millis(250),
+            retry_wait_max: Duration::from_secs(60),
+            parallel_blobs: 4,
+            chunk_bytes: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// Hears how far transfers are. Called often, from the task that transfers: it must return at once.
+pub trait Progress: Send + Sync {
+    /// `done_bytes` of `total_bytes` of the blob `item` are through. A blob that need not be moved is told once, as done.
+    fn advance(&self, item: &Digest, done_bytes: u64, total_bytes: u64);
+}
+
+/// Hears nothing.
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn advance(&self, _: &Digest, _: u64, _: u64) {}
+}
+
+/// A manifest or index as a registry gave it, checked against its digest.
+#[derive(Clone, Debug)]
+pub struct ResolvedManifest {
+    /// Type, digest and size.
+    pub descriptor: Descriptor,
+    /// The very bytes.
+    pub bytes: Bytes,
+    /// The same, read.
+    pub document: ManifestOrIndex,
+}
+
+/// A client of all registries (distribution-spec 1.1 and the older docker registry protocol).
+#[derive(Clone)]
+pub struct Client {
+    transport: Arc<Transport>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client. Nothing is read or connected before the first request.
+    pub fn new(options: ClientOptions) -> Self {
+        Self { transport: Arc::new(Transport::new(options)) }
+    }
+
+    fn options(&self) -> &ClientOptions {
+        self.transport.options()
+    }
+
+    /// Type, digest and size of what a reference names now, without fetching it where the registry can tell.
+    pub async fn resolve(&self, reference: &Reference) -> Result<Descriptor, RegistryError> {
+        self.resolve_kind(reference).await.map_err(|kind| kind.during("resolve", reference))
+    }
+
+    async fn resolve_kind(&self, reference: &Reference) -> Result<Descriptor, ErrorKind> {
+        let call = self.manifest_call(Method::HEAD, reference);
+        let headers = match self.transport.send(&call).await {
+            Ok(response) => response.headers().clone(),
+            // Some registries do not know HEAD here; the GET tells what is really wrong.
+            Err(ErrorKind::Unexpected { .. } | ErrorKind::Malformed(_)) => Default::default(),
+            Err(kind) => return Err(kind),
+        };
+        let digest = header_text(&headers, "docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
+        let size = header_text(&headers, "content-length").and_then(|text| text.parse::<u64>().ok());
+        let kind = header_text(&headers, "content-type").map(media_type_only);
+        match (digest, size, kind) {
+            (Some(digest), Some(size), Some(kind)) if size > 0 && reference.digest().is_none_or(|d| *d == digest) => {
+                Ok(Descriptor::new(kind, digest, size))
+            }
+            _ => Ok(self.fetch_kind(reference, MANIFEST_BYTES_MAX).await?.descriptor),
+        }
+    }
+
+    /// The manifest or index that a reference names; at most `limit_bytes`. Checked against the reference's digest, or
+    /// against the digest that the registry tells.
+    pub async fn fetch_manifest(
+        &self,
+        reference: &Reference,
+        limit_bytes: u64,
+    ) -> Result<ResolvedManifest, RegistryError> {
+        self.fetch_kind(reference, limit_bytes).await.map_err(|kind| kind.during("fetch", reference))
+    }
+
+    async fn fetch_kind(&self, reference: &Reference, limit_bytes: u64) -> Result<ResolvedManifest, ErrorKind> {
+        let call = self.manifest_call(Method::GET, reference);
+        let mut retries = self.transport.retries();
+        loop {
+            let attempt = async {
+                let response = self.transport.attempt(&call).await?;
+                let headers = response.headers().clone();
+                let bytes = read_bounded(response, limit_bytes, self.options().idle_timeout).await?;
+                Ok((headers, bytes))
+            };
+            let (headers, bytes) = match attempt.await {
+                Ok(answer) => answer,
+                Err(failure) => {
+                    retries.again(failure).await?;
+                    continue;
+                }
+            };
+            let digest = Digest::of(&bytes);
+            let told = header_text(&headers, "docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
+            if let Some(expected) = reference.digest().or(told.as_ref())
+                && *expected != digest
+            {
+                let reason = format!("its digest is {digest}");
+                retries.again(ErrorKind::WrongContent { expected: expected.clone(), reason }.into()).await?;
+                continue;
+            }
+            let document = ManifestOrIndex::parse(&bytes).map_err(|error| ErrorKind::malformed(describe(&error)))?;
+            let kind = document_type(&document)
+                .or_else(|| header_text(&headers, "content-type").map(media_type_only))
+                .unwrap_or_else(|| media_type::MANIFEST.into());
+            return Ok(ResolvedManifest {
+                descriptor: Descriptor::new(kind, digest, bytes.len() as u64),
+                bytes,
+                document,
+            });
+        }
+    }
+
+    fn manifest_call(&self, method: Method, reference: &Reference) -> Call {
+        let name = match (reference.digest(), reference.tag_or_latest()) {
+            (Some(digest), _) => digest.to_string(),
+            (None, tag) => tag.expect("a reference without a digest has a tag").to_owned(),
+        };
+        let accept = HeaderValue::from_str(&media_type::ACCEPT_MANIFESTS.join(", ")).expect("media types are ASCII");
+        Call::new(method, reference, format!("manifests/{name}"), Scope::pull(reference)).header(ACCEPT, accept)
+    }
+
+    /// All tags of a repository, in the registry's order.
+    pub async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {
+        self.tags_kind(repository).await.map_err(|kind| kind.during("list the tags of", repository.repository()))
+    }
+
+    async fn tags_kind(&self, repository: &Reference) -> Result<Vec<String>, ErrorKind> {
+        #[derive(Deserialize)]
+        struct Page {
+            tags: Option<Vec<String>>,
+        }
+        let mut tags = Vec::new();
+        let mut call = Call::new(Method::GET, repository, "tags/list".into(), Scope::pull(repository));
+        loop {
+            let (url, link, bytes) = self.transport.get_document(&call, TAG_PAGE_BYTES_MAX).await?;
+            let page: Page = serde_json::from_slice(&bytes).map_err(|error| ErrorKind::malformed(error.to_string()))?;
+            let page = page.tags.unwrap_or_default();
+            let is_empty = page.is_empty();
+            tags.extend(page);
+            match link.as_deref().and_then(|link| next_link(&url, link)) {
+                // A page without tags that names a next one would go round for ever.
+                Some(next) if !is_empty && tags.len() < TAGS_MAX => call = call.at(next),
+                _ => return Ok(tags),
+            }
+        }
+    }
+
+    /// Removes what a reference names: by digest the manifest (and with it its tags), by tag the tag where the registry can.
+    pub async fn delete(&self, reference: &Reference) -> Result<(), RegistryError> {
+        let call = self.manifest_call(Method::DELETE, reference).scope(Scope::delete(reference));
+        self.transport.send(&call).await.map(drop).map_err(|kind| kind.during("delete", reference))
+    }
+
+    /// Writes a manifest or index under a tag or its digest (as `reference` says). What it refers to must be there.
+    pub async fn put_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        bytes: impl Into<Bytes>,
+    ) -> Result<Digest, RegistryError> {
+        self.put_kind(reference, media_type, bytes.into()).await.map_err(|kind| kind.during("push", reference))
+    }
+
+    async fn put_kind(&self, reference: &Reference, media_type: &str, bytes: Bytes) -> Result<Digest, ErrorKind> {
+        let sent = Digest::of(&bytes);
+        let kind = HeaderValue::from_str(media_type).map_err(|_| ErrorKind::malformed("media type is not ASCII"))?;
+        let call = self
+            .manifest_call(Method::PUT, reference)
+            .scope(Scope::push(reference))
+            .header(CONTENT_TYPE, kind)
+            .body(bytes);
+        let response = self.transport.send(&call).await?;
+        match header_text(response.headers(), "docker-content-digest") {
+            Some(stored) if stored != sent.to_string() => {
+                Err(ErrorKind::DigestMismatch { sent, stored: stored.to_owned() })
+            }
+            _ => Ok(sent),
+        }
+    }
+
+    /// Whether a registry answers, and takes the credentials that we have for it (if it wants any).
+    pub async fn ping(&self, host: &str) -> Result<(), RegistryError> {
+        let call = Call::host(Method::GET, host);
+        self.transport.send(&call).await.map(drop).map_err(|kind| kind.during("reach", host))
+    }
+
+    /// Checks a user's password (or token) against a registry, without keeping it. See [`Credentials::store`].
+    pub async fn check_login(&self, host: &str, user: &str, password: &str) -> Result<(), RegistryError> {
+        let credential = Credential::Password { user: user.into(), password: password.into() };
+        let options =
+            ClientOptions { credentials: Credentials::anonymous().with(host, credential), ..self.options().clone() };
+        let client = Self::new(options);
+        client.transport.check_login(host).await.map_err(|kind| kind.during("log in to", host))
+    }
+}
+
+/// The URL of the next page (RFC 8288), on the same origin only.
+fn next_link(url: &Url, link: &str) -> Option<Url> {
+    let entry = link.split(',').find(|entry| entry.contains("rel=\"next\"") || entry.contains("rel=next"))?;
+    let target = entry.trim().strip_prefix('<')?.split_once('>')?.0;
+    url.join(target).ok().filter(|next| next.origin() == url.origin())
+}
+
+fn media_type_only(text: &str) -> String {
+    text.split(';').next().unwrap_or(text).trim().to_owned()
+}
+
+fn document_type(document: &ManifestOrIndex) -> Option<String> {
+    match document {
+        ManifestOrIndex::Manifest(manifest) => manifest.media_type.clone(),
+        ManifestOrIndex::Index(index) => index.media_type.clone(),
+    }
+}
+
+/// An error with its causes, on one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = text + ": " + &error.to_string();
+        cause = error.source();
+    }
+    text
+}

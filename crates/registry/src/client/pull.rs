@@ -1,0 +1,297 @@
+//! Downloading: the manifest for a platform, then blobs side by side, each checked and resumed (distribution-spec, "Pull").
+
+use std::{collections::HashSet, error::Error, io};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use oci::{Descriptor, Digest, Hasher, Index, Manifest, ManifestOrIndex, Platform, Reference};
+use reqwest::{
+    Method, StatusCode,
+    header::{CONTENT_RANGE, HeaderValue, RANGE},
+};
+use store::{BlobWriter, Image, Store};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::Semaphore,
+    task::{block_in_place, spawn_blocking},
+};
+
+use super::{
+    Client, MANIFEST_BYTES_MAX, Progress, ResolvedManifest,
+    auth::Scope,
+    transport::{Call, Failure, header_text, next_chunk},
+};
+use crate::{ErrorKind, RegistryError, spool::Spool};
+
+/// Image configs have some ten kilobytes; those with very long histories a few hundred.
+const CONFIG_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// An overlay takes 500 layers at most; docker makes 127.
+const LAYERS_MAX: usize = 500;
+/// A connection that brought this much before it broke counts as progress, and the retries begin anew.
+const PROGRESS_BYTES: u64 = 1024 * 1024;
+/// Wrong content is fetched once more from the start, in case the first copy was damaged on its way.
+const WHOLE_FETCHES_MAX: u32 = 2;
+
+/// Where a fetched blob is written. Dropped without `commit`, nothing may remain.
+pub trait BlobTarget: io::Write + Send {
+    /// Keeps what was written. Its digest and size were checked and are these.
+    fn commit(self: Box<Self>, digest: &Digest, size_bytes: u64) -> Result<(), Box<dyn Error + Send + Sync>>;
+}
+
+impl BlobTarget for BlobWriter {
+    fn commit(self: Box<Self>, digest: &Digest, size_bytes: u64) -> Result<(), Box<dyn Error + Send + Sync>> {
+        BlobWriter::commit(*self, Some((digest, size_bytes)))?;
+        Ok(())
+    }
+}
+
+/// Hashes what passes to the target.
+struct Checked {
+    target: Box<dyn BlobTarget>,
+    hasher: Hasher,
+}
+
+impl io::Write for Checked {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.target.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.target.flush()
+    }
+}
+
+type OpenTarget<'a> = &'a (dyn Fn() -> Result<Box<dyn BlobTarget>, Box<dyn Error + Send + Sync>> + Send + Sync);
+
+impl Client {
+    /// Brings an image into the store: the manifest for `platform`, its config and its layers, unpacked. What the store
+    /// has is not fetched.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        store: &Store,
+        scope: &store::Scope,
+        progress: &dyn Progress,
+    ) -> Result<Image, RegistryError> {
+        let image = async {
+            let (resolved, manifest) = self.manifest_for(reference, platform).await?;
+            self.fetch_parts(reference, &manifest, store, progress).await?;
+            blocking(|| store.import_manifest(scope, &resolved.bytes)).map_err(ErrorKind::local)
+        };
+        image.await.map_err(|kind| kind.during("pull", reference))
+    }
+
+    /// The image manifest that a reference names for a platform, through an index where there is one.
+    pub async fn fetch_image_manifest(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<(ResolvedManifest, Manifest), RegistryError> {
+        self.manifest_for(reference, platform).await.map_err(|kind| kind.during("fetch", reference))
+    }
+
+    async fn manifest_for(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<(ResolvedManifest, Manifest), ErrorKind> {
+        let resolved = self.fetch_kind(reference, MANIFEST_BYTES_MAX).await?;
+        let index = match &resolved.document {
+            ManifestOrIndex::Manifest(manifest) => {
+                let manifest = manifest.clone();
+                return Ok((resolved, manifest));
+            }
+            ManifestOrIndex::Index(index) => index,
+        };
+        let chosen = index
+            .select(platform)
+            .ok_or_else(|| ErrorKind::PlatformMissing { wanted: platform.clone(), available: platforms(index) })?;
+        let resolved = self.fetch_kind(&reference.with_digest(chosen.digest.clone()), MANIFEST_BYTES_MAX).await?;
+        match &resolved.document {
+            ManifestOrIndex::Manifest(manifest) => {
+                let manifest = manifest.clone();
+                Ok((resolved, manifest))
+            }
+            ManifestOrIndex::Index(_) => Err(ErrorKind::malformed("an index within an index")),
+        }
+    }
+
+    async fn fetch_parts(
+        &self,
+        reference: &Reference,
+        manifest: &Manifest,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<(), ErrorKind> {
+        if manifest.config.size > CONFIG_BYTES_MAX {
+            return Err(ErrorKind::TooLarge { limit_bytes: CONFIG_BYTES_MAX });
+        }
+        if manifest.layers.len() > LAYERS_MAX {
+            return Err(ErrorKind::malformed(format!("the image has more than {LAYERS_MAX} layers")));
+        }
+        let open =
+            || -> Result<Box<dyn BlobTarget>, Box<dyn Error + Send + Sync>> { Ok(Box::new(store.blob_writer()?)) };
+        let permits = Semaphore::new(self.options().parallel_blobs.max(1));
+        let mut seen = HashSet::new();
+        let mut work = FuturesUnordered::new();
+        for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
+            if !seen.insert(&blob.digest) {
+                continue;
+            }
+            if store.has_blob(&blob.digest) == Some(blob.size) {
+                progress.advance(&blob.digest, blob.size, blob.size);
+                continue;
+            }
+            let (permits, open) = (&permits, &open);
+            work.push(async move {
+                let _permit = permits.acquire().await.expect("the semaphore is never closed");
+                self.fetch_blob_kind(reference, blob, open, progress).await
+            });
+        }
+        while let Some(done) = work.next().await {
+            done?;
+        }
+        Ok(())
+    }
+
+    /// Streams one blob into a target, checked by digest and size, resumed after broken connections. `open` makes an
+    /// empty target; it is called again when everything has to be fetched anew.
+    pub async fn fetch_blob(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        open: OpenTarget<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(), RegistryError> {
+        let fetched = self.fetch_blob_kind(repository, descriptor, open, progress).await;
+        fetched.map_err(|kind| kind.during("pull a layer of", repository.repository()))
+    }
+
+    async fn fetch_blob_kind(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        open: OpenTarget<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(), ErrorKind> {
+        let mut fetches = 1;
+        loop {
+            let target = open().map_err(ErrorKind::Local)?;
+            let mut spool = Spool::new(Checked { target, hasher: Hasher::new() });
+            self.fetch_whole(repository, descriptor, &mut spool, progress).await?;
+            let (checked, written) = spool.finish().await;
+            written.map_err(ErrorKind::local)?;
+            let Checked { target, hasher } = checked.expect("a finished spool without error has its writer");
+            let found = hasher.finish();
+            if found == descriptor.digest {
+                let Descriptor { digest, size, .. } = descriptor.clone();
+                let committed = spawn_blocking(move || target.commit(&digest, size)).await.map_err(ErrorKind::local)?;
+                return committed.map_err(ErrorKind::Local);
+            }
+            if fetches == WHOLE_FETCHES_MAX {
+                let reason = format!("its digest is {found}");
+                return Err(ErrorKind::WrongContent { expected: descriptor.digest.clone(), reason });
+            }
+            fetches += 1;
+        }
+    }
+
+    /// Fetches all bytes, over as many connections as it takes within the bounds.
+    async fn fetch_whole(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        spool: &mut Spool<Checked>,
+        progress: &dyn Progress,
+    ) -> Result<(), ErrorKind> {
+        let (mut done, mut mark) = (0, 0);
+        let mut retries = self.transport.retries();
+        loop {
+            match self.fetch_some(repository, descriptor, spool, &mut done, progress).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => {
+                    if done - mark >= PROGRESS_BYTES {
+                        mark = done;
+                        retries.reset();
+                    }
+                    retries.again(failure).await?;
+                }
+            }
+        }
+    }
+
+    /// Fetches from `done` on, over one connection.
+    async fn fetch_some(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        spool: &mut Spool<Checked>,
+        done: &mut u64,
+        progress: &dyn Progress,
+    ) -> Result<(), Failure> {
+        let Descriptor { digest, size, .. } = descriptor;
+        if *done == *size {
+            return Ok(());
+        }
+        let wrong = |reason: String| Failure::from(ErrorKind::WrongContent { expected: digest.clone(), reason });
+        let mut call = Call::new(Method::GET, repository, format!("blobs/{digest}"), Scope::pull(repository));
+        if *done > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={done}-")).expect("numbers are ASCII");
+            call = call.header(RANGE, range);
+        }
+        let mut response = self.transport.attempt(&call).await?;
+        // A registry that does not know ranges begins again; what we have is passed over.
+        let mut skip = match response.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                let range = header_text(response.headers(), CONTENT_RANGE.as_str()).unwrap_or_default();
+                if !range.starts_with(&format!("bytes {done}-")) {
+                    return Err(wrong(format!("`{range}` came where bytes from {done} on were asked for")));
+                }
+                0
+            }
+            _ => {
+                if let Some(length) = response.content_length().filter(|length| length != size) {
+                    return Err(wrong(format!("it has {length} bytes instead of {size}")));
+                }
+                *done
+            }
+        };
+        while let Some(mut chunk) = next_chunk(&mut response, self.options().idle_timeout).await? {
+            let passed = skip.min(chunk.len() as u64);
+            skip -= passed;
+            let chunk = chunk.split_off(passed as usize);
+            if *done + chunk.len() as u64 > *size {
+                return Err(wrong(format!("it has more than {size} bytes")));
+            }
+            if chunk.is_empty() {
+                continue;
+            }
+            *done += chunk.len() as u64;
+            spool.push(chunk).await.map_err(ErrorKind::local)?;
+            progress.advance(digest, *done, *size);
+        }
+        if *done < *size {
+            let error =
+                io::Error::new(io::ErrorKind::UnexpectedEof, format!("the connection ended at byte {done} of {size}"));
+            return Err(ErrorKind::Unreachable(Box::new(error)).into());
+        }
+        Ok(())
+    }
+}
+
+/// The platforms of an index, without the placeholders that attestations have.
+fn platforms(index: &Index) -> Vec<Platform> {
+    let named = index.manifests.iter().filter_map(|descriptor| descriptor.platform.clone());
+    named.filter(|platform| platform.os != "unknown").collect()
+}
+
+/// Runs blocking work without holding up other tasks. On a single-threaded runtime there is no other thread to move
+/// them to, and borrowed arguments cannot be sent to one.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => block_in_place(work),
+        _ => work(),
+    }
+}

@@ -1,0 +1,181 @@
+//! Who we are at a registry: docker's `config.json`, podman's `auth.json`, credential helpers.
+
+mod file;
+mod helper;
+
+use std::{ffi::OsString, fmt, path::PathBuf};
+
+use file::ConfigFile;
+
+/// How to identify at one registry.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// User name and password (or access token in the password's place).
+    Password {
+        /// User name.
+        user: String,
+        /// Password.
+        password: String,
+    },
+    /// OAuth2 refresh token that is exchanged for bearer tokens.
+    IdentityToken(String),
+    /// A bearer token that is used as it is.
+    RegistryToken(String),
+}
+
+// Secrets must not reach logs through `{:?}`.
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Password { user, .. } => write!(f, "Password({user}:…)"),
+            Self::IdentityToken(_) => f.write_str("IdentityToken(…)"),
+            Self::RegistryToken(_) => f.write_str("RegistryToken(…)"),
+        }
+    }
+}
+
+/// Where a login was written to or removed from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoginPlace {
+    /// This file, readable by its owner only.
+    File(PathBuf),
+    /// The credential helper of this name.
+    Helper(String),
+}
+
+/// Stored credentials could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// The file cannot be read or written; the message has its path.
+    #[error("credential file cannot be read or written")]
+    Io(#[from] std::io::Error),
+    /// The file is not what docker or podman write. It is left as it is.
+    #[error("{} is not a docker configuration", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A credential helper could not be run or refused.
+    #[error("credential helper `docker-credential-{name}` failed: {reason}")]
+    Helper {
+        /// Name as in the configuration.
+        name: String,
+        /// What it said.
+        reason: String,
+    },
+    /// Neither a home directory nor a configured path is known.
+    #[error("no place to keep credentials: neither HOME nor DOCKER_CONFIG nor REGISTRY_AUTH_FILE is set")]
+    NoPlace,
+}
+
+/// The sources of credentials, asked in order: fixed ones, then files with their helpers.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    fixed: Vec<(String, Credential)>,
+    files: Vec<PathBuf>,
+}
+
+impl Credentials {
+    /// No credentials at all.
+    pub fn anonymous() -> Self {
+        Self::default()
+    }
+
+    /// The places docker and podman use, in the order `REGISTRY_AUTH_FILE`, docker's `config.json` (`DOCKER_CONFIG`),
+    /// podman's `auth.json`. `variable` looks up an environment variable. The first is where logins are written.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = path("HOME");
+        let mut files: Vec<PathBuf> = Vec::new();
+        files.extend(path("REGISTRY_AUTH_FILE"));
+        let docker = path("DOCKER_CONFIG").or_else(|| home.as_ref().map(|home| home.join(".docker")));
+        files.extend(docker.map(|dir| dir.join("config.json")));
+        files.extend(path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
+        let config = path("XDG_CONFIG_HOME").or_else(|| home.map(|home| home.join(".config")));
+        files.extend(config.map(|dir| dir.join("containers/auth.json")));
+        Self { fixed: Vec::new(), files }
+    }
+
+    /// Files in docker's format; the first is where logins are written.
+    pub fn from_files(files: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self { fixed: Vec::new(), files: files.into_iter().collect() }
+    }
+
+    /// Adds a credential for a host, stronger than any file.
+    pub fn with(mut self, host: impl Into<String>, credential: Credential) -> Self {
+        self.fixed.push((canonical_host(&host.into()), credential));
+        self
+    }
+
+    /// The credential for a repository `path` at registry `host` (as in references: `docker.io`, `localhost:5000`).
+    pub async fn lookup(&self, host: &str, path: &str) -> Result<Option<Credential>, CredentialError> {
+        let host = canonical_host(host);
+        if let Some((_, credential)) = self.fixed.iter().find(|(fixed, _)| *fixed == host) {
+            return Ok(Some(credential.clone()));
+        }
+        for file in &self.files {
+            let Some(config) = ConfigFile::read(file)? else { continue };
+            if let Some(name) = config.helper(&host)
+                && let Some(credential) = helper::get(&name, server_key(&host)).await?
+            {
+                return Ok(Some(credential));
+            }
+            if let Some(credential) = config.credential(&host, path)? {
+                return Ok(Some(credential));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes a login: to the configured helper, else into the first file (mode 0600, atomically, unknown fields kept).
+    pub async fn store(&self, host: &str, user: &str, password: &str) -> Result<LoginPlace, CredentialError> {
+        let host = canonical_host(host);
+        let path = self.files.first().ok_or(CredentialError::NoPlace)?;
+        let config = ConfigFile::read(path)?.unwrap_or_else(|| ConfigFile::empty(path));
+        if let Some(name) = config.helper(&host) {
+            helper::store(&name, server_key(&host), user, password).await?;
+            return Ok(LoginPlace::Helper(name));
+        }
+        file::update(path, |config| config.set(server_key(&host), user, password))?;
+        Ok(LoginPlace::File(path.clone()))
+    }
+
+    /// Removes every login for a host; tells from where.
+    pub async fn erase(&self, host: &str) -> Result<Vec<LoginPlace>, CredentialError> {
+        let host = canonical_host(host);
+        let mut places = Vec::new();
+        for path in &self.files {
+            let Some(config) = ConfigFile::read(path)? else { continue };
+            if let Some(name) = config.helper(&host)
+                && helper::get(&name, server_key(&host)).await?.is_some()
+            {
+                helper::erase(&name, server_key(&host)).await?;
+                places.push(LoginPlace::Helper(name));
+            }
+            if config.mentions(&host) {
+                file::update(path, |config| config.remove(&host))?;
+                places.push(LoginPlace::File(path.clone()));
+            }
+        }
+        Ok(places)
+    }
+}
+
+/// One name for the several that Docker Hub has; other hosts in lower case.
+fn canonical_host(host: &str) -> String {
+    match host {
+        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => "docker.io".into(),
+        other => other.to_ascii_lowercase(),
+    }
+}
+
+/// The name under which docker keeps a host's login.
+fn server_key(host: &str) -> &str {
+    if host == "docker.io" { "https://index.docker.io/v1/" } else { host }
+}
+
+#[cfg(test)]
+mod tests;

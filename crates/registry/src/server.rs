@@ -1,0 +1,156 @@
+//! The embedded server: the distribution specification 1.1 over a directory, for one machine's own use.
+//!
+//! Layout of the directory: `blobs/sha256/<hex>` holds content once; `repositories/<name>/` holds what a repository has:
+//! `_blobs/<hex>` and `_manifests/<hex>` (links), `_tags/<tag>`, `_referrers/<subject>/<hex>`, `_uploads/<id>`. Repository
+//! names cannot begin with `_`, so the two kinds of names never meet.
+
+mod answer;
+mod blobs;
+mod manifests;
+mod routes;
+mod storage;
+mod uploads;
+
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{Router, serve::ListenerExt};
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use storage::Storage;
+use uploads::Uploads;
+
+/// After a shutdown was asked for, open requests get this long.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// How often abandoned uploads are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+
+/// How a server behaves. `..ServerOptions::default()` fills in the rest.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Largest manifest taken, in bytes.
+    pub manifest_bytes_max: u64,
+    /// Longest silence of a client that sends a body.
+    pub idle_timeout: Duration,
+    /// Uploads that nobody went on with for so long are removed.
+    pub upload_life: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            manifest_bytes_max: crate::client::MANIFEST_BYTES_MAX,
+            idle_timeout: Duration::from_secs(60),
+            upload_life: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// The server could not be started or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The directory cannot be used.
+    #[error("registry storage cannot be used")]
+    Storage(#[source] io::Error),
+    /// Another server holds the directory.
+    #[error("another registry is running on {}", .0.display())]
+    Busy(PathBuf),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Serving ended with an error.
+    #[error("registry server failed")]
+    Serve(#[source] io::Error),
+}
+
+/// A bound server that is not serving yet. Connections wait in the kernel's queue until [`Server::serve`] runs.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    storage: Storage,
+    uploads: Uploads,
+    options: ServerOptions,
+}
+
+impl Server {
+    /// Opens the directory (made when missing, held by this process alone) and listens. Whoever gives an address other
+    /// than a loopback one opens the registry to everybody there: it has no access control.
+    pub async fn bind(
+        address: SocketAddr,
+        directory: impl Into<PathBuf>,
+        options: ServerOptions,
+    ) -> Result<Self, ServerError> {
+        let directory = directory.into();
+        let life = options.upload_life;
+        let opened = tokio::task::spawn_blocking(move || {
+            let storage = Storage::open(&directory)?.ok_or(ServerError::Busy(directory))?;
+            storage.sweep_uploads(life).map_err(ServerError::Storage)?;
+            Ok::<_, ServerError>(storage)
+        });
+        let storage = opened.await.map_err(|error| ServerError::Storage(io::Error::other(error)))??;
+        let listen = |source| ServerError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let shared = Arc::new(Shared { storage, uploads: Uploads::default(), options });
+        Ok(Self { listener, address, shared })
+    }
+
+    /// The address that is listened on, with the port that port 0 became.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is ready; then lets open requests end, for a short while.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
+        let app = Router::new().fallback(routes::handle).with_state(Arc::clone(&self.shared));
+        let listener = self.listener.tap_io(|connection| {
+            // Small answers must not wait for the next packet. A failure only costs time.
+            let _ = connection.set_nodelay(true);
+        });
+        let (ending, ended) = oneshot::channel();
+        let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
+            shutdown.await;
+            let _ = ending.send(());
+        });
+        let grace = async move {
+            let _ = ended.await;
+            sleep(SHUTDOWN_GRACE).await;
+        };
+        tokio::select! {
+            outcome = serving.into_future() => outcome.map_err(ServerError::Serve),
+            () = grace => Ok(()),
+            () = sweep_forever(&self.shared) => Ok(()),
+        }
+    }
+}
+
+async fn sweep_forever(shared: &Arc<Shared>) {
+    let mut ticks = interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let shared = Arc::clone(shared);
+        // What cannot be removed now is tried again at the next tick.
+        let _ = tokio::task::spawn_blocking(move || {
+            shared.uploads.forget_idle(shared.options.upload_life);
+            shared.storage.sweep_uploads(shared.options.upload_life)
+        })
+        .await;
+    }
+}

@@ -1,0 +1,160 @@
+//! From a request's path to what it is about. Repository names have slashes, so paths are read from their end.
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use oci::Digest;
+
+use super::{Shared, answer::Refusal, blobs, manifests, storage::RepositoryName};
+
+/// Query parameters that are read; more are nobody's honest request.
+const QUERY_PARAMETERS_MAX: usize = 64;
+
+/// What a path names.
+#[derive(Debug, PartialEq, Eq)]
+enum Endpoint {
+    Base,
+    Catalog,
+    Tags(RepositoryName),
+    Manifest(RepositoryName, String),
+    Blob(RepositoryName, Digest),
+    Uploads(RepositoryName),
+    Upload(RepositoryName, String),
+    Referrers(RepositoryName, Digest),
+}
+
+/// The query of a request, decoded.
+pub(super) type Query = HashMap<String, String>;
+
+/// Answers every request.
+pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let mut response = match dispatch(shared, request).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    };
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
+    response
+}
+
+async fn dispatch(shared: Arc<Shared>, request: Request) -> Result<Response, Refusal> {
+    let endpoint = endpoint(request.uri().path())?;
+    let query: Query = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
+        .take(QUERY_PARAMETERS_MAX)
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    let (parts, body) = request.into_parts();
+    let headers = parts.headers;
+    let method = &parts.method;
+    let is_read = method == Method::GET || method == Method::HEAD;
+    match endpoint {
+        Endpoint::Base if is_read => Ok(([(header::CONTENT_TYPE, "application/json")], "{}").into_response()),
+        Endpoint::Catalog if is_read => manifests::catalog(shared, query).await,
+        Endpoint::Tags(name) if is_read => manifests::tags(shared, name, query).await,
+        Endpoint::Manifest(name, reference) if is_read => manifests::get(shared, name, reference).await,
+        Endpoint::Manifest(name, reference) if method == Method::PUT => {
+            manifests::put(shared, name, reference, &headers, body).await
+        }
+        Endpoint::Manifest(name, reference) if method == Method::DELETE => {
+            manifests::delete(shared, name, reference).await
+        }
+        Endpoint::Referrers(name, subject) if is_read => manifests::referrers(shared, name, subject, query).await,
+        Endpoint::Blob(name, digest) if is_read => {
+            blobs::get(shared, name, digest, &headers, method == Method::HEAD).await
+        }
+        Endpoint::Blob(name, digest) if method == Method::DELETE => blobs::delete(shared, name, digest).await,
+        Endpoint::Uploads(name) if method == Method::POST => blobs::begin(shared, name, query, body).await,
+        Endpoint::Upload(name, id) if is_read => blobs::status(shared, name, id).await,
+        Endpoint::Upload(name, id) if method == Method::PATCH => blobs::append(shared, name, id, &headers, body).await,
+        Endpoint::Upload(name, id) if method == Method::PUT => {
+            blobs::finish(shared, name, id, query, &headers, body).await
+        }
+        Endpoint::Upload(name, id) if method == Method::DELETE => blobs::cancel(shared, name, id).await,
+        _ => Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "the operation is not supported")),
+    }
+}
+
+fn endpoint(path: &str) -> Result<Endpoint, Refusal> {
+    let unknown = || Refusal::missing("NAME_UNKNOWN", "no such endpoint");
+    // The one character that clients escape although they need not is the colon of digests.
+    let path = path.replace("%3A", ":").replace("%3a", ":");
+    let rest = path.strip_prefix("/v2").ok_or_else(unknown)?;
+    let rest = match rest {
+        "" | "/" => return Ok(Endpoint::Base),
+        _ => rest.strip_prefix('/').ok_or_else(unknown)?,
+    };
+    if rest == "_catalog" {
+        return Ok(Endpoint::Catalog);
+    }
+    let name = |text: &str| {
+        RepositoryName::parse(text).ok_or_else(|| Refusal::bad("NAME_INVALID", "the repository's name is not legal"))
+    };
+    let digest = |text: &str| {
+        let illegal = |_| Refusal::bad("DIGEST_INVALID", "the digest is not `sha256:` and 64 hex digits");
+        text.parse::<Digest>().map_err(illegal)
+    };
+    if let Some(rest) = rest.strip_suffix("/tags/list") {
+        return Ok(Endpoint::Tags(name(rest)?));
+    }
+    if let Some(rest) = rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads")) {
+        return Ok(Endpoint::Uploads(name(rest)?));
+    }
+    let (rest, last) = rest.rsplit_once('/').ok_or_else(unknown)?;
+    if let Some(rest) = rest.strip_suffix("/blobs/uploads") {
+        return Ok(Endpoint::Upload(name(rest)?, last.to_owned()));
+    }
+    match rest.rsplit_once('/') {
+        Some((rest, "blobs")) => Ok(Endpoint::Blob(name(rest)?, digest(last)?)),
+        Some((rest, "manifests")) => Ok(Endpoint::Manifest(name(rest)?, last.to_owned())),
+        Some((rest, "referrers")) => Ok(Endpoint::Referrers(name(rest)?, digest(last)?)),
+        _ => Err(unknown()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read_from_their_end() {
+        let name = |text| RepositoryName::parse(text).unwrap();
+        let digest = Digest::of(b"x");
+        let check = |path: &str, expected: Endpoint| assert_eq!(endpoint(path).unwrap(), expected, "{path}");
+        check("/v2", Endpoint::Base);
+        check("/v2/", Endpoint::Base);
+        check("/v2/a/b/tags/list", Endpoint::Tags(name("a/b")));
+        check("/v2/tags/list/tags/list", Endpoint::Tags(name("tags/list")));
+        check("/v2/manifests/manifests/latest", Endpoint::Manifest(name("manifests"), "latest".into()));
+        check("/v2/a/blobs/uploads/", Endpoint::Uploads(name("a")));
+        check("/v2/a/blobs/uploads/0f", Endpoint::Upload(name("a"), "0f".into()));
+        check(&format!("/v2/a/blobs/{digest}"), Endpoint::Blob(name("a"), digest.clone()));
+        check(&format!("/v2/a/blobs/sha256%3A{}", digest.hex()), Endpoint::Blob(name("a"), digest));
+    }
+
+    #[test]
+    fn path_tricks_are_refused() {
+        for path in [
+            "/v2/../etc/manifests/x",
+            "/v2/a/../b/manifests/x",
+            "/v2/%2e%2e/manifests/x",
+            "/v2/a%2f..%2fb/manifests/x",
+            "/v2/_uploads/manifests/x",
+            "/v2/a/_tags/manifests/x",
+            "/v2/A/manifests/x",
+            "/v2//manifests/x",
+            "/v2/a:b/manifests/x",
+            "/v2/a@b/manifests/x",
+            "/v2/a/blobs/sha256:..",
+            "/v1/a",
+            "/v2x",
+            "/",
+        ] {
+            assert!(endpoint(path).is_err(), "{path}");
+        }
+    }
+}

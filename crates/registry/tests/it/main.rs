@@ -1,0 +1,8 @@
+//! The registry crate against the programs people use, and against bad days.
+
+mod faults;
+mod foreign_clients;
+mod foreign_registry;
+mod server_api;
+mod support;
+mod transfer;
