@@ -14,16 +14,18 @@ mod prepare;
 mod run;
 mod source;
 mod tags;
+pub mod version;
 
 pub use context::{Registry, RunContext, RunError, RunOptions, Stages};
-pub use interpolate::Values;
+pub use interpolate::{OUR_NAMES, TemplateError, Values, interpolate};
 pub use outcome::{GateFailure, GateOutcome, HealthOutcome, Outcome, Published, SkippedTag, TriedImage};
 pub use plan::{
-    BuildPlan, CommandPlan, GatePlan, HealthPlan, KeepPlan, LimitsPlan, MountPlan, Plan, PublishPlan, TestPlan, Version,
+    BuildPlan, CommandPlan, GatePlan, HealthPlan, KeepPlan, LimitsPlan, MountPlan, Plan, PlanInputs, PublishPlan,
+    TestPlan, Version, plan,
 };
 pub use prepare::{
     FILE_NAME, Invalid, PrepareError, PrepareRequest, Prepared, SourceText, find_file, init_yaml, prepare,
 };
 pub use run::run;
 pub use source::{Source, SourceEvent, changed_paths, read_source};
-pub use tags::{ChosenTags, TagRule, When};
+pub use tags::{ChosenTags, TagRule, When, choose_tags, legal_tag};

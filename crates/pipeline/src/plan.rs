@@ -1,13 +1,25 @@
 //! File and source to a [`Plan`]: pure data that can be printed, compared and tested without a container.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+pub(crate) mod build;
+mod gates;
 
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use dockerfile::{Diagnostic, Span, line_column};
 use engine::BindMount;
 use events::Place;
 use oci::Reference;
 use serde::Serialize;
 
-use crate::{Source, TagRule, Values, When};
+use crate::{
+    Source, SourceText, TagRule, Values, When, codes,
+    file::{At, Pairs, PipelineFile, Publish, WhenRule},
+    interpolate::{self, TemplateError},
+};
 
 /// What will be done. Serialises to what `seatrial config` prints.
 #[derive(Clone, Debug, Serialize)]
@@ -41,6 +53,305 @@ pub struct Plan {
     /// What templates are filled in with.
     #[serde(skip)]
     pub values: Values,
+}
+
+/// What a plan is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanInputs<'a> {
+    /// The file's values; the default where there is no file.
+    pub file: &'a PipelineFile,
+    /// The file's text, for places; `None` where there is no file.
+    pub text: Option<&'a SourceText>,
+    /// Directory that paths are relative to: the file's. Absolute, links resolved.
+    pub base: &'a Path,
+    /// What Git said.
+    pub source: &'a Source,
+    /// The environment of the program.
+    pub env: &'a BTreeMap<String, String>,
+    /// Number of the run, when there is one.
+    pub run_number: Option<u64>,
+}
+
+/// Makes the plan, and says what is wrong with the file. The plan may only be followed when no finding is an error.
+///
+/// Looks at the file system to resolve paths; changes nothing.
+pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
+    let PlanInputs { file, text, base, source, env, run_number } = inputs;
+    let values = Values::of(source, run_number, env.clone());
+    let root = source.root.clone().unwrap_or_else(|| base.to_path_buf());
+    let root = root.canonicalize().unwrap_or(root);
+    let mut planner = Planner { text, base, root, source, values, diagnostics: Vec::new() };
+
+    let (image, image_is_given) = build::image(&mut planner, file);
+    // Build arguments may be the version's source, and labels may name the version: first without, then with it.
+    let version = {
+        let before = planner.diagnostics.len();
+        let draft = build::build(&mut planner, file.build.as_ref());
+        planner.diagnostics.truncate(before);
+        build::version(&mut planner, file, &draft)
+    };
+    planner.values.version = version.clone();
+    let build = build::build(&mut planner, file.build.as_ref());
+    let test = gates::test(&mut planner, file.test.as_ref());
+    let health = planner.health(file);
+    let publish = file.publish.as_ref().map(|publish| planner.publish(publish, file, &image));
+    let keep = file.keep.clone().unwrap_or_default();
+    let limits = file.limits.clone().unwrap_or_default();
+    let plan = Plan {
+        name: image.path().rsplit('/').next().unwrap_or("app").to_owned(),
+        image,
+        image_is_given,
+        file: text.map(|text| text.name.clone()),
+        source: source.clone(),
+        version,
+        build,
+        test,
+        health,
+        local_tags: local_tags(),
+        publish,
+        keep: KeepPlan {
+            failed: keep.failed.unwrap_or(KEEP_FAILED_DEFAULT),
+            runs: keep.runs.and_then(|runs| usize::try_from(runs).ok()).unwrap_or(KEEP_RUNS_DEFAULT),
+        },
+        limits: LimitsPlan {
+            layers: limits.layers.and_then(|layers| usize::try_from(layers).ok()),
+            size_bytes: limits.size,
+        },
+        values: planner.values,
+    };
+    let mut diagnostics = planner.diagnostics;
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map_or(0, |span| span.start));
+    (plan, diagnostics)
+}
+
+/// Long enough to look at a failure after lunch.
+const KEEP_FAILED_DEFAULT: Duration = Duration::from_secs(2 * 60 * 60);
+/// A few weeks of one person's work.
+const KEEP_RUNS_DEFAULT: usize = 50;
+
+/// The short commit and the branch.
+fn local_tags() -> Vec<TagRule> {
+    ["${git.short}", "${git.branch}"].map(|tag| TagRule { tag: tag.into(), when: Vec::new() }).into()
+}
+
+impl Plan {
+    /// Whether a rule asks which files changed, so that [`Source::changed`] has to be known.
+    pub fn needs_changed_paths(file: &PipelineFile) -> bool {
+        file.publish.as_ref().is_some_and(|publish| {
+            let tags = publish.tags.iter().flatten().flat_map(|tag| &tag.when);
+            publish.when.iter().chain(tags).any(|when| !when.path.is_empty())
+        })
+    }
+}
+
+/// Fills in, resolves and collects what is wrong.
+pub(crate) struct Planner<'a> {
+    text: Option<&'a SourceText>,
+    base: &'a Path,
+    /// Nothing outside of it is read or mounted.
+    root: PathBuf,
+    source: &'a Source,
+    values: Values,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Planner<'_> {
+    fn has_file(&self) -> bool {
+        self.text.is_some()
+    }
+
+    fn error(&mut self, code: &'static str, message: impl Into<String>, span: &Span) -> &mut Diagnostic {
+        self.diagnostics.push(Diagnostic::error(code, message).with_span(span.clone()));
+        let last = self.diagnostics.len() - 1;
+        &mut self.diagnostics[last]
+    }
+
+    fn place(&self, span: &Span) -> Option<Place> {
+        let text = self.text?;
+        let (line, column) = line_column(&text.text, span.start);
+        Some(Place { file: text.name.clone(), line, column })
+    }
+
+    /// The template's value; a mistake or an absent value is an error at its place.
+    fn fill(&mut self, template: &At<String>) -> Option<String> {
+        match interpolate::interpolate(&template.value, &self.values) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                self.template_error(error, &template.span);
+                None
+            }
+        }
+    }
+
+    /// As `fill`, but an absent value is the caller's business.
+    fn fill_or_absent(&mut self, template: &At<String>) -> Result<String, String> {
+        interpolate::interpolate(&template.value, &self.values).map_err(|error| {
+            let reason = error.to_string();
+            if !matches!(error, TemplateError::Absent { .. }) {
+                self.template_error(error, &template.span);
+            }
+            reason
+        })
+    }
+
+    fn template_error(&mut self, error: TemplateError, span: &Span) {
+        let message = error.to_string();
+        match error {
+            TemplateError::Absent { name, .. } => {
+                self.error(codes::ABSENT_VALUE, format!("`${{{name}}}` has no value: {message}"), span).help =
+                    Some(format!("give a default: `${{{name}:-…}}`"));
+            }
+            TemplateError::Unknown { nearest, .. } => {
+                let diagnostic = self.error(codes::BAD_TEMPLATE, message, span);
+                match nearest {
+                    Some(nearest) => diagnostic.label = Some(format!("did you mean `${{{nearest}}}`?")),
+                    None => diagnostic.notes.push(format!("there are {}", interpolate::OUR_NAMES.join(", "))),
+                }
+            }
+            TemplateError::Syntax(_) => {
+                self.error(codes::BAD_TEMPLATE, message, span);
+            }
+        }
+    }
+
+    /// Checks a template that is filled in later.
+    fn check_template(&mut self, template: &At<String>) {
+        if let Err(error) = interpolate::check(&template.value, &self.values) {
+            self.template_error(error, &template.span);
+        }
+    }
+
+    /// Names with values; one without a value has the environment's, or is left out (Compose, `environment`).
+    fn pairs(&mut self, pairs: &Pairs) -> BTreeMap<String, String> {
+        let mut map = BTreeMap::new();
+        for (name, value) in pairs {
+            let value = match value {
+                Some(value) => self.fill(value),
+                None => self.values.env.get(&name.value).cloned(),
+            };
+            if let Some(value) = value {
+                map.insert(name.value.clone(), value);
+            }
+        }
+        map
+    }
+
+    /// A path of the user's, resolved: relative to `base`, existing, and within the repository also through links.
+    fn path(&mut self, given: &At<String>, base: &Path) -> Option<PathBuf> {
+        let text = self.fill(given)?;
+        if text.starts_with('/') || text.starts_with('~') {
+            self.error(codes::LEAVES_REPOSITORY, format!("`{text}` is not relative to the pipeline file"), &given.span);
+            return None;
+        }
+        match base.join(&text).canonicalize() {
+            Ok(path) if path.starts_with(&self.root) => Some(path),
+            Ok(_) => {
+                self.error(codes::LEAVES_REPOSITORY, format!("`{text}` is outside of the repository"), &given.span);
+                None
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let near = nearest_entry(base, &text);
+                self.error(codes::NO_SUCH_PATH, format!("`{text}` does not exist"), &given.span).label =
+                    near.map(|near| format!("did you mean `{near}`?"));
+                None
+            }
+            Err(error) => {
+                self.error(codes::NO_SUCH_PATH, format!("`{text}` cannot be read: {error}"), &given.span);
+                None
+            }
+        }
+    }
+
+    fn health(&mut self, file: &PipelineFile) -> HealthPlan {
+        let given = file.health.clone().unwrap_or_default();
+        HealthPlan {
+            enabled: !given.off,
+            command: given.command.map(|command| command.value),
+            interval: given.interval,
+            attempts: given.attempts,
+            timeout: given.timeout,
+            start_period: given.start_period,
+            place: file.health.as_ref().and_then(|health| self.place(&health.span)),
+        }
+    }
+
+    fn publish(&mut self, publish: &Publish, file: &PipelineFile, image: &Reference) -> PublishPlan {
+        let mut repositories = Vec::new();
+        for to in &publish.to {
+            let Some(prefix) = self.fill(to) else { continue };
+            let path = image.path().strip_prefix("library/").unwrap_or(image.path());
+            let name = format!("{}/{path}", prefix.trim_end_matches('/'));
+            match name.parse::<Reference>() {
+                Ok(reference) if names_registry(&prefix) && reference.tag().is_none() => repositories.push(reference),
+                Ok(_) => {
+                    self.error(codes::INVALID_VALUE, format!("`{prefix}` names no registry"), &to.span).help =
+                        Some("write it with its host: `registry.example/team` or `localhost:5000`".into());
+                }
+                Err(error) => {
+                    self.error(codes::INVALID_VALUE, format!("`{name}`: {}", error.reason), &to.span);
+                }
+            }
+        }
+        if publish.to.is_empty() && file.image.as_ref().is_some_and(|image| names_repository(&image.value)) {
+            repositories.push(image.clone());
+        }
+        let tags = match &publish.tags {
+            None => local_tags(),
+            Some(tags) => tags
+                .iter()
+                .map(|tag| {
+                    self.check_template(&tag.tag);
+                    TagRule { tag: tag.tag.value.clone(), when: self.conditions(&tag.when) }
+                })
+                .collect(),
+        };
+        PublishPlan { repositories, when: self.conditions(&publish.when), tags }
+    }
+
+    fn conditions(&mut self, rules: &[WhenRule]) -> Vec<When> {
+        let mut list = |planner: &mut Self, patterns: &[At<String>]| -> Vec<String> {
+            patterns.iter().filter_map(|pattern| planner.fill(pattern)).collect()
+        };
+        rules
+            .iter()
+            .map(|rule| When {
+                branch: list(self, &rule.branch),
+                event: list(self, &rule.event),
+                tag: list(self, &rule.tag),
+                path: list(self, &rule.path),
+                env: rule
+                    .env
+                    .iter()
+                    .map(|(name, pattern)| {
+                        (name.value.clone(), pattern.as_ref().and_then(|pattern| self.fill(pattern)))
+                    })
+                    .collect(),
+            })
+            .collect()
+    }
+}
+
+/// Whether the name begins with a host, as docker tells it from a namespace.
+fn names_registry(name: &str) -> bool {
+    let first = name.split('/').next().unwrap_or_default();
+    first.contains(['.', ':']) || first == "localhost"
+}
+
+/// `app` alone would be an official image of docker.io: nobody means that.
+fn names_repository(name: &str) -> bool {
+    name.contains('/')
+}
+
+/// The entry of the directory that was probably meant.
+fn nearest_entry(base: &Path, text: &str) -> Option<String> {
+    /// More names are not compared.
+    const ENTRIES_MAX: usize = 1000;
+    let (parent, name) = text.rsplit_once('/').unwrap_or(("", text));
+    let entries = fs_err::read_dir(base.join(parent)).ok()?;
+    let names: Vec<String> =
+        entries.take(ENTRIES_MAX).flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let near = dockerfile::nearest(name, names.iter().map(String::as_str))?;
+    Some(if parent.is_empty() { near.to_owned() } else { format!("{parent}/{near}") })
 }
 
 /// Where the version comes from.
@@ -158,9 +469,10 @@ pub struct MountPlan {
 impl MountPlan {
     /// The mount with its target resolved against a working directory.
     pub fn bind(&self, workdir: &str) -> BindMount {
-        let target = match self.target.strip_prefix('/') {
-            Some(_) => self.target.clone(),
-            None => format!("{}/{}", workdir.trim_end_matches('/'), self.target),
+        let target = match self.target.as_str() {
+            "" => workdir.to_owned(),
+            absolute if absolute.starts_with('/') => absolute.to_owned(),
+            relative => format!("{}/{relative}", workdir.trim_end_matches('/')),
         };
         BindMount { source: self.source.clone(), target, readonly: self.readonly }
     }

@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
+    io::Read,
     path::{Path, PathBuf},
 };
 
 use dockerfile::Diagnostic;
 
-use crate::{Plan, Source};
+use crate::{Plan, PlanInputs, changed_paths, file, plan, read_source};
 
 /// Name of the pipeline file.
 pub const FILE_NAME: &str = "seatrial.yaml";
@@ -81,17 +82,113 @@ pub enum PrepareError {
 /// # Errors
 /// See [`PrepareError`].
 pub fn prepare(request: &PrepareRequest) -> Result<Prepared, PrepareError> {
-    Err(PrepareError::NothingToBuild { directory: request.directory.clone() })
+    let path = match &request.file {
+        Some(file) => Some(request.directory.join(file)),
+        None => find_file(&request.directory),
+    };
+    let base = match path.as_deref().and_then(Path::parent) {
+        Some(parent) => fs_err::canonicalize(parent)?,
+        None => fs_err::canonicalize(&request.directory)?,
+    };
+    // Git's two processes run while the file is read.
+    let (read, mut source) = std::thread::scope(|scope| {
+        let source = scope.spawn(|| read_source(&base, &request.env));
+        let read = path.as_deref().map(|path| read_file(path, &request.directory)).transpose();
+        (read, source.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let text = read?;
+    let (file, mut diagnostics) = match &text {
+        Some(text) => file::parse(&text.text),
+        None => Default::default(),
+    };
+    if Plan::needs_changed_paths(&file)
+        && let Some(root) = source.root.clone()
+    {
+        source.changed = changed_paths(&root, &request.env);
+    }
+    let (plan, findings) = plan::plan(PlanInputs {
+        file: &file,
+        text: text.as_ref(),
+        base: &base,
+        source: &source,
+        env: &request.env,
+        run_number: request.run_number,
+    });
+    diagnostics.extend(findings);
+    if text.is_none() && plan.build.dockerfile_path.is_none() {
+        return Err(PrepareError::NothingToBuild { directory: base });
+    }
+    if diagnostics.iter().any(Diagnostic::is_error) {
+        return Err(Invalid { file: Box::new(text.unwrap_or_default()), diagnostics }.into());
+    }
+    Ok(Prepared { plan, file: text, warnings: diagnostics, base })
+}
+
+/// The file is read whole up to this size; a larger one is refused by the reader with its reason.
+const READ_BYTES_MAX: u64 = (1 << 20) + 1;
+
+fn read_file(path: &Path, directory: &Path) -> std::io::Result<SourceText> {
+    let mut bytes = Vec::new();
+    let file = fs_err::File::open(path)?;
+    // A FIFO would block, a device would never end.
+    if !file.metadata()?.is_file() {
+        let message = format!("{} is not a regular file", path.display());
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
+    }
+    file.take(READ_BYTES_MAX).read_to_end(&mut bytes)?;
+    let name = path.strip_prefix(directory).unwrap_or(path).display().to_string();
+    Ok(SourceText { name, path: path.to_path_buf(), text: String::from_utf8_lossy(&bytes).into_owned() })
 }
 
 /// The nearest pipeline file from `directory` upwards; not above the Git root, and without Git only `directory` itself.
 pub fn find_file(directory: &Path) -> Option<PathBuf> {
-    let _ = directory;
-    None
+    let directory = directory.canonicalize().ok()?;
+    let git_root = directory.ancestors().find(|ancestor| ancestor.join(".git").symlink_metadata().is_ok());
+    let top = git_root.unwrap_or(&directory);
+    directory
+        .ancestors()
+        .take_while(|ancestor| ancestor.starts_with(top))
+        .map(|ancestor| ancestor.join(FILE_NAME))
+        .find(|path| path.is_file())
 }
 
 /// The file that `seatrial init` writes: what is inferred without one, with the modeline that names the schema.
-pub fn init_yaml(directory: &Path, source: &Source) -> String {
-    let _ = (directory, source);
-    String::new()
+pub fn init_yaml(directory: &Path) -> String {
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_path_buf());
+    let image = plan::build::directory_reference(&directory).familiar();
+    let name =
+        ["Dockerfile", "Containerfile"].into_iter().find(|name| directory.join(name).is_file()).unwrap_or("Dockerfile");
+    let has_healthcheck = fs_err::read_to_string(directory.join(name)).ok().is_some_and(|text| {
+        dockerfile::parse(&text).is_ok_and(|file| {
+            let mut instructions = file.stages.iter().flat_map(|stage| &stage.instructions);
+            instructions.any(|one| matches!(one.kind, dockerfile::InstructionKind::Healthcheck(_)))
+        })
+    });
+    let health = if has_healthcheck {
+        "# The container's HEALTHCHECK is awaited.\nhealth: {attempts: 10}\n"
+    } else {
+        "# There is no HEALTHCHECK in the Dockerfile: the container is started, and may not fail within a second.\nhealth: {}\n"
+    };
+    format!(
+        "# yaml-language-server: $schema={schema}\n\
+         # The schema: seatrial schema > {schema}\n\
+         image: {image}\n\
+         build: {{dockerfile: {name}, labels: {{commit: \"${{git.sha:-unknown}}\"}}}}\n\
+         \n\
+         # Checks that run inside the built image, each in a fresh copy.\n\
+         # test:\n\
+         #   mounts: [tests]\n\
+         #   setup: [pip install pytest]\n\
+         #   gates:\n\
+         #     unit: pytest tests\n\
+         \n\
+         {health}\
+         \n\
+         # Without this, the image is only named in the local store: by short commit and branch.\n\
+         # publish:\n\
+         #   to: registry.example/team\n\
+         #   when: {{branch: main}}\n\
+         #   tags: [\"${{git.short}}\", latest]\n",
+        schema = file::SCHEMA_ID,
+    )
 }

@@ -1,9 +1,18 @@
 //! What Git and the CI system say about the source.
+//!
+//! The git program is asked, because it knows worktrees, submodules and every format of a repository. Hooks, file system
+//! monitors and optional locks are switched off: reading a stranger's branch must run nothing and write nothing.
+
+mod ci;
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
+    io::Read,
+    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
-    time::SystemTime,
+    process::{Child, Command, Stdio},
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -21,17 +30,20 @@ pub struct Source {
     pub branch: Option<String>,
     /// The Git tag at the commit; of several the highest version.
     pub tag: Option<String>,
-    /// `git describe --tags`.
+    /// `git describe --tags`, with `-dirty` where tracked files differ.
     pub describe: Option<String>,
     /// Tracked files differ from the commit.
     pub is_dirty: bool,
     /// Time of the commit.
+    #[serde(skip)]
     pub commit_time: Option<SystemTime>,
     /// What happened to the repository.
     pub event: SourceEvent,
     /// Files that the commit changed, relative to the root; `None` until [`changed_paths`] was asked.
+    #[serde(skip)]
     pub changed: Option<Vec<String>>,
     /// Things that the user should know, such as Git refusing the directory.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub warnings: Vec<String>,
 }
 
@@ -39,7 +51,7 @@ pub struct Source {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceEvent {
-    /// A branch; also every run by hand.
+    /// A branch; also every run by hand of a commit without a tag.
     #[default]
     Push,
     /// A Git tag.
@@ -48,15 +60,202 @@ pub enum SourceEvent {
     PullRequest,
 }
 
+impl SourceEvent {
+    /// As the pipeline file writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SourceEvent::Push => "push",
+            SourceEvent::Tag => "tag",
+            SourceEvent::PullRequest => "pull_request",
+        }
+    }
+}
+
+/// Git's answers are small; a repository with a million changed files is cut here.
+const OUTPUT_BYTES_MAX: u64 = 16 << 20;
+
 /// Asks Git (two processes side by side) and the CI system's variables. Never fails: what cannot be known is `None`, with
 /// a warning where that is a surprise.
 pub fn read_source(directory: &Path, env: &BTreeMap<String, String>) -> Source {
-    let _ = (directory, env);
-    Source::default()
+    let mut source = Source { root: find_root(directory), ..Source::default() };
+    if let Some(root) = source.root.clone() {
+        ask_git(&root, env, &mut source);
+    }
+    ci::complete(env, &mut source);
+    source
 }
 
 /// Files that the commit changed against its first parent. One Git process; asked only when a rule has `path`.
-pub fn changed_paths(root: &Path) -> Option<Vec<String>> {
-    let _ = root;
-    None
+pub fn changed_paths(root: &Path, env: &BTreeMap<String, String>) -> Option<Vec<String>> {
+    let args = [
+        "diff-tree",
+        "--root",
+        "--no-commit-id",
+        "--name-only",
+        "--no-renames",
+        "-r",
+        "-z",
+        "-m",
+        "--first-parent",
+        "HEAD",
+    ];
+    let answer = start(root, env, &args).ok()?.finish();
+    answer.success.then(|| answer.stdout.split(|byte| *byte == 0).filter(|path| !path.is_empty()).map(lossy).collect())
 }
+
+/// The nearest directory upwards that has `.git` (a directory, or a file in worktrees and submodules).
+fn find_root(directory: &Path) -> Option<PathBuf> {
+    let directory = fs_err::canonicalize(directory).ok()?;
+    directory.ancestors().find(|ancestor| ancestor.join(".git").symlink_metadata().is_ok()).map(Path::to_path_buf)
+}
+
+fn ask_git(root: &Path, env: &BTreeMap<String, String>, source: &mut Source) {
+    // Fields are separated by NUL, the only byte that none of them can have.
+    let format = "--format=%H%x00%h%x00%ct%x00%D%x00%(describe:tags=true,abbrev=7)";
+    let log =
+        start(root, env, &["log", "-1", "--no-show-signature", "--decorate=full", "--no-color", format, "HEAD", "--"]);
+    let status = start(
+        root,
+        env,
+        &["status", "--porcelain=v2", "-z", "--untracked-files=no", "--ignore-submodules=dirty", "--no-renames"],
+    );
+    let (log, status) = match (log, status) {
+        (Ok(log), Ok(status)) => (log.finish(), status.finish()),
+        (Err(error), other) | (other, Err(error)) => {
+            if let Ok(running) = other {
+                running.finish();
+            }
+            source.branch = branch_of_head_file(root);
+            source.warnings.push(match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    "git is not installed, so commit and tag are unknown (install git to have them)".into()
+                }
+                _ => format!("git cannot be started: {error}"),
+            });
+            return;
+        }
+    };
+    if log.success {
+        read_log(&log.stdout, source);
+    } else {
+        source.branch = branch_of_head_file(root);
+        if let Some(warning) = refusal(&log.stderr, root) {
+            source.warnings.push(warning);
+        }
+    }
+    source.is_dirty = status.success && !status.stdout.is_empty();
+    if source.is_dirty
+        && let Some(describe) = &mut source.describe
+    {
+        describe.push_str("-dirty");
+    }
+}
+
+fn read_log(stdout: &[u8], source: &mut Source) {
+    let fields: Vec<String> = stdout.split(|byte| *byte == 0).map(|field| lossy(field).trim_end().to_owned()).collect();
+    let field = |index: usize| fields.get(index).filter(|text| !text.is_empty()).cloned();
+    source.sha = field(0);
+    source.short = field(1);
+    source.commit_time = field(2)
+        .and_then(|seconds| seconds.parse().ok())
+        .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    // Names of refs have no blanks and no commas followed by one (git-check-ref-format).
+    let mut tags = Vec::new();
+    for name in field(3).unwrap_or_default().split(", ") {
+        if let Some(branch) = name.strip_prefix("HEAD -> refs/heads/") {
+            source.branch = Some(branch.to_owned());
+        } else if let Some(tag) = name.strip_prefix("tag: refs/tags/") {
+            tags.push(tag.to_owned());
+        }
+    }
+    source.tag = highest(tags);
+    // Git before 2.32 gives the placeholder back.
+    source.describe = field(4).filter(|text| !text.starts_with("%(")).or_else(|| source.short.clone());
+    if source.tag.is_some() {
+        source.event = SourceEvent::Tag;
+    }
+}
+
+/// The highest version, else the name that sorts last.
+fn highest(mut tags: Vec<String>) -> Option<String> {
+    tags.sort_by_cached_key(|tag| (crate::version::semantic(tag), tag.clone()));
+    tags.pop()
+}
+
+/// A repository without a commit, or one that Git refuses, still has its branch's name in `.git/HEAD`.
+fn branch_of_head_file(root: &Path) -> Option<String> {
+    let mut text = String::new();
+    fs_err::File::open(root.join(".git/HEAD")).ok()?.take(4096).read_to_string(&mut text).ok()?;
+    text.trim_end().strip_prefix("ref: refs/heads/").map(str::to_owned)
+}
+
+/// What Git's refusal means for the user; `None` for the harmless case of no commit yet.
+fn refusal(stderr: &[u8], root: &Path) -> Option<String> {
+    let text = lossy(stderr);
+    if text.contains("dubious ownership") {
+        return Some(format!(
+            "git refuses this repository because it belongs to another user, so commit and branch are unknown \
+             (allow it with `git config --global --add safe.directory {}`)",
+            root.display()
+        ));
+    }
+    if text.contains("does not have any commits yet") || text.contains("bad revision 'HEAD'") {
+        return None;
+    }
+    let first: String = text.lines().next().unwrap_or("no reason given").chars().take(300).collect();
+    Some(format!("git cannot read this repository: {first}"))
+}
+
+struct Running(Child);
+
+struct Answer {
+    success: bool,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+fn start(root: &Path, env: &BTreeMap<String, String>, args: &[&str]) -> std::io::Result<Running> {
+    let mut command = Command::new("git");
+    command
+        .args(["--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"])
+        .args(["-c", "core.abbrev=7", "-c", "core.untrackedCache=false", "-c", "log.showSignature=false", "-C"])
+        .arg(root)
+        .args(args)
+        .env_clear()
+        // A hook of Git's own may have started us: its variables would name another index or work tree.
+        .envs(env.iter().filter(|(name, _)| !name.starts_with("GIT_") || is_git_config(name)))
+        .env("LC_ALL", "C")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.spawn().map(Running)
+}
+
+/// Configuration by environment, such as a `safe.directory` that a CI system sets.
+fn is_git_config(name: &str) -> bool {
+    name.starts_with("GIT_CONFIG")
+        || matches!(name, "GIT_CEILING_DIRECTORIES" | "GIT_DISCOVERY_ACROSS_FILESYSTEM" | "GIT_EXEC_PATH")
+}
+
+impl Running {
+    fn finish(mut self) -> Answer {
+        let read = |stream: &mut dyn Read| {
+            let mut bytes = Vec::new();
+            let complete = stream.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).is_ok();
+            (bytes, complete)
+        };
+        let (stdout, complete) = self.0.stdout.take().map(|mut stream| read(&mut stream)).unwrap_or_default();
+        // Git writes a line or two here; the pipe holds them while stdout is read.
+        let (stderr, _) = self.0.stderr.take().map(|mut stream| read(&mut stream)).unwrap_or_default();
+        let success = self.0.wait().is_ok_and(|status| status.success());
+        Answer { success: success && complete, stdout, stderr }
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    OsString::from_vec(bytes.to_vec()).to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests;

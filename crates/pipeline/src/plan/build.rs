@@ -1,0 +1,205 @@
+//! The build, the version and the image's name: what the file says, checked against the file system.
+
+use std::path::{Path, PathBuf};
+
+use oci::{Platform, Reference};
+
+use super::{BuildPlan, Planner, Version};
+use crate::{
+    codes,
+    file::{At, Build, Pairs, PipelineFile, VersionRule},
+    version,
+};
+
+/// Names under which the Dockerfile is looked for, in order.
+const DOCKERFILE_NAMES: [&str; 2] = ["Dockerfile", "Containerfile"];
+
+/// The image's repository: given, or made from the directory's name.
+pub(super) fn image(planner: &mut Planner<'_>, file: &PipelineFile) -> (Reference, bool) {
+    if let Some(given) = &file.image
+        && let Some(text) = planner.fill(given)
+    {
+        match text.parse::<Reference>() {
+            Ok(reference) if reference.tag().is_some() || reference.digest().is_some() => {
+                planner.error(codes::INVALID_VALUE, "the image's name has a tag", &given.span).help =
+                    Some("tags are given by `publish.tags`".into());
+            }
+            Ok(reference) => return (reference, true),
+            Err(error) => {
+                let message = format!("`{text}` is not the name of an image: {}", error.reason);
+                planner.error(codes::INVALID_VALUE, message, &given.span);
+            }
+        }
+    }
+    (directory_reference(planner.base), file.image.is_some())
+}
+
+/// `My App` becomes `my-app`.
+pub(crate) fn directory_reference(base: &Path) -> Reference {
+    let name = base.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    words.join("-").parse().unwrap_or_else(|_| "app".parse().expect("a legal name"))
+}
+
+pub(super) fn version(planner: &mut Planner<'_>, file: &PipelineFile, build: &BuildPlan) -> Version {
+    let source = planner.source;
+    let known = |value: &Option<String>, absent: &str| match value {
+        Some(value) => Version::Known(version::of_tag(value).to_owned()),
+        None => Version::Absent(absent.into()),
+    };
+    match &file.version {
+        None => Version::Absent("the pipeline file has no `version`".into()),
+        Some(VersionRule::Literal(text)) => match planner.fill_or_absent(text) {
+            Ok(version) => Version::Known(version),
+            Err(reason) => Version::Absent(reason),
+        },
+        Some(VersionRule::GitDescribe(_)) => known(&source.describe, "there is no Git commit"),
+        Some(VersionRule::GitTag(_)) => known(&source.tag, "the commit has no Git tag"),
+        Some(VersionRule::Env(name)) => Version::ImageEnv(name.value.clone()),
+        Some(VersionRule::Label(name)) => Version::ImageLabel(name.value.clone()),
+        Some(VersionRule::Arg(name)) => {
+            match build.args.get(&name.value).cloned().or_else(|| arg_default(build, &name.value)) {
+                Some(version) => Version::Known(version),
+                None => Version::Absent(format!("the build argument `{}` has no value", name.value)),
+            }
+        }
+        Some(VersionRule::File(path)) => {
+            let Some(found) = planner.path(path, planner.base) else { return Version::Absent(String::new()) };
+            match version::from_file(&found) {
+                Ok(version) => Version::Known(version),
+                Err(error) => {
+                    let message = format!("no version can be read: {error}");
+                    planner.error(codes::INVALID_VALUE, message, &path.span);
+                    Version::Absent(String::new())
+                }
+            }
+        }
+    }
+}
+
+/// The default of an ARG in the Dockerfile, if it is plain text.
+fn arg_default(build: &BuildPlan, name: &str) -> Option<String> {
+    let text = match (&build.dockerfile_inline, &build.dockerfile_path) {
+        (Some(text), _) => text.clone(),
+        (None, path) => fs_err::read_to_string(path.as_ref()?).ok()?,
+    };
+    let dockerfile = dockerfile::parse(&text).ok()?;
+    let in_stages = dockerfile.stages.iter().flat_map(|stage| &stage.instructions).filter_map(|one| match &one.kind {
+        dockerfile::InstructionKind::Arg(args) => Some(args),
+        _ => None,
+    });
+    let default = std::iter::once(&dockerfile.global_args)
+        .chain(in_stages)
+        .flatten()
+        .filter(|arg| arg.name.raw == name)
+        .find_map(|arg| arg.default.as_ref())?;
+    let plain = default.raw.trim_matches('"').trim_matches('\'');
+    (!plain.contains(['$', '\\', '"', '\''])).then(|| plain.to_owned())
+}
+
+pub(super) fn build(planner: &mut Planner<'_>, given: Option<&Build>) -> BuildPlan {
+    let default = Build::default();
+    let build = given.unwrap_or(&default);
+    let context = match &build.context {
+        Some(context) => planner.path(context, planner.base),
+        None => Some(planner.base.to_path_buf()),
+    };
+    if let (Some(at), Some(path)) = (&build.context, &context)
+        && !path.is_dir()
+    {
+        let message = format!("`{}` is not a directory", at.value);
+        planner.error(codes::NO_SUCH_PATH, message, &at.span);
+    }
+    let context = context.unwrap_or_else(|| planner.base.to_path_buf());
+    let dockerfile_path = dockerfile_path(planner, build, &context);
+    BuildPlan {
+        dockerfile: match (&build.dockerfile_inline, &dockerfile_path) {
+            (Some(_), _) => "dockerfile_inline".into(),
+            (None, Some(path)) => shown(path, planner.base),
+            (None, None) => DOCKERFILE_NAMES[0].into(),
+        },
+        dockerfile_path,
+        dockerfile_inline: build.dockerfile_inline.as_ref().map(|text| text.value.clone()),
+        target: build.target.as_ref().and_then(|target| planner.fill(target)),
+        args: planner.pairs(&build.args),
+        labels: planner.pairs(&build.labels),
+        additional_contexts: additional_contexts(planner, &build.additional_contexts),
+        network: build.network.as_ref().map_or("default", |network| &network.value).to_owned(),
+        platform: build.platform.as_ref().and_then(|platform| self::platform(planner, platform)),
+        extra_hosts: planner.pairs(&build.extra_hosts).into_iter().collect(),
+        no_cache: build.no_cache,
+        pull: build.pull,
+        context,
+    }
+}
+
+fn dockerfile_path(planner: &mut Planner<'_>, build: &Build, context: &Path) -> Option<PathBuf> {
+    if build.dockerfile_inline.is_some() {
+        return None;
+    }
+    if let Some(given) = &build.dockerfile {
+        return planner.path(given, context);
+    }
+    let found = DOCKERFILE_NAMES.iter().map(|name| context.join(name)).find(|path| path.is_file());
+    if found.is_none() && planner.has_file() {
+        let span = build.context.as_ref().map_or(0..0, |context| context.span.clone());
+        planner.error(codes::NO_SUCH_PATH, "there is no Dockerfile in the build context", &span).help =
+            Some("name it with `build: {dockerfile: PATH}`".into());
+    }
+    // A link could lead out of the repository.
+    found.map(|path| path.canonicalize().unwrap_or(path)).filter(|path| {
+        let inside = path.starts_with(&planner.root);
+        if !inside {
+            planner.error(codes::LEAVES_REPOSITORY, "the Dockerfile is a link out of the repository", &(0..0));
+        }
+        inside
+    })
+}
+
+fn shown(path: &Path, base: &Path) -> String {
+    path.strip_prefix(base).unwrap_or(path).display().to_string()
+}
+
+fn platform(planner: &mut Planner<'_>, given: &At<String>) -> Option<String> {
+    let text = planner.fill(given)?;
+    match text.parse::<Platform>() {
+        Ok(platform) => Some(platform.to_string()),
+        Err(error) => {
+            planner.error(codes::INVALID_VALUE, error.to_string(), &given.span);
+            None
+        }
+    }
+}
+
+fn additional_contexts(planner: &mut Planner<'_>, pairs: &Pairs) -> std::collections::BTreeMap<String, String> {
+    let mut contexts = std::collections::BTreeMap::new();
+    for (name, value) in pairs {
+        let Some(value) = value else {
+            planner.error(codes::MISSING_KEY, format!("the context `{}` has no value", name.value), &name.span);
+            continue;
+        };
+        let Some(text) = planner.fill(value) else { continue };
+        let resolved = if text.starts_with("docker-image://") {
+            Some(text)
+        } else if let Some(layout) = text.strip_prefix("oci-layout://") {
+            let (path, rest) = layout.split_at(layout.find([':', '@']).unwrap_or(layout.len()));
+            planner
+                .path(&At::new(path.to_owned(), value.span.clone()), planner.base)
+                .map(|path| format!("oci-layout://{}{rest}", path.display()))
+        } else if let Some((scheme, _)) = text.split_once("://").or_else(|| text.split_once("image:")) {
+            let message = format!(
+                "contexts of the kind `{}` are not supported yet",
+                if scheme.is_empty() { "image" } else { scheme }
+            );
+            planner.error(codes::NOT_YET, message, &value.span).help =
+                Some("there are directories, `docker-image://NAME` and `oci-layout://PATH`".into());
+            None
+        } else {
+            planner.path(&At::new(text, value.span.clone()), planner.base).map(|path| path.display().to_string())
+        };
+        if let Some(resolved) = resolved {
+            contexts.insert(name.value.clone(), resolved);
+        }
+    }
+    contexts
+}

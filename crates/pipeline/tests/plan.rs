@@ -1,0 +1,298 @@
+//! From a directory to a plan: what is inferred, resolved and refused.
+
+use std::{collections::BTreeMap, path::Path};
+
+use pipeline::{Plan, PrepareError, PrepareRequest, Prepared, Version, choose_tags, prepare};
+
+struct Project(tempfile::TempDir);
+
+impl Project {
+    fn new(files: &[(&str, &str)]) -> Project {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let project = Project(dir);
+        for (name, text) in files {
+            let path = project.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(path, text).expect("written");
+        }
+        project
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn prepare(&self, env: &[(&str, &str)]) -> Result<Prepared, PrepareError> {
+        let mut all: BTreeMap<String, String> = env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        all.insert("PATH".into(), std::env::var("PATH").unwrap_or_default());
+        prepare(&PrepareRequest { directory: self.path().to_path_buf(), file: None, env: all, run_number: Some(7) })
+    }
+
+    #[track_caller]
+    fn plan(&self, env: &[(&str, &str)]) -> Plan {
+        match self.prepare(env) {
+            Ok(prepared) => prepared.plan,
+            Err(PrepareError::Invalid(invalid)) => panic!("{:#?}", invalid.diagnostics),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[track_caller]
+    fn refused(&self) -> String {
+        match self.prepare(&[]) {
+            Err(PrepareError::Invalid(invalid)) => invalid
+                .diagnostics
+                .iter()
+                .map(|d| {
+                    let span = d.span.clone().unwrap_or_default();
+                    let (line, column) = dockerfile::line_column(&invalid.file.text, span.start);
+                    let label = d.label.as_deref().map(|label| format!(" ({label})")).unwrap_or_default();
+                    format!("{} {line}:{column} {}{label}", d.code, d.message)
+                })
+                .collect::<Vec<_>>()
+                .join("\n"),
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("it was accepted"),
+        }
+    }
+
+    fn git(&self, args: &[&str]) {
+        let output = std::process::Command::new("git")
+            .arg("-C")
+            .arg(self.path())
+            .args(["-c", "user.name=T", "-c", "user.email=t@example", "-c", "init.defaultBranch=master"])
+            .args(args)
+            .env_remove("GIT_DIR")
+            .output()
+            .expect("git is part of the development machine");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn commit(&self) {
+        self.git(&["init", "-q"]);
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "-m", "first"]);
+    }
+}
+
+const NUMBER_API: &str = r#"
+image: registry.example/extsoft/numbers-api
+build:
+  labels: {commit: "${git.sha}", branch: "${git.branch}"}
+test:
+  workdir: /home/thenumbers
+  mounts: [tests, .flake8, .isort.cfg, requirements-test.txt]
+  setup:
+    - {user: root, run: apk add --virtual .build-deps gcc musl-dev}
+    - python -m pip install --user -r requirements-test.txt
+  gates:
+    style:
+      - python -m black --check thenumbers tests
+      - python -m isort --check-only thenumbers tests
+    static:
+      - python -m flake8 thenumbers
+      - python -m mypy thenumbers
+    unit:
+      run: python -m pytest tests --junitxml=$SEATRIAL_REPORTS/unit.xml
+      reports: {junit: unit.xml}
+health: {interval: 2s, attempts: 10}
+publish:
+  when: [{branch: master}, {event: tag}]
+  tags: ["${git.tag}", {tag: latest, when: {event: tag}}, {tag: master, when: {branch: master}}]
+"#;
+
+fn number_api() -> Project {
+    let project = Project::new(&[
+        ("seatrial.yaml", NUMBER_API),
+        ("Dockerfile", "FROM scratch\n"),
+        ("tests/test.py", ""),
+        (".flake8", ""),
+        (".isort.cfg", ""),
+        ("requirements-test.txt", ""),
+    ]);
+    project.commit();
+    project
+}
+
+#[test]
+fn the_number_api_is_planned() {
+    let project = number_api();
+    let plan = project.plan(&[]);
+    assert_eq!(plan.name, "numbers-api");
+    assert_eq!(plan.image.to_string(), "registry.example/extsoft/numbers-api");
+    assert_eq!(plan.build.labels["branch"], "master");
+    assert_eq!(plan.build.labels["commit"].len(), 40);
+    assert_eq!(plan.test.gates.iter().map(|gate| gate.name.as_str()).collect::<Vec<_>>(), ["style", "static", "unit"]);
+    let unit = &plan.test.gates[2];
+    assert_eq!(unit.commands[0].run, "python -m pytest tests --junitxml=$SEATRIAL_REPORTS/unit.xml");
+    let place = unit.commands[0].place.as_ref().expect("a place");
+    assert_eq!((place.file.as_str(), place.line, place.column), ("seatrial.yaml", 19, 12));
+    let mount = unit.mounts[0].bind("/home/thenumbers");
+    assert_eq!(mount.target, "/home/thenumbers/tests");
+    assert!(mount.readonly && mount.source.is_absolute());
+    assert_eq!(plan.test.setup[0].user.as_deref(), Some("root"));
+    assert_eq!(plan.test.setup[1].user, None);
+    let publish = plan.publish.as_ref().expect("publishing");
+    assert_eq!(choose_tags(&publish.tags, &plan.source, &plan.values).tags, ["master"]);
+    project.git(&["tag", "v1.0"]);
+    let plan = project.plan(&[]);
+    let publish = plan.publish.as_ref().expect("publishing");
+    assert_eq!(choose_tags(&publish.tags, &plan.source, &plan.values).tags, ["v1.0", "latest", "master"]);
+    // What `seatrial config` prints.
+    let printed = serde_json::to_value(&plan).expect("it serialises");
+    assert_eq!(printed["health"]["interval"], "2s");
+    assert_eq!(printed["test"]["gates"][2]["reports"]["junit"][0], "unit.xml");
+    assert!(serde_saphyr::to_string(&plan).is_ok());
+}
+
+#[test]
+fn the_example_conforms_to_the_schema() {
+    let schema = pipeline::file::schema();
+    // The keys of the example, walked by hand: a validator would be the only user of its twenty dependencies.
+    let gate_forms = serde_json::to_string(&schema["$defs"]["Test"]["properties"]["gates"]).expect("text");
+    assert!(gate_forms.contains("anyOf") && gate_forms.contains("#/$defs/Gate"), "{gate_forms}");
+    assert_eq!(schema["additionalProperties"], false);
+    assert_eq!(schema["$defs"]["Gate"]["additionalProperties"], false);
+    assert!(
+        schema["patternProperties"]["^x-"].is_object()
+            && schema["$defs"]["Gate"]["patternProperties"]["^x-"].is_object()
+    );
+}
+
+#[test]
+fn a_dockerfile_alone_is_enough() {
+    let project = Project::new(&[("Containerfile", "FROM scratch\n")]);
+    let plan = project.plan(&[]);
+    assert!(plan.build.dockerfile_path.as_ref().is_some_and(|path| path.ends_with("Containerfile")));
+    assert!(plan.publish.is_none() && plan.health.enabled && plan.test.gates.is_empty() && !plan.image_is_given);
+    assert_eq!(plan.local_tags.len(), 2);
+    assert!(matches!(Project::new(&[]).prepare(&[]), Err(PrepareError::NothingToBuild { .. })));
+}
+
+#[test]
+fn what_init_writes_is_accepted() {
+    for dockerfile in ["FROM scratch\n", "FROM scratch\nHEALTHCHECK CMD [\"/ok\"]\n"] {
+        let project = Project::new(&[("Dockerfile", dockerfile)]);
+        let yaml = pipeline::init_yaml(project.path());
+        assert!(yaml.starts_with("# yaml-language-server: $schema="));
+        std::fs::write(project.path().join("seatrial.yaml"), &yaml).expect("written");
+        let plan = project.plan(&[]);
+        assert_eq!(plan.health.attempts, dockerfile.contains("HEALTHCHECK").then_some(10));
+        // With the suggestions switched on as well.
+        let uncommented: String = yaml
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if rest.starts_with(' ') || rest.ends_with(':') => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        std::fs::write(project.path().join("seatrial.yaml"), &uncommented).expect("written");
+        std::fs::create_dir(project.path().join("tests")).expect("made");
+        assert_eq!(project.plan(&[]).test.gates.len(), 1, "{uncommented}");
+    }
+}
+
+#[test]
+fn the_nearest_file_up_to_the_git_root_is_used() {
+    let project =
+        Project::new(&[("seatrial.yaml", ""), ("Dockerfile", "FROM scratch\n"), ("a/b/c.txt", ""), ("seatrial", "")]);
+    assert_eq!(pipeline::find_file(&project.path().join("a/b")), None, "without Git only the directory itself");
+    project.commit();
+    let found = pipeline::find_file(&project.path().join("a/b")).expect("found");
+    assert_eq!(found, project.path().canonicalize().expect("it exists").join("seatrial.yaml"));
+}
+
+fn with_file(yaml: &str) -> Project {
+    Project::new(&[("seatrial.yaml", yaml), ("Dockerfile", "FROM scratch\nARG V=3.1\n"), ("tests/t", ""), ("data", "")])
+}
+
+#[test]
+fn paths_may_not_leave_the_repository() {
+    for (yaml, expected) in [
+        ("test: {mounts: [/etc]}", "ST211 1:17 `/etc` is not relative to the pipeline file"),
+        ("test: {mounts: [~/x]}", "ST211 1:17 `~/x` is not relative to the pipeline file"),
+        ("test: {mounts: [..]}", "ST211 1:17 `..` is outside of the repository"),
+        ("test: {mounts: [link]}", "ST211 1:17 `link` is outside of the repository"),
+        ("test: {mounts: [tests/../link/passwd]}", "ST211 1:17 `tests/../link/passwd` is outside of the repository"),
+        ("build: link", "ST211 1:8 `link` is outside of the repository"),
+        ("build: {dockerfile: link/passwd}", "ST211 1:21 `link/passwd` is outside of the repository"),
+        ("build: {additional_contexts: {a: /etc}}", "ST211 1:34 `/etc` is not relative to the pipeline file"),
+        ("version: {file: link/passwd}", "ST211 1:17 `link/passwd` is outside of the repository"),
+        ("test: {mounts: [tets]}", "ST210 1:17 `tets` does not exist (did you mean `tests`?)"),
+        ("build: data", "ST210 1:8 `data` is not a directory\nST210 1:8 there is no Dockerfile in the build context"),
+        ("test: {mounts: [\"data:../x\"]}", "ST206 1:17 the target may not have `..`"),
+        ("test: {mounts: [\"data:/\"]}", "ST206 1:17 the whole root cannot be covered by a mount"),
+    ] {
+        let project = with_file(yaml);
+        std::os::unix::fs::symlink("/etc", project.path().join("link")).expect("linked");
+        assert_eq!(project.refused(), expected, "{yaml}");
+    }
+}
+
+#[test]
+fn mistakes_across_sections_are_shown() {
+    for (yaml, expected) in [
+        (
+            "test: {gates: {a: {run: x, needs: b}, b: {run: x, needs: c}, c: {run: x, needs: a}}}",
+            "ST209 1:81 gates wait for each other: a → b → c → a",
+        ),
+        ("test: {gates: {a: {run: x, needs: a}}}", "ST209 1:34 gates wait for each other: a → a"),
+        (
+            "test: {gates: {unit: x, b: {run: x, needs: [uint]}}}",
+            "ST208 1:45 there is no gate `uint` (did you mean `unit`?)",
+        ),
+        ("image: A/b", "ST206 1:8 `A/b` is not the name of an image: repository names are lower-case"),
+        ("image: a/b:1", "ST206 1:8 the image's name has a tag"),
+        ("build: {labels: {a: \"${git.sha}\"}}", "ST213 1:21 `${git.sha}` has no value: there is no Git commit"),
+        ("build: {labels: {a: \"${git.shaa}\"}}", "ST212 1:21 `${git.shaa}` is not known (did you mean `${git.sha}`?)"),
+        ("publish: {tags: [\"${git.tga}\"]}", "ST212 1:18 `${git.tga}` is not known (did you mean `${git.tag}`?)"),
+        ("publish: {to: team}", "ST206 1:15 `team` names no registry"),
+        (
+            "build: {platform: a/b/c/d}",
+            "ST206 1:19 `a/b/c/d` is not a platform (expected `os/architecture[/variant]`, such as `linux/arm64`)",
+        ),
+        (
+            "version: {env: X}\nbuild: {labels: {v: \"${version}\"}}",
+            "ST213 2:21 `${version}` has no value: the version is only known once the image is built",
+        ),
+        ("version: {file: data}", "ST206 1:17 no version can be read: `data` holds more than a version alone"),
+    ] {
+        assert_eq!(with_file(yaml).refused(), expected, "{yaml}");
+    }
+}
+
+#[test]
+fn values_are_filled_in_and_commands_are_not() {
+    let project = with_file(
+        "image: ${REGISTRY:-localhost:5000}/app\nversion: {arg: V}\nbuild: {args: {A: \"${X}-$$\", FROM_ENV: , ABSENT: }, labels: {v: \"${version}\"}}\n\
+         test:\n  environment: [\"N=${run.number}\", FROM_ENV]\n  gates: {a: {run: \"echo ${X} $$\", environment: {N: 8}, entrypoint: \"tini --\"}}\n",
+    );
+    let plan = project.plan(&[("X", "x; rm"), ("FROM_ENV", "given")]);
+    assert_eq!(plan.image.to_string(), "localhost:5000/app");
+    assert_eq!(plan.version, Version::Known("3.1".into()));
+    assert_eq!(plan.build.labels["v"], "3.1");
+    assert_eq!(plan.build.args, BTreeMap::from([("A".into(), "x; rm-$".into()), ("FROM_ENV".into(), "given".into())]));
+    let gate = &plan.test.gates[0];
+    assert_eq!(gate.commands[0].run, "echo ${X} $$");
+    assert_eq!(gate.environment, BTreeMap::from([("N".into(), "8".into()), ("FROM_ENV".into(), "given".into())]));
+    assert_eq!(gate.entrypoint, ["tini", "--"]);
+    assert_eq!(plan.test.setup_environment["N"], "7");
+}
+
+#[test]
+fn registries_are_where_the_image_goes() {
+    for (yaml, expected) in [
+        ("image: registry.example/team/app\npublish: {}", "registry.example/team/app"),
+        ("image: team/app\npublish: {}", "docker.io/team/app"),
+        ("image: app\npublish: {}", ""),
+        ("image: app\npublish: {to: localhost:5000}", "localhost:5000/app"),
+        (
+            "image: registry.example/team/app\npublish: {to: [localhost:5000, \"r.example/x/\"]}",
+            "localhost:5000/team/app r.example/x/team/app",
+        ),
+    ] {
+        let publish = with_file(yaml).plan(&[]).publish.expect("publishing");
+        let names: Vec<_> = publish.repositories.iter().map(ToString::to_string).collect();
+        assert_eq!(names.join(" "), expected, "{yaml}");
+    }
+}
