@@ -1,1 +1,47 @@
-//! Placeholder.
+//! Content store: blobs by digest, snapshots, cache records, image names, scopes of running work.
+//!
+//! Knows nothing of Dockerfiles, pipelines or registries. Start at [`Store::open`]. Everything is a file below one
+//! directory that many processes use at once:
+//!
+//! | Below the root | What |
+//! |---|---|
+//! | `blobs/sha256/<hex>` | layers, configs, manifests; named by their digest |
+//! | `snapshots/<id>/{fs,meta.json}` | one layer's directory each; `tmp.<scope>.<n>` while in the making |
+//! | `chains/<hex>` | which snapshot an image's chain of layers is |
+//! | `layers/<diff id>.json` | which blobs hold a layer |
+//! | `images/<id>.json`, `manifests/<hex>.json`, `names/…` | images, by config digest, manifest digest, name |
+//! | `cache/…`, `memo/…` | results of steps, remembered values |
+//! | `runs/<n>` | records of runs |
+//! | `scopes/<id>` | work in progress, with a lock that the kernel frees at death |
+//! | `synced/<boot>`, `dirty`, `boot` | what is safe against power loss |
+//! | `trash` | what is being removed, and corrupt blobs |
+
+mod archive;
+mod blob;
+mod cache;
+mod diff;
+mod durable;
+mod error;
+mod image;
+mod layer;
+mod names;
+mod run;
+mod scope;
+mod seal;
+mod snapshot;
+mod store;
+mod tree;
+mod unpack;
+
+pub use blob::BlobWriter;
+pub use cache::CacheRecord;
+pub use error::StoreError;
+pub use image::{Image, ImportError, SealedManifest};
+pub use layer::{ApplyError, ApplyErrorKind};
+pub use names::NamedImage;
+pub use run::RunDir;
+pub use scope::{JournalEntry, Scope};
+pub use seal::Compression;
+pub use snapshot::{ActiveSnapshot, InvalidSnapshotId, Skipped, SnapshotId, SnapshotMeta};
+pub use store::{Store, StoreOptions};
+pub use unpack::{EntryError, EntryErrorKind};

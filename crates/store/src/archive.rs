@@ -1,0 +1,13 @@
+//! Tar archives and their compression, as streams. Knows neither the store nor the file system.
+
+mod compress;
+mod decompress;
+mod header;
+mod read;
+mod write;
+
+pub(crate) use compress::Compressor;
+pub(crate) use decompress::{Format, decompress};
+pub(crate) use header::{BLOCK_BYTES, EntryKind};
+pub(crate) use read::{Entry, TarReader};
+pub(crate) use write::{Member, TarWriter};

@@ -1,0 +1,334 @@
+//! What a snapshot adds to its parent, as a deterministic tar.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+
+use crate::{
+    StoreError,
+    archive::{Member, TarWriter},
+    tree::{self, Found, View, join},
+};
+
+/// Directories in directories; the kernel's paths end at 4,096 bytes anyway.
+const DEPTH_MAX: usize = 1000;
+/// One descriptor is held for each directory down to this depth; below it they are opened again on the way back.
+const DESCRIPTORS_MAX: usize = 64;
+/// What one layer may hold, so that a sparse file of terabytes is an error and not a day of zeros.
+const BYTES_MAX: u64 = 256 * 1024 * 1024 * 1024;
+
+/// Writes the layer of directory `fs`. `below` are the directories of the layers under it, topmost first; `is_full` says that
+/// `fs` is a whole root file system, to be compared with them, and not an overlay's upper directory. Gives the newest file time
+/// in seconds.
+pub(crate) fn write_layer<W: Write>(
+    fs: &Path,
+    below: &[PathBuf],
+    is_full: bool,
+    epoch_s: i64,
+    tar: &mut TarWriter<W>,
+) -> Result<i64, StoreError> {
+    let root = tree::open_dir(fs)?;
+    let mut differ =
+        Differ { root: &root, below_paths: below, below: None, is_full, epoch_s, newest_s: 0, links: HashMap::new(), tar };
+    differ.root_entry()?;
+    let top = differ.on(b"/", tree::open_dir_at(&root, b"."))?;
+    differ.directory(b"", top, 0)?;
+    Ok(differ.newest_s)
+}
+
+struct Differ<'a, W: Write> {
+    root: &'a OwnedFd,
+    below_paths: &'a [PathBuf],
+    /// Opened when it is needed: most layers do not need it.
+    below: Option<View>,
+    is_full: bool,
+    epoch_s: i64,
+    newest_s: i64,
+    /// Files with several names: device and inode to the first path.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    tar: &'a mut TarWriter<W>,
+}
+
+impl<W: Write> Differ<'_, W> {
+    /// The root directory is in the tar only when it does not look like the parent's.
+    fn root_entry(&mut self) -> Result<(), StoreError> {
+        let stat = self.on(b"/", rustix::fs::fstat(self.root).map_err(io::Error::from))?;
+        let attributes = self.on(b"/", tree::read_attributes(self.root, b"."))?;
+        let is_same = match self.below_paths.first() {
+            Some(top) => {
+                let top = tree::open_dir(top)?;
+                let old = self.on(b"/", rustix::fs::fstat(&top).map_err(io::Error::from))?;
+                same_owner_and_mode(&stat, &old) && attributes == self.on(b"/", tree::read_attributes(&top, b"."))?
+            }
+            None => (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) == (0o755, 0, 0) && attributes.is_empty(),
+        };
+        if is_same || self.is_owned_by_us(&stat, &attributes) {
+            return Ok(());
+        }
+        let member = self.member(b"./", &stat, b'5', &attributes);
+        self.append(b"/", &member, &mut io::empty())
+    }
+
+    /// A plain root directory of an ordinary user without ids is nobody's change.
+    fn is_owned_by_us(&self, stat: &Stat, attributes: &tree::Attributes) -> bool {
+        self.below_paths.is_empty()
+            && stat.st_mode & 0o7777 == 0o755
+            && attributes.is_empty()
+            && stat.st_uid == rustix::process::geteuid().as_raw()
+    }
+
+    fn directory(&mut self, path: &[u8], directory: OwnedFd, depth: usize) -> Result<(), StoreError> {
+        if depth > DEPTH_MAX {
+            return Err(unsealable(path, "it lies too deep"));
+        }
+        let names = self.on(path, tree::sorted_names(&directory))?;
+        if self.is_full {
+            self.removed(path, &names)?;
+        }
+        let mut held = Some(directory);
+        for name in names {
+            let here = match held.take() {
+                Some(here) => here,
+                None => {
+                    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                    self.on(path, tree::open_in_root(self.root, path, flags).map_err(io::Error::from))?
+                }
+            };
+            let child_path = join(path, &name);
+            let Some(stat) = self.on(&child_path, tree::stat_at(&here, &name))? else { continue };
+            if name.starts_with(b".wh.") {
+                return Err(unsealable(&child_path, "names that begin with `.wh.` are reserved for whiteouts"));
+            }
+            if !tree::kind(&stat).is_dir() {
+                self.entry(&child_path, &here, &name, &stat)?;
+                held = Some(here);
+                continue;
+            }
+            let child = self.on(&child_path, tree::open_dir_at(&here, &name))?;
+            self.directory_entry(&child_path, &child, &stat)?;
+            held = (depth < DESCRIPTORS_MAX).then_some(here);
+            self.directory(&child_path, child, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    fn directory_entry(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<(), StoreError> {
+        let attributes = self.on(path, tree::read_attributes(directory, b"."))?;
+        if self.is_full {
+            if let Some(old) = self.find_below(path)?
+                && tree::kind(&old.stat).is_dir()
+                && same_owner_and_mode(stat, &old.stat)
+                && same_time(stat, &old.stat)
+                && attributes == self.on(path, tree::read_attributes(&old.parent, &old.name))?
+            {
+                return Ok(());
+            }
+        }
+        let name = [path, b"/"].concat();
+        let member = self.member(&name, stat, b'5', &attributes);
+        self.append(path, &member, &mut io::empty())?;
+        // The kernel marks every new directory as opaque; only one that hides something says so in the layer.
+        let hides = !self.is_full
+            && self.on(path, tree::is_opaque(directory))?
+            && self.find_below(path)?.is_some_and(|old| tree::kind(&old.stat).is_dir());
+        if hides {
+            self.whiteout(&join(path, b".wh..wh..opq"))?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, path: &[u8], parent: &OwnedFd, name: &[u8], stat: &Stat) -> Result<(), StoreError> {
+        if tree::is_whiteout(stat) {
+            let (above, name) = tree::split(path);
+            return self.whiteout(&join(above, &[b".wh.", name].concat()));
+        }
+        let kind = tree::kind(stat);
+        let type_flag = match kind {
+            FileType::RegularFile => b'0',
+            FileType::Symlink => b'2',
+            FileType::CharacterDevice => b'3',
+            FileType::BlockDevice => b'4',
+            FileType::Fifo => b'6',
+            // Means nothing without the process that listens; docker leaves it out as well.
+            _ => return Ok(()),
+        };
+        let attributes = self.on(path, tree::read_attributes(parent, name))?;
+        if self.is_full && self.is_unchanged(path, parent, name, stat, &attributes)? {
+            return Ok(());
+        }
+        if stat.st_nlink > 1
+            && let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino))
+        {
+            let first = first.clone();
+            let mut member = self.member(path, stat, b'1', &[]);
+            member.link = &first;
+            return self.append(path, &member, &mut io::empty());
+        }
+        if stat.st_nlink > 1 {
+            self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
+        }
+        let target;
+        let mut member = self.member(path, stat, type_flag, &attributes);
+        if kind == FileType::Symlink {
+            target = self.on(path, rustix::fs::readlinkat(parent, name, Vec::new()).map_err(io::Error::from))?;
+            member.link = target.to_bytes();
+        }
+        if kind != FileType::RegularFile {
+            return self.append(path, &member, &mut io::empty());
+        }
+        member.size = stat.st_size as u64;
+        if self.tar.written().saturating_add(member.size) > BYTES_MAX {
+            return Err(unsealable(path, "the layer grows beyond 256 GiB"));
+        }
+        let mut file = self.on(path, open_file(parent, name))?;
+        self.append(path, &member, &mut file)
+    }
+
+    /// Names that a whole root file system no longer has.
+    fn removed(&mut self, path: &[u8], names: &[Vec<u8>]) -> Result<(), StoreError> {
+        let Some(top) = self.below_paths.first() else { return Ok(()) };
+        let top = tree::open_dir(top)?;
+        // Parents of full copies are full copies, or one merged view of many layers.
+        let mut gone = Vec::new();
+        if self.below_paths.len() == 1 {
+            if let Ok(old) = tree::open_in_root(&top, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
+                gone = self.on(path, tree::sorted_names(&old))?;
+            }
+        } else {
+            for layer in self.below_paths {
+                let layer = tree::open_dir(layer)?;
+                if let Ok(old) = tree::open_in_root(&layer, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
+                    gone.extend(self.on(path, tree::sorted_names(&old))?);
+                }
+            }
+            gone.sort_unstable();
+            gone.dedup();
+        }
+        gone.retain(|name| names.binary_search(name).is_err());
+        for name in gone {
+            if self.find_below(&join(path, &name))?.is_some() {
+                self.whiteout(&join(path, &[b".wh.", &*name].concat()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a full copy still has what the parent has. Times and sizes may agree by intent, so contents are compared.
+    fn is_unchanged(
+        &mut self,
+        path: &[u8],
+        parent: &OwnedFd,
+        name: &[u8],
+        stat: &Stat,
+        attributes: &tree::Attributes,
+    ) -> Result<bool, StoreError> {
+        let Some(old) = self.find_below(path)? else { return Ok(false) };
+        let same_stat = same_owner_and_mode(stat, &old.stat)
+            && same_time(stat, &old.stat)
+            && stat.st_size == old.stat.st_size
+            && stat.st_rdev == old.stat.st_rdev
+            && stat.st_mode == old.stat.st_mode;
+        if !same_stat || *attributes != self.on(path, tree::read_attributes(&old.parent, &old.name))? {
+            return Ok(false);
+        }
+        let same = match tree::kind(stat) {
+            FileType::RegularFile => open_file(parent, name)
+                .and_then(|new| Ok((new, open_file(&old.parent, &old.name)?)))
+                .and_then(|(new, old)| same_content(new, old)),
+            FileType::Symlink => rustix::fs::readlinkat(parent, name, Vec::new())
+                .and_then(|new| Ok(new == rustix::fs::readlinkat(&old.parent, &*old.name, Vec::new())?))
+                .map_err(io::Error::from),
+            _ => Ok(true),
+        };
+        self.on(path, same)
+    }
+
+    fn find_below(&mut self, path: &[u8]) -> Result<Option<Found>, StoreError> {
+        if self.below_paths.is_empty() {
+            return Ok(None);
+        }
+        if self.below.is_none() {
+            self.below = Some(View::open(self.below_paths)?);
+        }
+        let found = self.below.as_ref().expect("just set").find(path);
+        self.on(path, found)
+    }
+
+    fn member<'m>(
+        &mut self,
+        path: &'m [u8],
+        stat: &Stat,
+        type_flag: u8,
+        attributes: &'m [(Vec<u8>, Vec<u8>)],
+    ) -> Member<'m> {
+        self.newest_s = self.newest_s.max(stat.st_mtime);
+        let is_device = matches!(type_flag, b'3' | b'4');
+        let device = |part: fn(u64) -> u32| if is_device { part(stat.st_rdev) } else { 0 };
+        Member {
+            path,
+            type_flag,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime_s: stat.st_mtime.clamp(0, self.epoch_s),
+            major: device(rustix::fs::major),
+            minor: device(rustix::fs::minor),
+            attributes,
+            ..Member::default()
+        }
+    }
+
+    fn whiteout(&mut self, path: &[u8]) -> Result<(), StoreError> {
+        let member = Member { path, type_flag: b'0', ..Member::default() };
+        self.append(path, &member, &mut io::empty())
+    }
+
+    fn append(&mut self, path: &[u8], member: &Member<'_>, data: &mut dyn Read) -> Result<(), StoreError> {
+        let appended = self.tar.append(member, data);
+        self.on(path, appended)
+    }
+
+    fn on<T>(&self, path: &[u8], result: io::Result<T>) -> Result<T, StoreError> {
+        let path = || PathBuf::from(String::from_utf8_lossy(path).into_owned());
+        result.map_err(|source| StoreError::At { action: "make a layer of", path: path(), source })
+    }
+}
+
+fn unsealable(path: &[u8], reason: &'static str) -> StoreError {
+    StoreError::Unsealable { path: String::from_utf8_lossy(path).into_owned(), reason }
+}
+
+fn same_owner_and_mode(a: &Stat, b: &Stat) -> bool {
+    (a.st_mode, a.st_uid, a.st_gid) == (b.st_mode, b.st_uid, b.st_gid)
+}
+
+fn same_time(a: &Stat, b: &Stat) -> bool {
+    (a.st_mtime, a.st_mtime_nsec) == (b.st_mtime, b.st_mtime_nsec)
+}
+
+fn open_file(parent: &OwnedFd, name: &[u8]) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::openat(parent.as_fd(), name, flags, Mode::empty())?))
+}
+
+fn same_content(mut a: File, mut b: File) -> io::Result<bool> {
+    let (mut left, mut right) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    loop {
+        let read = a.read(&mut left)?;
+        if read == 0 {
+            return Ok(b.read(&mut right[..1])? == 0);
+        }
+        match b.read_exact(&mut right[..read]) {
+            Ok(()) if left[..read] == right[..read] => {}
+            Ok(()) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Snapshots: one directory for each layer, `snapshots/<16 hex digits>/{fs,meta.json}`.
+//!
+//! With overlayfs `fs` is an upper directory, which holds only what differs from the parent. Where overlayfs does not work
+//! it is the whole root file system (`is_full`). Both kinds may be mixed in one chain.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use fs_err as fs;
+use oci::{ChainId, DiffId};
+use rustix::fs::Mode;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Scope, Store, StoreError,
+    scope::ScopeInner,
+    store::random,
+    tree::{self, View},
+};
+
+/// Names a snapshot: 16 hex digits, so that 127 lower directories fit the one page of an old-style mount call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+// Invariant: 16 lower-case hex digits, so that it is safe as a file name.
+pub struct SnapshotId(String);
+
+impl SnapshotId {
+    /// The hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The text names no snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a snapshot id (16 hex digits)")]
+pub struct InvalidSnapshotId(pub String);
+
+impl TryFrom<String> for SnapshotId {
+    type Error = InvalidSnapshotId;
+
+    fn try_from(text: String) -> Result<Self, InvalidSnapshotId> {
+        let is_legal = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if is_legal { Ok(Self(text)) } else { Err(InvalidSnapshotId(text)) }
+    }
+}
+
+/// What is known of a snapshot.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SnapshotMeta {
+    /// The one below.
+    pub parent: Option<SnapshotId>,
+    /// Digest of the uncompressed layer, once it is known.
+    pub diff_id: Option<DiffId>,
+    /// Digest of the chain, for layers that came from an image.
+    pub chain_id: Option<ChainId>,
+    /// Size of the uncompressed layer in bytes, once it is known.
+    pub tar_bytes: Option<u64>,
+    /// Entries of the layer that this process was not allowed to make.
+    #[serde(default)]
+    pub skipped: Skipped,
+}
+
+/// What unpacking had to leave out, for the warning that says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Device nodes, which only real root may make.
+    pub devices: u64,
+    /// Owners that are not mapped into this user namespace.
+    pub owners: u64,
+    /// Extended attributes that the file system or kernel refused.
+    pub attributes: u64,
+}
+
+/// `meta.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MetaFile {
+    #[serde(flatten)]
+    pub(crate) meta: SnapshotMeta,
+    /// All snapshots below, topmost first, so that one read gives the overlay's lowers.
+    pub(crate) ancestors: Vec<SnapshotId>,
+    /// `fs` holds the whole root file system.
+    #[serde(default)]
+    pub(crate) is_full: bool,
+    /// Made by unpacking a layer: the diff id is the layer's, whatever a tar of ours would have.
+    #[serde(default)]
+    pub(crate) is_unpacked: bool,
+    /// With which epoch (seconds) the diff id was found.
+    #[serde(default)]
+    pub(crate) epoch_s: Option<i64>,
+    /// Latest file time within; an epoch from here on changes nothing.
+    #[serde(default)]
+    pub(crate) newest_s: Option<i64>,
+    /// Kept for inspection until then (seconds), although nothing needs it.
+    #[serde(default)]
+    pub(crate) keep_until_s: Option<u64>,
+}
+
+impl Store {
+    /// A new upper directory above `parent` (or above nothing), owned by `scope` until it is committed. `parent` is leased.
+    pub fn prepare(&self, scope: &Scope, parent: Option<&SnapshotId>) -> Result<ActiveSnapshot, StoreError> {
+        let mut meta = MetaFile {
+            meta: SnapshotMeta { parent: parent.cloned(), ..SnapshotMeta::default() },
+            ancestors: Vec::new(),
+            is_full: self.inner.options.copy_snapshots,
+            is_unpacked: false,
+            epoch_s: None,
+            newest_s: None,
+            keep_until_s: None,
+        };
+        let mut parent_layers = Vec::new();
+        if let Some(parent) = parent {
+            scope.lease(parent)?;
+            let below = self.meta_file(parent)?.ok_or_else(|| StoreError::UnknownSnapshot(parent.clone()))?;
+            meta.ancestors = std::iter::once(parent.clone()).chain(below.ancestors.iter().cloned()).collect();
+            parent_layers = self.layers_of(parent, &below);
+        }
+        let directory = self.path("snapshots").join(format!("tmp.{}.{}", scope.id(), scope.next_number()));
+        let active = ActiveSnapshot {
+            store: self.clone(),
+            scope: scope.inner.clone(),
+            upper: directory.join("fs"),
+            work: directory.join("work"),
+            directory,
+            lowers: if meta.is_full { Vec::new() } else { parent_layers.clone() },
+            meta,
+            is_done: false,
+        };
+        fs::create_dir(&active.directory)?;
+        fs::create_dir(&active.upper)?;
+        fs::create_dir(&active.work)?;
+        self.fill(&active, &parent_layers)?;
+        Ok(active)
+    }
+
+    /// The new root directory looks like the parent's; with copies so does everything in it.
+    fn fill(&self, active: &ActiveSnapshot, parent_layers: &[PathBuf]) -> Result<(), StoreError> {
+        let upper = tree::open_dir(&active.upper)?;
+        let fail = |source| StoreError::At { action: "prepare", path: active.upper.clone(), source };
+        rustix::fs::fchmod(&upper, Mode::from_raw_mode(0o755)).map_err(|errno| fail(errno.into()))?;
+        let Some(top) = parent_layers.first() else { return Ok(()) };
+        if active.meta.is_full {
+            for layer in parent_layers.iter().rev() {
+                tree::merge_copy(layer, &active.upper, self.inner.options).map_err(fail)?;
+            }
+        }
+        tree::copy_attributes(&tree::open_dir(top)?, &upper, self.inner.options).map_err(fail)
+    }
+
+    /// `fs` directories of a snapshot and those below it, topmost first: the overlay's lowers.
+    pub fn lowers(&self, id: &SnapshotId) -> Result<Vec<PathBuf>, StoreError> {
+        let meta = self.meta_file(id)?.ok_or_else(|| StoreError::UnknownSnapshot(id.clone()))?;
+        Ok(self.layers_of(id, &meta))
+    }
+
+    fn layers_of(&self, id: &SnapshotId, meta: &MetaFile) -> Vec<PathBuf> {
+        let mut layers = vec![self.snapshot_fs(id)];
+        if meta.is_full {
+            return layers;
+        }
+        for ancestor in &meta.ancestors {
+            layers.push(self.snapshot_fs(ancestor));
+            // Full copies are rare; where this store makes none now, an older one may still lie below.
+            if self.snapshot_dir(ancestor).join("full").exists() {
+                break;
+            }
+        }
+        layers
+    }
+
+    /// What is known of a snapshot; `None` when it is not there or a power loss tore it.
+    pub fn snapshot(&self, id: &SnapshotId) -> Result<Option<SnapshotMeta>, StoreError> {
+        Ok(self.meta_file(id)?.map(|file| file.meta))
+    }
+
+    /// Directory of this one snapshot's files. To be read only (it may be the source of hard links).
+    pub fn snapshot_fs(&self, id: &SnapshotId) -> PathBuf {
+        self.snapshot_dir(id).join("fs")
+    }
+
+    pub(crate) fn snapshot_dir(&self, id: &SnapshotId) -> PathBuf {
+        self.path("snapshots").join(id.as_str())
+    }
+
+    pub(crate) fn meta_file(&self, id: &SnapshotId) -> Result<Option<MetaFile>, StoreError> {
+        match fs::read(self.snapshot_dir(id).join("meta.json")) {
+            Ok(bytes) => Ok(self.parse_record(&bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn put_meta_file(&self, id: &SnapshotId, meta: &MetaFile) -> Result<(), StoreError> {
+        self.put_record(&self.snapshot_dir(id).join("meta.json"), meta)
+    }
+}
+
+/// A writable snapshot. Dropped without commit: removed.
+#[derive(Debug)]
+pub struct ActiveSnapshot {
+    store: Store,
+    scope: Arc<ScopeInner>,
+    directory: PathBuf,
+    upper: PathBuf,
+    work: PathBuf,
+    lowers: Vec<PathBuf>,
+    pub(crate) meta: MetaFile,
+    is_done: bool,
+}
+
+impl ActiveSnapshot {
+    /// The upper directory (with `copy_snapshots`: the whole root).
+    pub fn upper(&self) -> &Path {
+        &self.upper
+    }
+
+    /// The overlay's work directory, on the same file system.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// Topmost first; empty with `copy_snapshots` or without a parent.
+    pub fn lowers(&self) -> &[PathBuf] {
+        &self.lowers
+    }
+
+    /// Looks through the lower directories as an overlay would.
+    pub(crate) fn view(&self) -> Result<View, StoreError> {
+        View::open(&self.lowers)
+    }
+
+    /// Seals it: renamed into place, leased by its scope. It takes `self`, so nobody writes afterwards.
+    pub fn commit(mut self) -> Result<SnapshotId, StoreError> {
+        self.finish()
+    }
+
+    /// Keeps the directory for inspection (a failed step) until the given time; then prune removes it.
+    pub fn keep(mut self, until: SystemTime) -> Result<SnapshotId, StoreError> {
+        let until = until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.meta.keep_until_s = Some(until.as_secs());
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<SnapshotId, StoreError> {
+        let id = SnapshotId(format!("{:016x}", random()));
+        tree::remove(&self.work)?;
+        if self.meta.is_full {
+            fs::write(self.directory.join("full"), b"")?;
+        }
+        fs::write(self.directory.join("meta.json"), self.store.record_bytes(&self.meta))?;
+        self.scope.lease(id.as_str(), || true)?;
+        fs::rename(&self.directory, self.store.snapshot_dir(&id))?;
+        self.is_done = true;
+        self.store.mark_dirty()?;
+        Ok(id)
+    }
+}
+
+impl Drop for ActiveSnapshot {
+    fn drop(&mut self) {
+        if !self.is_done {
+            // What cannot be removed now goes with the scope's sweep.
+            let _ = tree::remove(&self.directory);
+        }
+    }
+}
+

@@ -1,0 +1,165 @@
+//! Extended attributes, overlayfs' own marks, and copying what is not content.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags},
+    io::Errno,
+};
+
+use super::proc_path;
+use crate::{Skipped, StoreOptions};
+
+/// Name and value, sorted by name.
+pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The kernel's bound on the list and on one value (XATTR_LIST_MAX, XATTR_SIZE_MAX).
+const ATTRIBUTE_BYTES_MAX: usize = 64 * 1024;
+
+/// Attributes by which overlayfs itself keeps book: never in a layer, never from a layer.
+pub(crate) fn is_overlay_attribute(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
+}
+
+/// Those of a file's extended attributes that belong into a layer: capabilities and the user's own. What the host adds
+/// (SELinux labels, inherited ACLs, overlay marks) does not, or the same input would give other digests elsewhere.
+pub(crate) fn read_attributes(parent: impl AsFd, name: &[u8]) -> io::Result<Attributes> {
+    let path = proc_path(parent, name);
+    let mut attributes = Vec::new();
+    for attribute in list(&path)? {
+        let wanted = attribute == b"security.capability" || attribute.starts_with(b"user.");
+        if !wanted || is_overlay_attribute(&attribute) {
+            continue;
+        }
+        if let Some(value) = get(&path, &attribute)? {
+            let value = if attribute == b"security.capability" { without_namespace(value) } else { value };
+            attributes.push((attribute, value));
+        }
+    }
+    attributes.sort_unstable();
+    Ok(attributes)
+}
+
+fn list(path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    let size = match rustix::fs::llistxattr_query(path) {
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut names = vec![0_u8; size.min(ATTRIBUTE_BYTES_MAX)];
+    let length = rustix::fs::llistxattr(path, names.as_mut_slice())?;
+    names.truncate(length);
+    Ok(names.split(|b| *b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+}
+
+fn get(path: &[u8], name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let size = match rustix::fs::lgetxattr_query(path, name) {
+        Err(Errno::NODATA | Errno::NOTSUP) => return Ok(None),
+        other => other?,
+    };
+    let mut value = vec![0_u8; size.min(ATTRIBUTE_BYTES_MAX)];
+    let length = rustix::fs::lgetxattr(path, name, value.as_mut_slice())?;
+    value.truncate(length);
+    Ok(Some(value))
+}
+
+/// A capability set inside a user namespace carries that namespace's root id (version 3); in a layer it is version 2,
+/// which is the same without the id (linux/capability.h).
+fn without_namespace(mut value: Vec<u8>) -> Vec<u8> {
+    if value.len() == 24 && value[3] == 3 {
+        value[3] = 2;
+        value.truncate(20);
+    }
+    value
+}
+
+/// Sets attributes of a layer's entry. Refused ones are counted; `security.capability` only where chown may fail too.
+pub(crate) fn write_attributes(
+    parent: impl AsFd,
+    name: &[u8],
+    attributes: &Attributes,
+    options: StoreOptions,
+    skipped: &mut Skipped,
+) -> io::Result<()> {
+    let path = proc_path(parent, name);
+    for (attribute, value) in attributes {
+        match rustix::fs::lsetxattr(&*path, &**attribute, value, XattrFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::IO) => return Err(Errno::NOSPC.into()),
+            Err(errno) if attribute == b"security.capability" && !options.ignore_chown_errors => {
+                return Err(errno.into());
+            }
+            Err(_) => skipped.attributes += 1,
+        }
+    }
+    Ok(())
+}
+
+/// overlayfs hides a lower name behind a character device 0:0.
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+pub(crate) fn make_whiteout(parent: impl AsFd, name: &[u8]) -> io::Result<()> {
+    Ok(rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), 0)?)
+}
+
+fn opaque_name(options: StoreOptions) -> &'static str {
+    if options.user_xattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" }
+}
+
+/// Whether a directory hides everything below it in the chain. Either mark counts, as a store may have seen both users.
+pub(crate) fn is_opaque(directory: impl AsFd) -> io::Result<bool> {
+    for name in ["trusted.overlay.opaque", "user.overlay.opaque"] {
+        let mut value = [0_u8; 4];
+        match rustix::fs::fgetxattr(directory.as_fd(), name, value.as_mut_slice()) {
+            Ok(1) if value[0] == b'y' => return Ok(true),
+            Ok(_) | Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(false)
+}
+
+pub(crate) fn make_opaque(directory: impl AsFd, options: StoreOptions) -> io::Result<()> {
+    Ok(rustix::fs::fsetxattr(directory, opaque_name(options), b"y", XattrFlags::empty())?)
+}
+
+/// Gives directory `to` the owner, mode and extended attributes of directory `from`; not its times.
+pub(crate) fn copy_attributes(from: &OwnedFd, to: &OwnedFd, options: StoreOptions) -> io::Result<()> {
+    let (stat, old) = (rustix::fs::fstat(from)?, rustix::fs::fstat(to)?);
+    let mut skipped = Skipped::default();
+    if (stat.st_uid, stat.st_gid) != (old.st_uid, old.st_gid) {
+        let changed = rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
+        if !options.ignore_chown_errors {
+            changed?;
+        }
+    }
+    if stat.st_mode != old.st_mode {
+        rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    }
+    let attributes = read_attributes(from, b".")?;
+    write_attributes(to, b".", &attributes, options, &mut skipped)
+}
+
+/// Sets owner, mode and modification time of a name that is already there, in the order that keeps set-id bits.
+pub(crate) fn set_stat(parent: impl AsFd, name: &[u8], stat: &Stat, options: StoreOptions) -> io::Result<()> {
+    let parent = parent.as_fd();
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    let owned = rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+    if !options.ignore_chown_errors {
+        owned?;
+    }
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        rustix::fs::chmodat(parent, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+pub(crate) fn set_mtime(parent: impl AsFd, name: &[u8], seconds: i64, nanoseconds: u32) -> io::Result<()> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(rustix::fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
