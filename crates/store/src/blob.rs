@@ -70,7 +70,7 @@ impl Store {
             return Err(StoreError::TooLarge { digest: digest.clone(), size_bytes, limit_bytes });
         }
         let mut bytes = Vec::with_capacity(size_bytes as usize);
-        file.take(limit_bytes + 1).read_to_end(&mut bytes)?;
+        file.take(limit_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
         let actual = Digest::of(&bytes);
         if actual != *digest {
             return Err(self.set_aside(digest, actual));

@@ -1,0 +1,6 @@
+//! The store at its boundary, on real file systems, with archives made by hand.
+#![expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
+
+mod apply;
+mod seal;
+mod support;
