@@ -1,1 +1,215 @@
-//! Placeholder.
+//! The shared test world: a temporary home, store, repository and registry, a tiny image made on the spot, and filters
+//! that take times and digests out of what a session shows.
+//!
+//! Knows the program only by its path: everything goes through the command line, as users do. Start at [`World`].
+
+mod filter;
+mod image;
+mod session;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+};
+
+pub use filter::filtered;
+pub use session::{Finished, Running, Session};
+
+/// Name of the tiny image: a shell and a few tools, on no base.
+pub const TINY: &str = "tiny:1";
+
+/// A temporary home with a store, a repository and, when asked for, a registry. Everything goes when it is dropped.
+pub struct World {
+    directory: tempfile::TempDir,
+    program: PathBuf,
+    registry: OnceLock<Registry>,
+}
+
+struct Registry {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl World {
+    /// An empty repository directory and an empty store. `program` is `env!("CARGO_BIN_EXE_seatrial")`.
+    ///
+    /// # Panics
+    /// Without a temporary directory there are no tests.
+    pub fn new(program: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("seatrial-test-").tempdir().expect("a temporary directory");
+        let world = Self { directory, program: program.into(), registry: OnceLock::new() };
+        for name in ["home", "repo"] {
+            fs::create_dir(world.path(name)).expect("a fresh directory takes directories");
+        }
+        world
+    }
+
+    /// The same, with the tiny image loaded as [`TINY`].
+    pub fn with_image(program: &str) -> Self {
+        let world = Self::new(program);
+        let tar = world.path("tiny.tar");
+        image::write_tiny_tar(&tar);
+        world.seatrial(["load", "--name", TINY]).arg(&tar).run().exits(0);
+        world
+    }
+
+    /// A path inside the world.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Directory of the store.
+    pub fn store(&self) -> PathBuf {
+        self.path("store")
+    }
+
+    /// Directory of the repository, where sessions start.
+    pub fn repo(&self) -> PathBuf {
+        self.path("repo")
+    }
+
+    /// Writes a file of the repository.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn file(&self, name: &str, text: &str) -> &Self {
+        let path = self.repo().join(name);
+        fs::create_dir_all(path.parent().expect("a file has a directory")).expect("the directory can be made");
+        fs::write(path, text).expect("the file can be written");
+        self
+    }
+
+    /// Writes a program of the repository.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn program(&self, name: &str, text: &str) -> &Self {
+        self.file(name, text);
+        fs::set_permissions(self.repo().join(name), fs::Permissions::from_mode(0o755)).expect("the mode can be set");
+        self
+    }
+
+    /// Makes the repository a Git repository with one commit on `master` of everything in it, always the same one.
+    ///
+    /// # Panics
+    /// Without Git.
+    pub fn commit(&self) -> &Self {
+        self.git(&["init", "--quiet", "--initial-branch=master"]);
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--message", "First"]);
+        self
+    }
+
+    /// Runs Git in the repository, without the user's settings.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn git(&self, arguments: &[&str]) -> &Self {
+        let status = Command::new("git")
+            .args(arguments)
+            .current_dir(self.repo())
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_SYSTEM", "/dev/null")
+            .env("GIT_AUTHOR_NAME", "Ann")
+            .env("GIT_AUTHOR_EMAIL", "ann@localhost")
+            .env("GIT_COMMITTER_NAME", "Ann")
+            .env("GIT_COMMITTER_EMAIL", "ann@localhost")
+            .env("GIT_AUTHOR_DATE", "2026-01-02T03:04:05Z")
+            .env("GIT_COMMITTER_DATE", "2026-01-02T03:04:05Z")
+            .stdin(Stdio::null())
+            .status()
+            .expect("git is installed");
+        assert!(status.success(), "git {arguments:?}");
+        self
+    }
+
+    /// A session of the program with these arguments, in the repository.
+    pub fn seatrial<I, A>(&self, arguments: I) -> Session
+    where
+        I: IntoIterator<Item = A>,
+        A: AsRef<std::ffi::OsStr>,
+    {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).current_dir(self.repo()).env_clear();
+        // Tools are found by PATH; certificates and the like are the machine's business.
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
+        command.env("HOME", self.path("home")).env("SEATRIAL_HOME", self.store()).env("NO_COLOR", "1").env("LC_ALL", "C.UTF-8");
+        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
+        Session::new(command, self.directory.path().to_owned(), self.registry.get().map(|registry| registry.address))
+    }
+
+    /// `HOST:PORT` of an embedded registry, started when first asked for.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn registry(&self) -> SocketAddr {
+        self.registry.get_or_init(|| self.start_registry()).address
+    }
+
+    fn start_registry(&self) -> Registry {
+        let mut child = Command::new(&self.program)
+            .args(["registry", "--listen", "127.0.0.1:0", "--dir"])
+            .arg(self.path("registry"))
+            .env_clear()
+            .env("HOME", self.path("home"))
+            .env("SEATRIAL_HOME", self.store())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the registry starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("it was asked for")).read_line(&mut line).expect("the registry speaks");
+        let address = line.trim().rsplit_once("http://").and_then(|(_, address)| address.parse().ok());
+        Registry { child, address: address.unwrap_or_else(|| panic!("the registry tells its address, not {line:?}")) }
+    }
+
+    /// Tags of a repository in the registry, sorted; empty when it was never pushed to.
+    pub fn registry_tags(&self, repository: &str) -> Vec<String> {
+        let mut tags: Vec<String> = fs::read_dir(self.path("registry/repositories").join(repository).join("_tags"))
+            .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+            .unwrap_or_default();
+        tags.sort();
+        tags
+    }
+
+    /// What a killed command may have left: scopes of the store, mounts below it, processes whose environment or command
+    /// line names it, cgroups that are named after Seatrial's containers. Sorted, as text.
+    pub fn remains(&self) -> Vec<String> {
+        let store = self.store().to_string_lossy().into_owned();
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.store().join("scopes")).into_iter().flatten().flatten() {
+            found.push(format!("scope {}", entry.file_name().to_string_lossy()));
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        found.extend(mounts.lines().filter(|line| line.contains(&store)).map(|line| format!("mount {line}")));
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            let names_it = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(&store);
+            let is_registry = String::from_utf8_lossy(&line).contains("registry\0--listen");
+            if (names_it(&line) || names_it(&environment)) && !is_registry {
+                found.push(format!("process {} {}", entry.file_name().to_string_lossy(), String::from_utf8_lossy(&line).replace('\0', " ")));
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+/// Whether this is root: some tests speak of what only root, or only others, can see.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
