@@ -1,1 +1,30 @@
-//! Placeholder.
+//! Dockerfile and context to an image in the store.
+//!
+//! Knows nothing of gates, services or engines other than the words in which a build is asked for. Synchronous: stages
+//! are solved side by side on threads of their own. Start at [`build`]; [`setup`] runs commands on top of a root in the
+//! same cached steps.
+
+mod attributes;
+mod base;
+mod build;
+mod content;
+mod context;
+mod copy;
+mod layout;
+mod metadata;
+mod mounts;
+mod plan;
+mod process;
+mod run;
+mod settle;
+mod setup;
+mod stage;
+mod step;
+mod tree;
+mod variables;
+mod work;
+
+pub use base::{BaseError, BaseSource};
+pub use build::{build, image_root, root_snapshot};
+pub use setup::setup;
+pub use work::Host;

@@ -1,0 +1,60 @@
+//! Extended attributes that belong to a file's content: `user.*` and file capabilities. Labels of the host's security
+//! modules, ACLs and overlayfs' own marks stay behind.
+
+use std::{io, os::fd::OwnedFd};
+
+use rustix::{
+    fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr},
+    io::Errno,
+};
+
+/// The kernel's bound on the list of names (xattr(7)).
+const LIST_BYTES_MAX: usize = 65536;
+/// The kernel's bound on one value (xattr(7)).
+const VALUE_BYTES_MAX: usize = 65536;
+
+/// Name and value of each attribute that is kept, sorted. The file has to be open for reading.
+pub(crate) fn of(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    // Most files have none: ask with a small buffer on the stack first.
+    let mut small = [0; 256];
+    let mut large = Vec::new();
+    let list: &[u8] = match flistxattr(file, &mut small[..]) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Ok(length) => &small[..length],
+        Err(Errno::RANGE) => {
+            large.resize(LIST_BYTES_MAX, 0);
+            let length = flistxattr(file, &mut large[..])?;
+            &large[..length]
+        }
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut found = Vec::new();
+    for name in list.split(|byte| *byte == 0).filter(|name| is_content(name)) {
+        let mut value = vec![0; VALUE_BYTES_MAX];
+        match fgetxattr(file, name, &mut value[..]) {
+            Ok(length) => {
+                value.truncate(length);
+                found.push((name.to_vec(), value));
+            }
+            Err(Errno::NODATA) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Sets them on another file. A file system or user namespace that cannot hold them is no failure: neither is it docker's.
+pub(crate) fn copy(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    for (name, value) in of(from)? {
+        match fsetxattr(to, name.as_slice(), &value, XattrFlags::empty()) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+fn is_content(name: &[u8]) -> bool {
+    name == b"security.capability" || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
+}

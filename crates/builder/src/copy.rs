@@ -1,0 +1,474 @@
+//! COPY and ADD: what is taken (selection and its digest, part of the key), then putting it there.
+
+mod archive;
+mod listing;
+mod owner;
+mod problem;
+mod source;
+mod target;
+mod write;
+
+use std::{
+    collections::HashSet,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use dockerfile::{CopyLike, Diagnostic, Span, Word, dockerignore::PatternSet, expand};
+use engine::BuildError;
+use oci::Digest;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use store::{ActiveSnapshot, CacheRecord, Store};
+
+use crate::{
+    settle::{self, settle},
+    stage::{At, State},
+    step::{Key, Made, Outcome, digest_of},
+    tree::{self, Kind},
+    work::During as _,
+};
+use source::{Match, Tree};
+use target::Owner;
+use write::{Changes, Former, Transfer};
+
+pub(crate) use source::{Source, open_view, source};
+pub(crate) use target::{Target, timestamps};
+
+/// Memo namespace: digest of what a selection takes from a file system that is known by its key.
+const SELECTION_MEMO: &str = "copy-selections";
+/// Mode of files given inline, as docker makes them.
+const HEREDOC_MODE: u32 = 0o644;
+
+/// An instruction with all its words expanded.
+struct Request {
+    patterns: Vec<(String, Span)>,
+    /// Name and text of each file given inline.
+    heredocs: Vec<(String, String)>,
+    /// Absolute.
+    dest: String,
+    /// The destination is written as a directory.
+    is_dir: bool,
+    chown: Option<(String, Span)>,
+    mode: Option<u32>,
+    exclude: PatternSet,
+    parents: bool,
+    /// Local archives are unpacked.
+    unpacks: bool,
+    /// Its meaning as text, for the key.
+    text: String,
+}
+
+pub(crate) fn copy(at: &At<'_>, state: &mut State, copy: &CopyLike, is_add: bool) -> Result<Outcome, BuildError> {
+    let request = Request::read(at, state, copy, is_add)?;
+    let from = source(at, copy.from.as_ref())?;
+    let files = take(at, &request, &from)?;
+
+    let mut key = Key::new(&state.layers.key);
+    key.add("instruction", &request.text);
+    for (name, text) in &request.heredocs {
+        key.add(format!("inline file {name}"), Digest::of(text.as_bytes()).to_string());
+    }
+    key.add("files", files.digest.to_string());
+    at.step(state, key, |layers, running| {
+        let attempt = || format!("cannot make `{}`", at.instruction.text);
+        // A selection that is known by its digest alone is looked up now.
+        let selection = match files.selection {
+            Some(selection) => selection,
+            None => select(at, &request, &from)?,
+        };
+        listing::save(at.work.host.store, &files.digest, &selection.text);
+        let active = at.work.host.store.prepare(at.work.host.scope, layers.top()).during(attempt)?;
+        put(at, &request, &selection, &active, running.former)?;
+        settle(&active, at.work.epoch).during(attempt)?;
+        Ok(Made::layer(active.commit().during(attempt)?))
+    })
+}
+
+impl Request {
+    fn read(at: &At<'_>, state: &State, copy: &CopyLike, is_add: bool) -> Result<Self, BuildError> {
+        refuse_unsupported(at, copy)?;
+        let spanned = |word: &Word| Ok::<_, BuildError>((at.expand(state, word)?, word.span.clone()));
+        let patterns = copy.sources.iter().map(spanned).collect::<Result<Vec<_>, _>>()?;
+        if let Some((url, span)) = patterns.iter().find(|(pattern, _)| is_add && is_remote(pattern)) {
+            let message = format!("ADD from `{url}` is not supported yet");
+            let help = "fetch it before the build, or with RUN";
+            return Err(at.invalid(Diagnostic::error("ST127", message).with_help(help), Some(span)));
+        }
+        let mut heredocs = Vec::new();
+        for heredoc in &copy.heredocs {
+            let mut text = heredoc.content.clone();
+            if heredoc.expand {
+                text = expand::expand_heredoc(&text, &|name| state.env.get(name).map(str::to_owned))
+                    .map_err(|error| at.cannot_expand(&heredoc.name, &error, Some(&heredoc.span)))?;
+            }
+            heredocs.push((heredoc.name.clone(), text));
+        }
+        let written = at.expand(state, &copy.dest)?;
+        if written.is_empty() {
+            let message = "the destination is empty after expansion";
+            return Err(at.invalid(Diagnostic::error("ST123", message), Some(&copy.dest.span)));
+        }
+        let is_dir = written.ends_with('/') || written == "." || written.ends_with("/.") || written.ends_with("..");
+        if !is_dir && patterns.len() + heredocs.len() > 1 {
+            let message = "several sources need a destination that is a directory";
+            let help = format!("write the destination as `{written}/`");
+            return Err(at.invalid(Diagnostic::error("ST108", message).with_help(help), Some(&copy.dest.span)));
+        }
+        let dest = state.absolute(&written);
+        let chown = copy.chown.as_ref().map(spanned).transpose()?.filter(|(text, _)| !text.is_empty());
+        let mode = match &copy.chmod {
+            None => None,
+            Some(word) => {
+                let text = at.expand(state, word)?;
+                let wrong = |message| at.invalid(Diagnostic::error("ST123", message), Some(&word.span));
+                Some(owner::parse_mode(&text).map_err(wrong)?)
+            }
+        };
+        let mut exclude = Vec::new();
+        for word in &copy.exclude {
+            exclude.push(at.expand(state, word)?);
+        }
+        let excluded = PatternSet::new(&exclude).map_err(|error| {
+            at.invalid(Diagnostic::error("ST107", error.to_string()), copy.exclude.first().map(|word| &word.span))
+        })?;
+        let unpacks = is_add && copy.unpack.unwrap_or(true);
+        let slash = if is_dir { "/" } else { "" };
+        let mut text = format!("{} to {dest}{slash}", if unpacks { "ADD" } else { "COPY" });
+        for (flag, value) in [
+            ("chown", chown.as_ref().map(|(text, _)| text.clone())),
+            ("chmod", mode.map(|mode| format!("{mode:o}"))),
+            ("parents", copy.parents.then(String::new)),
+        ] {
+            if let Some(value) = value {
+                text.push_str(&format!(" {flag}={value}"));
+            }
+        }
+        let parents = copy.parents;
+        Ok(Self { patterns, heredocs, dest, is_dir, chown, mode, exclude: excluded, parents, unpacks, text })
+    }
+}
+
+fn refuse_unsupported(at: &At<'_>, copy: &CopyLike) -> Result<(), BuildError> {
+    if let Some(word) = &copy.checksum {
+        let message = "`--checksum` is for remote sources, which are not supported yet";
+        return Err(at.invalid(Diagnostic::error("ST127", message), Some(&word.span)));
+    }
+    Ok(())
+}
+
+fn is_remote(source: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|prefix| source.starts_with(prefix))
+}
+
+/// Files that the sources name, with their listing.
+struct Selection<'a> {
+    tree: Option<Tree<'a>>,
+    matches: Vec<Match>,
+    text: Vec<u8>,
+}
+
+/// The digest of a selection, and the selection itself if it had to be looked up.
+struct Taken<'a> {
+    digest: Digest,
+    selection: Option<Selection<'a>>,
+}
+
+/// Digest of what the sources take. From a stage or an image that is known, nothing is opened.
+fn take<'a>(at: &At<'a>, request: &Request, from: &'a Source) -> Result<Taken<'a>, BuildError>
+where
+{
+    let store = at.work.host.store;
+    let memo_key = match from {
+        Source::Layers(layers) => {
+            let mut values = vec![layers.key.hex().as_bytes(), request.text.as_bytes()];
+            values.extend(request.patterns.iter().map(|(pattern, _)| pattern.as_bytes()));
+            let exclude = format!("{:?}", request.exclude);
+            values.push(exclude.as_bytes());
+            Some(digest_of(values))
+        }
+        Source::Context | Source::Named(_) => None,
+    };
+    if let Some(key) = &memo_key
+        && let Some(digest) = remembered(store, key)
+    {
+        return Ok(Taken { digest, selection: None });
+    }
+    let selection = select(at, request, from)?;
+    let digest = Digest::of(&selection.text);
+    if let Some(key) = &memo_key {
+        // A memo that cannot be written costs looking again.
+        let _ = store.memo_put(SELECTION_MEMO, key.hex(), digest.to_string().as_bytes());
+    }
+    Ok(Taken { digest, selection: Some(selection) })
+}
+
+fn remembered(store: &Store, key: &Digest) -> Option<Digest> {
+    String::from_utf8(store.memo_get(SELECTION_MEMO, key.hex())?).ok()?.parse().ok()
+}
+
+fn select<'a>(at: &At<'a>, request: &Request, from: &'a Source) -> Result<Selection<'a>, BuildError> {
+    if request.patterns.is_empty() {
+        return Ok(Selection { tree: None, matches: Vec::new(), text: Vec::new() });
+    }
+    if matches!(from, Source::Context) && !at.work.context.exists() {
+        let (pattern, span) = &request.patterns[0];
+        let message = format!("`{pattern}` cannot be copied: this build has no context");
+        return Err(at.invalid(Diagnostic::error("ST104", message), Some(span)));
+    }
+    let tree = from.open(at)?;
+    let mut matches = Vec::new();
+    for (pattern, span) in &request.patterns {
+        let found = source::select(at.work.host.store, &tree, pattern.as_bytes(), &request.exclude, request.parents)
+            .map_err(|why| problem::no_match(at, from, pattern, span, why))?;
+        problem::check_kinds(at, &tree, &found, span)?;
+        matches.extend(found);
+    }
+    if !request.is_dir && matches.len() > 1 {
+        let (pattern, span) = &request.patterns[0];
+        let message = format!("`{pattern}` names {} files, so the destination has to be a directory", matches.len());
+        return Err(at.invalid(Diagnostic::error("ST108", message), Some(span)));
+    }
+    let text = listing::text(&matches, tree.has_owners() && request.chown.is_none());
+    Ok(Selection { tree: Some(tree), matches, text })
+}
+
+/// Writes the selection into the snapshot in the making.
+fn put(
+    at: &At<'_>,
+    request: &Request,
+    selection: &Selection<'_>,
+    active: &ActiveSnapshot,
+    former: Option<&CacheRecord>,
+) -> Result<(), BuildError> {
+    let attempt = || format!("cannot make `{}`", at.instruction.text);
+    let target = Target::open(active).during(attempt)?;
+    let chown = owner_of(at, request, &target)?;
+    let former = former_result(at.work.host.store, request, selection, former);
+    let is_stopped = || at.work.is_stopped();
+    let written = (|| {
+        if let Some(tree) = &selection.tree {
+            let has_owners = tree.has_owners() && chown.is_none();
+            let changes = Changes {
+                owner: if tree.has_owners() { chown } else { Some(chown.unwrap_or((0, 0))) },
+                mode: request.mode,
+                newest: Some(settle::time(at.work.epoch)),
+            };
+            let transfer = Transfer {
+                target: &target,
+                source: tree.root()?,
+                changes,
+                former: former.as_ref(),
+                has_owners,
+                is_stopped: &is_stopped,
+            };
+            for matched in &selection.matches {
+                put_one(at, request, &transfer, matched, active, chown)?;
+            }
+        }
+        for (name, text) in &request.heredocs {
+            put_inline(request, &target, name, text, chown)?;
+        }
+        Ok(())
+    })();
+    written.map_err(|error| problem::write_failure(at, error))
+}
+
+fn owner_of(at: &At<'_>, request: &Request, target: &Target) -> Result<Option<Owner>, BuildError> {
+    let Some((text, span)) = &request.chown else { return Ok(None) };
+    let root: Option<BorrowedFd<'_>> = match &target.view {
+        _ if owner::is_numeric(text) => None,
+        Some(view) => Some(view.as_fd()),
+        None => Some(target.upper.as_fd()),
+    };
+    match owner::parse_owner(text, root) {
+        Ok(owner) => Ok(Some(owner)),
+        Err(message) => Err(at.invalid(Diagnostic::error("ST124", message), Some(span))),
+    }
+}
+
+/// The former result of the same instruction, for linking what is unchanged. Only one source: then each file has one place.
+fn former_result(
+    store: &Store,
+    request: &Request,
+    selection: &Selection<'_>,
+    former: Option<&CacheRecord>,
+) -> Option<Former> {
+    let former = former?;
+    let part = |name: &str| former.parts.iter().find(|(what, _)| what == name).map(|(_, value)| value.as_str());
+    // Copies of whole roots are written in place by later commands; links to them would change with them.
+    if selection.matches.len() != 1 || store.options().copy_snapshots || part("instruction") != Some(&request.text) {
+        return None;
+    }
+    let lines = listing::load(store, part("files")?)?;
+    let lines: HashSet<Vec<u8>> = lines.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, store.snapshot_fs(&former.snapshot), flags, Mode::empty()).ok()?;
+    Some(Former { root, lines })
+}
+
+/// Puts one match where docker would.
+fn put_one(
+    at: &At<'_>,
+    request: &Request,
+    transfer: &Transfer<'_>,
+    matched: &Match,
+    active: &ActiveSnapshot,
+    chown: Option<Owner>,
+) -> io::Result<()> {
+    let target = transfer.target;
+    let mut dest = request.dest.as_bytes()[1..].to_vec();
+    let is_dir = request.is_dir || request.parents;
+    if request.parents {
+        let name: &[u8] = if matched.is_dir() { &matched.name } else { b"" };
+        dest = tree::join(&tree::join(&dest, &matched.parents), name);
+    }
+    let resolved = target.resolve(&dest)?;
+    let kind = resolved.node.as_ref().map(|node| node.kind);
+    if matched.is_dir() {
+        return match kind {
+            None | Some(Kind::Dir) => transfer.contents(matched, &resolved.path),
+            Some(_) => Err(not_a_directory(&resolved.path)),
+        };
+    }
+    if request.unpacks && unpack(at, transfer, matched, &resolved.path, active, chown)? {
+        return Ok(());
+    }
+    if is_dir || kind == Some(Kind::Dir) {
+        if kind.is_some_and(|kind| kind != Kind::Dir) {
+            return Err(not_a_directory(&resolved.path));
+        }
+        drop(target.ensure_dir(&resolved.path, chown)?);
+        return transfer.file(matched, tree::join(&resolved.path, &matched.name));
+    }
+    drop(target.ensure_dir(tree::parent(&resolved.path), chown)?);
+    transfer.file(matched, resolved.path)
+}
+
+fn not_a_directory(path: &[u8]) -> io::Error {
+    io::Error::new(io::ErrorKind::NotADirectory, format!("`/{}` is not a directory", tree::show(path)))
+}
+
+/// Unpacks a local archive; false when the file is none.
+fn unpack(
+    at: &At<'_>,
+    transfer: &Transfer<'_>,
+    matched: &Match,
+    to: &[u8],
+    active: &ActiveSnapshot,
+    chown: Option<Owner>,
+) -> io::Result<bool> {
+    if matched.entries[0].kind != Kind::File {
+        return Ok(false);
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let mut file = std::fs::File::from(tree::open_beneath(transfer.source, &matched.path, flags)?);
+    let Some(format) = archive::detect(&mut file, &matched.name)? else { return Ok(false) };
+    if let archive::Format::Unsupported(name) = format {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("`{}` is compressed with {name}, which ADD cannot unpack yet; use gzip or zstd", tree::show(&matched.path)),
+        ));
+    }
+    drop(transfer.target.ensure_dir(to, chown)?);
+    // Through a real overlay mount: links within the archive may lead to anything below.
+    let root = match active.lowers() {
+        [] => transfer.target.upper.try_clone()?,
+        lowers => {
+            let overlay = runtime::Overlay {
+                lowers: lowers.to_vec(),
+                upper: Some(active.upper().to_owned()),
+                work: Some(active.work().to_owned()),
+            };
+            overlay.open_view().map_err(io::Error::other)?
+        }
+    };
+    archive::unpack(root.as_fd(), to, &mut file, format, chown, &|| at.work.is_stopped())?;
+    Ok(true)
+}
+
+fn put_inline(request: &Request, target: &Target, name: &str, text: &str, chown: Option<Owner>) -> io::Result<()> {
+    let resolved = target.resolve(&request.dest.as_bytes()[1..])?;
+    let is_dir = request.is_dir || resolved.node.is_some_and(|node| node.kind == Kind::Dir);
+    let path = if is_dir { tree::join(&resolved.path, name.as_bytes()) } else { resolved.path };
+    let directory = target.ensure_dir(tree::parent(&path), chown)?;
+    let mode = request.mode.unwrap_or(HEREDOC_MODE);
+    write::inline(&directory, tree::base_name(&path), &path, text.as_bytes(), chown.unwrap_or((0, 0)), mode)
+}
+
+/// Digest of what a bind mount shows.
+pub(crate) fn mount_digest(at: &At<'_>, from: &Source, path: &str, span: &Span) -> Result<String, BuildError> {
+    let request = mount_request(path, span);
+    Ok(take(at, &request, from)?.digest.to_string())
+}
+
+fn mount_request(path: &str, span: &Span) -> Request {
+    Request {
+        patterns: vec![(path.to_owned(), span.clone())],
+        heredocs: Vec::new(),
+        dest: "/".into(),
+        is_dir: true,
+        chown: None,
+        mode: None,
+        exclude: PatternSet::default(),
+        parents: false,
+        unpacks: false,
+        text: "mount".into(),
+    }
+}
+
+/// Copies a file or directory of a context to `to/<name>`; gives the name. For mounts that must not show the original.
+pub(crate) fn copy_out(at: &At<'_>, from: &Source, path: &[u8], to: &Path) -> Result<String, BuildError> {
+    const NAME: &str = "copy";
+    let place = to.join(NAME);
+    let (tree, mut matched) = whole(at, from, path)?;
+    if matched.is_dir() {
+        fs_err::create_dir(&place).during(|| "cannot make a copy for a mount".into())?;
+        write_out(at, &tree, &matched, &place, b"")?;
+    } else {
+        matched.name = NAME.into();
+        write_out(at, &tree, &matched, to, NAME.as_bytes())?;
+    }
+    Ok(NAME.into())
+}
+
+/// Copies the contents of a directory into the directory `to`.
+pub(crate) fn copy_contents(at: &At<'_>, from: &Source, path: &[u8], to: &Path) -> Result<(), BuildError> {
+    let (tree, matched) = whole(at, from, path)?;
+    write_out(at, &tree, &matched, to, b"")
+}
+
+fn whole<'a>(at: &At<'a>, from: &'a Source, path: &[u8]) -> Result<(Tree<'a>, Match), BuildError> {
+    let tree = from.open(at)?;
+    let entries = source::scan(&tree, path).during(|| format!("cannot read `{}`", tree::show(path)))?;
+    Ok((tree, Match { path: path.to_vec(), name: Vec::new(), parents: Vec::new(), entries }))
+}
+
+fn write_out(at: &At<'_>, tree: &Tree<'_>, matched: &Match, to: &Path, name: &[u8]) -> Result<(), BuildError> {
+    let attempt = || "cannot make a copy for a mount".to_owned();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let upper: OwnedFd = openat(CWD, to, flags, Mode::empty()).map_err(io::Error::from).during(attempt)?;
+    let target = Target { upper, view: None };
+    let changes = Changes { owner: (!tree.has_owners()).then_some((0, 0)), mode: None, newest: None };
+    let is_stopped = || at.work.is_stopped();
+    let transfer = Transfer {
+        target: &target,
+        source: tree.root().during(attempt)?,
+        changes,
+        former: None,
+        has_owners: tree.has_owners(),
+        is_stopped: &is_stopped,
+    };
+    let result =
+        if matched.is_dir() { transfer.contents(matched, name) } else { transfer.file(matched, name.to_vec()) };
+    result.during(attempt)
+}
+
+/// The first difference between the files of two results of a COPY, by the digests of their listings.
+pub(crate) fn files_difference(store: &Store, old: &str, new: &str) -> String {
+    let load = |digest| Some(String::from_utf8_lossy(&listing::load(store, digest)?).into_owned());
+    match (load(old), load(new)) {
+        (Some(old), Some(new)) => listing::difference(&old, &new),
+        _ => "files changed".into(),
+    }
+}

@@ -1,0 +1,295 @@
+//! What COPY reads from, and which of its files the sources name.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use dockerfile::{Word, dockerignore::PatternSet, glob};
+use engine::{BuildError, NamedContext};
+use rustix::fs::OFlags;
+use store::Store;
+
+use crate::{
+    base,
+    content::FileMemo,
+    context::Context,
+    plan::{self, From},
+    stage::At,
+    step::Layers,
+    tree::{self, Entry, Keep, Kind, Node},
+    work::During as _,
+};
+
+/// Where files come from.
+pub(crate) enum Source {
+    /// The build context.
+    Context,
+    /// A directory given by `--build-context`.
+    Named(Arc<Context>),
+    /// A stage or an image.
+    Layers(Layers),
+}
+
+/// What `--from` names; the build context without it.
+pub(crate) fn source(at: &At<'_>, from: Option<&Word>) -> Result<Source, BuildError> {
+    let Some(word) = from else { return Ok(Source::Context) };
+    let work = at.work;
+    let name = match plan::resolve_from(work.file, at.stage, word, &work.plan.globals) {
+        Ok(From::Stage(stage)) => return Ok(Source::Layers(work.stage(stage)?.layers.clone())),
+        Ok(From::Other(name)) => name,
+        Err(diagnostic) => return Err(at.invalid(*diagnostic, Some(&word.span))),
+    };
+    if let Some(NamedContext::Directory(path)) = work.request.build_contexts.get(&name) {
+        return Ok(Source::Named(Arc::new(Context::named(work.request, path)?)));
+    }
+    Ok(Source::Layers(base::find(work, &name, None, &word.span)?.layers))
+}
+
+impl Source {
+    /// The directory context; `default` for the build's own.
+    pub(crate) fn context<'a>(&'a self, default: &'a Context) -> &'a Context {
+        match self {
+            Self::Named(context) => context,
+            Self::Context | Self::Layers(_) => default,
+        }
+    }
+
+    /// Opens it for reading.
+    pub(crate) fn open<'a>(&'a self, at: &At<'a>) -> Result<Tree<'a>, BuildError> {
+        match self {
+            Self::Context => Ok(Tree::Context(at.work.context)),
+            Self::Named(context) => Ok(Tree::Context(context)),
+            Self::Layers(layers) => {
+                let attempt = || "cannot look into a stage or image".to_owned();
+                let lowers = match layers.top() {
+                    Some(top) => at.work.host.store.lowers(top).during(attempt)?,
+                    None => {
+                        let empty = at.work.host.scope.dir().join("nothing");
+                        fs_err::create_dir_all(&empty).during(attempt)?;
+                        vec![empty]
+                    }
+                };
+                Ok(Tree::View(open_view(&lowers).during(attempt)?))
+            }
+        }
+    }
+}
+
+/// The merged look of layers, topmost first.
+pub(crate) fn open_view(lowers: &[PathBuf]) -> io::Result<OwnedFd> {
+    let overlay = runtime::Overlay { lowers: lowers.to_vec(), upper: None, work: None };
+    overlay.open_view().map_err(io::Error::other)
+}
+
+/// A source that is open.
+pub(crate) enum Tree<'a> {
+    Context(&'a Context),
+    View(OwnedFd),
+}
+
+impl Tree<'_> {
+    pub(crate) fn root(&self) -> io::Result<BorrowedFd<'_>> {
+        match self {
+            Self::Context(context) => context.root(),
+            Self::View(view) => Ok(view.as_fd()),
+        }
+    }
+
+    fn lookup(&self, path: &[u8]) -> io::Result<Option<Node>> {
+        match self {
+            Self::Context(context) => context.lookup(path),
+            Self::View(view) => tree::lookup(view.as_fd(), path),
+        }
+    }
+
+    fn keep(&self, path: &[u8]) -> Keep {
+        match self {
+            Self::Context(context) => context.keep(path),
+            Self::View(_) => Keep::Yes,
+        }
+    }
+
+    pub(crate) fn resolve(&self, path: &[u8]) -> io::Result<tree::Resolved> {
+        tree::resolve(path, |path| self.lookup(path))
+    }
+
+    fn scan(&self, path: &[u8]) -> io::Result<Vec<Entry>> {
+        match self {
+            Self::Context(context) => Ok(Vec::clone(&*context.scan(path)?)),
+            Self::View(view) => tree::scan(view.as_fd(), path, &|_| Keep::Yes),
+        }
+    }
+
+    fn digest(&self, store: &Store, path: &[u8], entries: &mut [Entry]) -> io::Result<()> {
+        match self {
+            Self::Context(context) => context.digest(store, path, entries),
+            Self::View(view) => FileMemo::default().fill(view.as_fd(), path, entries),
+        }
+    }
+
+    /// Owners are those of the files only where the files are an image's: a context's owner means nothing.
+    pub(crate) fn has_owners(&self) -> bool {
+        matches!(self, Self::View(_))
+    }
+}
+
+/// One file or directory that a source names.
+#[derive(Debug)]
+pub(crate) struct Match {
+    /// Where it really is, links followed.
+    pub(crate) path: Vec<u8>,
+    /// What it is called at the destination, if that is a directory.
+    pub(crate) name: Vec<u8>,
+    /// Directories above it that `--parents` keeps.
+    pub(crate) parents: Vec<u8>,
+    /// Itself and everything below, with digests.
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl Match {
+    pub(crate) fn is_dir(&self) -> bool {
+        self.entries[0].kind == Kind::Dir
+    }
+}
+
+/// Why a source cannot be used.
+pub(crate) enum NoMatch {
+    /// Nothing is there.
+    Missing,
+    /// The pattern is malformed.
+    BadPattern,
+    /// The tree cannot be read.
+    Io(io::Error),
+}
+
+impl std::convert::From<io::Error> for NoMatch {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What a source pattern names, in byte order. Links in the path, the last part's too, are followed within the tree.
+pub(crate) fn select(
+    store: &Store,
+    tree: &Tree<'_>,
+    pattern: &[u8],
+    exclude: &PatternSet,
+    keeps_parents: bool,
+) -> Result<Vec<Match>, NoMatch> {
+    let (pivot, written) = pivot(pattern, keeps_parents);
+    let mut matches = Vec::new();
+    for path in expand(tree, &tree::join(&clean(pivot), &clean(written)))? {
+        let resolved = tree.resolve(&path)?;
+        if resolved.node.is_none() {
+            return Err(NoMatch::Missing);
+        }
+        let mut entries = tree.scan(&resolved.path)?;
+        let name = tree::base_name(&path).to_vec();
+        if !exclude.is_empty() {
+            entries = without_excluded(entries, &name, exclude);
+            if entries.is_empty() {
+                continue;
+            }
+        }
+        tree.digest(store, &resolved.path, &mut entries)?;
+        let parents = match keeps_parents {
+            true => {
+                let above = clean(pivot);
+                let below = path.strip_prefix(above.as_slice()).unwrap_or(&path);
+                let below = below.strip_prefix(b"/").unwrap_or(below);
+                tree::parent(below).to_vec()
+            }
+            false => Vec::new(),
+        };
+        matches.push(Match { path: resolved.path, name, parents, entries });
+    }
+    Ok(matches)
+}
+
+/// `a/b/./c`: with `--parents` only what follows `/./` is kept.
+fn pivot(pattern: &[u8], keeps_parents: bool) -> (&[u8], &[u8]) {
+    let at = pattern.windows(3).position(|window| window == b"/./").filter(|_| keeps_parents);
+    at.map_or((b"".as_slice(), pattern), |at| (&pattern[..at], &pattern[at + 3..]))
+}
+
+/// Relative to the root, without `.` and `..`.
+fn clean(path: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in tree::parts(path) {
+        match part {
+            b".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
+}
+
+/// Paths that a pattern matches; a path without special characters is itself.
+fn expand(tree: &Tree<'_>, pattern: &[u8]) -> Result<Vec<Vec<u8>>, NoMatch> {
+    let parts: Vec<&[u8]> = tree::parts(pattern).collect();
+    let Some(first_meta) = parts.iter().position(|part| glob::has_meta(part)) else {
+        return Ok(vec![pattern.to_vec()]);
+    };
+    if parts.iter().any(|part| glob::check(part).is_err()) {
+        return Err(NoMatch::BadPattern);
+    }
+    let mut found = vec![parts[..first_meta].join(&b'/')];
+    for part in &parts[first_meta..] {
+        let mut next = Vec::new();
+        for directory in &found {
+            let resolved = tree.resolve(directory)?;
+            if !resolved.node.is_some_and(|node| node.kind == Kind::Dir) {
+                continue;
+            }
+            let descriptor = tree::open_beneath(tree.root()?, &resolved.path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            let mut names: Vec<Vec<u8>> = tree::names(descriptor.as_fd())?.into_iter().map(|(name, _)| name).collect();
+            names.sort_unstable();
+            for name in names {
+                let is_match = glob::matches(part, &name).map_err(|_| NoMatch::BadPattern)?;
+                if is_match && tree.keep(&tree::join(&resolved.path, &name)) != Keep::No {
+                    next.push(tree::join(directory, &name));
+                }
+            }
+        }
+        found = next;
+    }
+    // A directory that is only the way to an exception, and a file that only looks like one.
+    found.retain(|path| tree.resolve(path).is_ok_and(|resolved| resolved.node.is_some()));
+    if found.is_empty() { Err(NoMatch::Missing) } else { Ok(found) }
+}
+
+/// Patterns are relative to the directory that is copied; a file that is copied itself is judged by its name.
+fn without_excluded(entries: Vec<Entry>, name: &[u8], exclude: &PatternSet) -> Vec<Entry> {
+    let is_dir = entries[0].kind == Kind::Dir;
+    if exclude.is_excluded(name) {
+        return Vec::new();
+    }
+    if !is_dir {
+        return entries;
+    }
+    let kept: Vec<bool> =
+        entries.iter().map(|entry| entry.path.is_empty() || !exclude.is_excluded(&entry.path)).collect();
+    // A directory that is excluded itself stays if an exception keeps something in it.
+    let mut result: Vec<Entry> = Vec::new();
+    let mut later: Option<Vec<u8>> = None;
+    for (entry, keep) in entries.into_iter().zip(kept).rev() {
+        let is_needed = entry.kind == Kind::Dir
+            && later.as_ref().is_some_and(|path: &Vec<u8>| {
+                path.len() > entry.path.len() && path.starts_with(&entry.path) && path[entry.path.len()] == b'/'
+            });
+        if keep || is_needed {
+            later = Some(entry.path.clone());
+            result.push(entry);
+        }
+    }
+    result.reverse();
+    result
+}
+
+/// A canonical path and everything below it, without digests.
+pub(crate) fn scan(tree: &Tree<'_>, path: &[u8]) -> io::Result<Vec<Entry>> {
+    tree.scan(path)
+}

@@ -1,0 +1,152 @@
+//! RUN: a command in a container on top of the file system so far.
+
+use std::time::UNIX_EPOCH;
+
+use dockerfile::{Command, Diagnostic, Run};
+use engine::{BuildError, NetworkMode};
+use runtime::Network;
+
+use crate::{
+    metadata, mounts,
+    process::{self, Job},
+    settle::settle,
+    stage::{At, State},
+    step::{Key, Made, Outcome},
+    work::During as _,
+};
+
+/// Set for commands so that what they write does not depend on the time (reproducible-builds.org), never part of a key.
+const EPOCH_VARIABLE: &str = "SOURCE_DATE_EPOCH";
+/// Where a heredoc that is a program of its own is shown, as BuildKit does.
+const SCRIPT_DIRECTORY: &str = "/dev/pipes";
+
+pub(crate) fn run(at: &At<'_>, state: &mut State, run: &Run) -> Result<Outcome, BuildError> {
+    let work = at.work;
+    refuse_unsupported(at, state, run)?;
+    let network = network(at, state, run)?;
+    let wanted = mounts::plan(at, state, run)?;
+    let (args, script) = command(state, run);
+    let mut env = metadata::environment(state);
+
+    let mut key = Key::new(&state.layers.key);
+    key.add("instruction", args.join("\0"));
+    if let Some(script) = &script {
+        key.add("script", &script.content);
+    }
+    for (name, value) in &env {
+        key.add(format!("variable {name}"), value);
+    }
+    key.add("user", &state.config.config.user);
+    key.add("working directory", &state.config.config.working_dir);
+    key.add("platform", state.config.platform().to_string());
+    for mount in &wanted {
+        mount.add_to(&mut key);
+    }
+
+    for (name, value) in work.plan.globals.proxies() {
+        if state.env.get(name).is_none() {
+            env.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    if state.env.get(EPOCH_VARIABLE).is_none() {
+        let seconds = work.epoch.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        env.push((EPOCH_VARIABLE.into(), seconds.to_string()));
+    }
+    let (cwd, user) = (working_directory(state), state.config.config.user.clone());
+    let text = &at.instruction.text;
+    let place = work.place(&at.span);
+    at.step(state, key, |layers, running| {
+        let attempt = || format!("cannot run `{text}`");
+        let active = work.host.store.prepare(work.host.scope, layers.top()).during(attempt)?;
+        let scratch = work.host.scope.dir().join(format!("run-{}", running.step));
+        let ready = mounts::prepare(at, &wanted, script.as_ref(), &scratch)?;
+        let job = Job {
+            text,
+            place: Some(&place),
+            args,
+            env,
+            cwd: &cwd,
+            user: &user,
+            mounts: ready.mounts,
+            network,
+            extra_hosts: &work.request.extra_hosts,
+            keep_failed: work.request.keep_failed,
+        };
+        let active = process::run(work.host, running, active, job, &|| work.is_stopped());
+        // The scope removes its directory in the end in any case.
+        let _ = fs_err::remove_dir_all(&scratch);
+        let active = active?;
+        settle(&active, work.epoch).during(attempt)?;
+        Ok(Made::layer(active.commit().during(attempt)?))
+    })
+}
+
+/// A heredoc with a `#!` line: a program of its own.
+pub(crate) struct Script {
+    /// Path within the container.
+    pub(crate) target: String,
+    pub(crate) content: String,
+}
+
+fn command(state: &State, run: &Run) -> (Vec<String>, Option<Script>) {
+    match &run.script {
+        Some(heredoc) if heredoc.content.starts_with("#!") => {
+            let target = format!("{SCRIPT_DIRECTORY}/{}", heredoc.name.replace('/', "_"));
+            (vec![target.clone()], Some(Script { target, content: heredoc.content.clone() }))
+        }
+        Some(heredoc) => (metadata::arguments(&state.config, &Command::Shell(heredoc.content.clone())), None),
+        None => (metadata::arguments(&state.config, &run.command), None),
+    }
+}
+
+fn working_directory(state: &State) -> String {
+    match state.config.config.working_dir.as_str() {
+        "" => "/".into(),
+        path => state.absolute(path),
+    }
+}
+
+fn network(at: &At<'_>, state: &State, run: &Run) -> Result<Network, BuildError> {
+    let of_mode = |mode| match mode {
+        NetworkMode::Default => at.work.host.default_network,
+        NetworkMode::None => Network::None,
+        NetworkMode::Host => Network::Host,
+    };
+    let Some(word) = &run.network else { return Ok(of_mode(at.work.request.network)) };
+    match at.expand(state, word)?.as_str() {
+        "default" => Ok(of_mode(at.work.request.network)),
+        "none" => Ok(Network::None),
+        "host" => Ok(Network::Host),
+        other => {
+            let message = format!("`{other}` is not a network; known are `default`, `none` and `host`");
+            Err(at.invalid(Diagnostic::error("ST123", message), Some(&word.span)))
+        }
+    }
+}
+
+fn refuse_unsupported(at: &At<'_>, state: &State, run: &Run) -> Result<(), BuildError> {
+    if let Some(word) = &run.security {
+        let security = at.expand(state, word)?;
+        if security != "sandbox" {
+            let message = format!("`--security={security}` is not supported yet");
+            return Err(at.invalid(Diagnostic::error("ST127", message), Some(&word.span)));
+        }
+    }
+    match run.devices.first() {
+        None => Ok(()),
+        Some(word) => {
+            let message = "`--device` is not supported: containers of a build see no devices of the host";
+            Err(at.invalid(Diagnostic::error("ST127", message), Some(&word.span)))
+        }
+    }
+}
+
+/// What the image's history says: the instruction, led by the arguments that it could see.
+pub(crate) fn history_text(state: &State, at: &At<'_>) -> String {
+    let args: Vec<String> = state.args.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if args.is_empty() {
+        return at.instruction.text.clone();
+    }
+    let text = at.instruction.text.strip_prefix("RUN ").unwrap_or(&at.instruction.text);
+    format!("RUN |{} {} {text}", args.len(), args.join(" "))
+}

@@ -1,0 +1,48 @@
+//! File times of a finished step: none is later than the build's epoch.
+//!
+//! This happens when a step is made, not when its layer is sealed: a layer that is taken from the cache by a later build
+//! with a later epoch keeps its digest, and a registry that has it is not sent it again.
+
+use std::{
+    io,
+    os::fd::AsFd,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, futimens, openat, utimensat};
+use store::ActiveSnapshot;
+
+use crate::{
+    copy::timestamps,
+    tree::{self, Keep, Time},
+};
+
+/// The epoch as a file time.
+pub(crate) fn time(epoch: SystemTime) -> Time {
+    let seconds = epoch.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    (i64::try_from(seconds).unwrap_or(i64::MAX), 0)
+}
+
+/// Sets times that are later than the epoch to it, in everything that the step wrote.
+pub(crate) fn settle(active: &ActiveSnapshot, epoch: SystemTime) -> io::Result<()> {
+    let epoch = time(epoch);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let upper = openat(CWD, active.upper(), flags, Mode::empty())?;
+    let entries = tree::scan(upper.as_fd(), b"", &|_| Keep::Yes)?;
+    let mut directory: Option<(Vec<u8>, std::os::fd::OwnedFd)> = None;
+    for entry in entries.iter().filter(|entry| entry.mtime > epoch) {
+        if entry.path.is_empty() {
+            futimens(&upper, &timestamps(epoch))?;
+            continue;
+        }
+        let above = tree::parent(&entry.path);
+        if directory.as_ref().is_none_or(|(path, _)| path != above) {
+            let opened = tree::open_beneath(upper.as_fd(), above, OFlags::PATH | OFlags::DIRECTORY)?;
+            directory = Some((above.to_vec(), opened));
+        }
+        let at = &directory.as_ref().expect("just set").1;
+        utimensat(at, tree::base_name(&entry.path), &timestamps(epoch), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| tree::named(errno.into(), "set the time of", &entry.path))?;
+    }
+    Ok(())
+}

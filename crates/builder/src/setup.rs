@@ -1,0 +1,144 @@
+//! Commands on top of a root, each a cached step: what gates need and the image must not have.
+
+use std::{os::fd::AsFd as _, path::Path};
+
+use engine::{BindMount, BuildError, NetworkMode, Root, SetupCommand, SetupRequest};
+use events::EventSink;
+use oci::{Digest, Hasher};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use runtime::{Mount, MountKind, Network};
+
+use crate::{
+    build::{root_id, root_snapshot},
+    content::FileMemo,
+    process::{self, Job},
+    step::{Key, Latest, Layers, Made, StepInfo, Steps, chain, digest_of},
+    tree::{self, Keep, Kind},
+    work::{During as _, Host, Tally, check, locked},
+};
+
+/// Memo namespace of file digests of mounted paths.
+const MEMO: &str = "mounted-files";
+
+/// Runs the commands in order, each in a container on the result of the one before; what ran before is taken from the
+/// cache. The key of a command is the root, the commands before it, its own text and surroundings, and the content of
+/// the mounts.
+///
+/// # Errors
+/// A command failed, it was cancelled, or the surroundings failed.
+pub fn setup(request: &SetupRequest, host: &Host<'_>, events: &EventSink) -> Result<Root, BuildError> {
+    let attempt = || format!("cannot set up on root {}", request.root.id);
+    let mut layers = Layers { key: Digest::of(b"scratch"), layers: Vec::new() };
+    if let Some(top) = root_snapshot(&request.root).during(attempt)? {
+        host.scope.lease(&top).during(attempt)?;
+        let below = chain(host.store, &top).during(attempt)?;
+        layers.layers = below.ok_or_else(|| std::io::Error::other("a snapshot of it is gone")).during(attempt)?;
+        layers.key = digest_of([b"root".as_slice(), top.to_string().as_bytes()]);
+    }
+    let mut mounts = Vec::new();
+    for mount in &request.mounts {
+        let digest = content_digest(host, &mount.source)
+            .during(|| format!("cannot read the mounted path {}", mount.source.display()))?;
+        mounts.push((mount, digest));
+    }
+    let name = digest_of(request.mounts.iter().map(|mount| mount.source.as_os_str().as_encoded_bytes()));
+    let latest = Latest::new(&digest_of([name.hex().as_bytes(), request.stage.as_bytes()]));
+    let tally = Tally::default();
+    let steps = Steps { host, events, tally: &tally, latest: &latest };
+    let outcome: Result<(), BuildError> = request.commands.iter().enumerate().try_for_each(|(at, command)| {
+        check(&request.cancel)?;
+        let info = StepInfo {
+            stage: request.stage.clone(),
+            text: command.text.clone(),
+            place: command.place.clone(),
+            label: at.to_string(),
+        };
+        let key = key_of(&layers, command, &mounts);
+        let below = layers.clone();
+        steps.run(&mut layers, &info, key, !request.no_cache, |running| {
+            let attempt = || format!("cannot run `{}`", command.text);
+            let active = host.store.prepare(host.scope, below.top()).during(attempt)?;
+            let active = process::run(host, running, active, job(request, command, host), &|| {
+                request.cancel.is_cancelled()
+            })?;
+            Ok(Made::layer(active.commit().during(attempt)?))
+        })?;
+        Ok(())
+    });
+    latest.save(host.store);
+    outcome?;
+    Ok(Root { id: root_id(&layers), config: request.root.config.clone() })
+}
+
+fn key_of(layers: &Layers, command: &SetupCommand, mounts: &[(&BindMount, Digest)]) -> Key {
+    let mut key = Key::new(&layers.key);
+    key.add("instruction", command.args.join("\0"));
+    for (name, value) in &command.env {
+        key.add(format!("variable {name}"), value);
+    }
+    key.add("user", &command.user);
+    key.add("working directory", &command.cwd);
+    for (mount, digest) in mounts {
+        key.add(format!("mount {}", mount.target), format!("{digest} {}", mount.readonly));
+    }
+    key
+}
+
+fn job<'a>(request: &SetupRequest, command: &'a SetupCommand, host: &Host<'_>) -> Job<'a> {
+    Job {
+        text: &command.text,
+        place: command.place.as_ref(),
+        args: command.args.clone(),
+        env: command.env.clone(),
+        cwd: &command.cwd,
+        user: &command.user,
+        mounts: request
+            .mounts
+            .iter()
+            .map(|mount| Mount {
+                target: mount.target.clone(),
+                kind: MountKind::Bind(mount.source.clone()),
+                readonly: mount.readonly,
+            })
+            .collect(),
+        network: match request.network {
+            NetworkMode::Default => host.default_network,
+            NetworkMode::None => Network::None,
+            NetworkMode::Host => Network::Host,
+        },
+        extra_hosts: &[],
+        keep_failed: request.keep_failed,
+    }
+}
+
+/// Digest of a file or directory with names, modes and content.
+fn content_digest(host: &Host<'_>, path: &Path) -> std::io::Result<Digest> {
+    static MEMO_LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let path = fs_err::canonicalize(path)?;
+    let (directory, name) = match (path.is_dir(), path.parent(), path.file_name()) {
+        (false, Some(parent), Some(name)) => (parent, name.as_encoded_bytes().to_vec()),
+        _ => (path.as_path(), Vec::new()),
+    };
+    let root = openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut entries = tree::scan(root.as_fd(), &name, &|_| Keep::Yes)?;
+    let memo_key = Digest::of(path.as_os_str().as_encoded_bytes());
+    // Gates of one run may ask for the same path at once.
+    let guard = locked(&MEMO_LOCK);
+    let mut memo = FileMemo::parse(&host.store.memo_get(MEMO, memo_key.hex()).unwrap_or_default());
+    memo.fill(root.as_fd(), &name, &mut entries)?;
+    if memo.is_changed {
+        // A memo that cannot be written costs reading the files again.
+        let _ = host.store.memo_put(MEMO, memo_key.hex(), &memo.to_bytes());
+    }
+    drop(guard);
+    let mut hasher = Hasher::new();
+    for entry in &entries {
+        let mode = if entry.kind == Kind::Symlink { 0 } else { entry.mode };
+        hasher.update(format!("{}{mode:o} {}:", entry.kind.letter(), entry.path.len()).as_bytes());
+        hasher.update(&entry.path);
+        hasher.update(&(entry.link.len() as u64).to_le_bytes());
+        hasher.update(&entry.link);
+        hasher.update(&entry.digest.unwrap_or_default());
+    }
+    Ok(hasher.finish())
+}

@@ -1,0 +1,254 @@
+//! One stage: from its base through its instructions.
+
+use dockerfile::{CopyLike, Diagnostic, Instruction, InstructionKind, Span, Word, expand};
+use engine::BuildError;
+use oci::{History, ImageConfig};
+
+use crate::{
+    base, copy, metadata,
+    plan::{Base, span_in},
+    run,
+    settle::settle,
+    step::{Key, Latest, Layers, Made, Outcome, StepInfo, Steps},
+    variables::Env,
+    work::{During as _, Work},
+};
+
+/// An image in the making.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) config: ImageConfig,
+    pub(crate) layers: Layers,
+    /// ENV and ARG as instructions see them.
+    pub(crate) env: Env,
+    /// Names and values of ARGs, for the history of RUN.
+    pub(crate) args: Env,
+    /// CMD was set since ENTRYPOINT would reset it (it resets an inherited one only).
+    pub(crate) is_cmd_set: bool,
+    pub(crate) unpublishable: Option<String>,
+}
+
+/// One instruction with what is known around it.
+pub(crate) struct At<'a> {
+    pub(crate) work: &'a Work<'a>,
+    pub(crate) stage: usize,
+    /// Position in the stage, triggers of the base first.
+    pub(crate) number: usize,
+    pub(crate) instruction: &'a Instruction,
+    /// Where it is shown: an ONBUILD trigger stands at its FROM.
+    pub(crate) span: Span,
+    /// Text of a trigger instead of the Dockerfile: spans within are no places.
+    pub(crate) is_trigger: bool,
+    pub(crate) latest: &'a Latest,
+}
+
+pub(crate) fn build_stage(work: &Work<'_>, at: usize) -> Result<State, BuildError> {
+    let stage = &work.file.stages[at];
+    let mut state = begin(work, at)?;
+    let latest = latest(work, at);
+    let triggers = std::mem::take(&mut state.config.config.on_build);
+    let mut instructions = Vec::new();
+    for trigger in &triggers {
+        let instruction = dockerfile::parse_trigger(trigger).map_err(|problems| {
+            let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            work.invalid(
+                Diagnostic::error("ST112", format!("the base's ONBUILD trigger `{trigger}` is wrong: {text}"))
+                    .with_span(stage.base.span.clone()),
+            )
+        })?;
+        instructions.push((instruction, true));
+    }
+    instructions.extend(stage.instructions.iter().map(|instruction| (instruction.clone(), false)));
+    for (number, (instruction, is_trigger)) in instructions.iter().enumerate() {
+        work.check()?;
+        let span = if *is_trigger { stage.span.clone() } else { instruction.span.clone() };
+        let at = At { work, stage: at, number, instruction, span, is_trigger: *is_trigger, latest: &latest };
+        at.apply(&mut state)?;
+    }
+    latest.save(work.host.store);
+    Ok(state)
+}
+
+/// The state that FROM gives.
+fn begin(work: &Work<'_>, at: usize) -> Result<State, BuildError> {
+    let stage = &work.file.stages[at];
+    let plan = &work.plan.stages[at];
+    match &plan.base {
+        Base::Scratch => {
+            let platform = plan.platform.as_ref().unwrap_or(&work.request.platform);
+            let mut config = ImageConfig::scratch(platform);
+            // As BuildKit: nothing to inherit a PATH from, so that programs are found later.
+            config.config.set_env("PATH", crate::variables::DEFAULT_PATH);
+            config.config.working_dir = "/".into();
+            let layers = Layers { key: oci::Digest::of(b"scratch"), layers: Vec::new() };
+            Ok(State::new(config, layers, None))
+        }
+        Base::Stage(below) => {
+            let below = work.stage(*below)?;
+            // What ENTRYPOINT may reset is what this stage inherits.
+            Ok(State { is_cmd_set: false, ..State::clone(&below) })
+        }
+        Base::Image(name) => {
+            let base = base::find(work, name, plan.platform.as_ref(), &stage.base.span)?;
+            let mut config = base.image.config;
+            metadata::inherit(&mut config);
+            Ok(State::new(config, base.layers, base.unpublishable))
+        }
+    }
+}
+
+/// Steps of one stage of one Dockerfile, wherever the context is.
+fn latest(work: &Work<'_>, at: usize) -> Latest {
+    let file = &work.request.dockerfile;
+    let path = file.path.as_deref().map_or(file.name.as_bytes(), |path| path.as_os_str().as_encoded_bytes());
+    let place = work.context.path().as_os_str().as_encoded_bytes();
+    let name = work.file.stages[at].name.as_ref().map_or("", |name| name.raw.as_str());
+    Latest::new(&crate::step::digest_of([path, place, name.as_bytes(), at.to_string().as_bytes()]))
+}
+
+impl State {
+    fn new(config: ImageConfig, layers: Layers, unpublishable: Option<String>) -> Self {
+        let env = Env::of_config(&config.config.env);
+        Self { config, layers, env, args: Env::default(), is_cmd_set: false, unpublishable }
+    }
+
+    /// A path as it is seen from the working directory, cleaned as Go's `path.Clean` does.
+    pub(crate) fn absolute(&self, path: &str) -> String {
+        let mut parts: Vec<&str> = Vec::new();
+        let base = if path.starts_with('/') { "" } else { self.config.config.working_dir.as_str() };
+        for part in base.split('/').chain(path.split('/')) {
+            match part {
+                "" | "." => {}
+                ".." => drop(parts.pop()),
+                part => parts.push(part),
+            }
+        }
+        format!("/{}", parts.join("/"))
+    }
+}
+
+impl At<'_> {
+    /// Lets the instruction change the state.
+    fn apply(&self, state: &mut State) -> Result<(), BuildError> {
+        match &self.instruction.kind {
+            InstructionKind::Run(run) => {
+                let outcome = run::run(self, state, run)?;
+                self.history(state, run::history_text(state, self), outcome);
+            }
+            InstructionKind::Copy(copy) => self.copy(state, copy, false)?,
+            InstructionKind::Add(copy) => self.copy(state, copy, true)?,
+            InstructionKind::Workdir(path) => self.workdir(state, path)?,
+            _ => {
+                metadata::apply(self, state)?;
+                self.history(state, self.instruction.text.clone(), Outcome::Nothing);
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(&self, state: &mut State, copy: &CopyLike, is_add: bool) -> Result<(), BuildError> {
+        let outcome = copy::copy(self, state, copy, is_add)?;
+        self.history(state, self.instruction.text.clone(), outcome);
+        Ok(())
+    }
+
+    fn workdir(&self, state: &mut State, path: &Word) -> Result<(), BuildError> {
+        let path = self.expand(state, path)?;
+        if path.is_empty() {
+            let message = "the path of WORKDIR is empty after expansion";
+            return Err(self.invalid(Diagnostic::error("ST123", message), None));
+        }
+        let path = state.absolute(&path);
+        state.config.config.working_dir.clone_from(&path);
+        let mut outcome = Outcome::Nothing;
+        if path != "/" {
+            let mut key = Key::new(&state.layers.key);
+            key.add("instruction", format!("WORKDIR {path}"));
+            outcome = self.step(state, key, |layers, _| make_directory(self.work, layers, &path))?;
+        }
+        self.history(state, self.instruction.text.clone(), outcome);
+        Ok(())
+    }
+
+    /// Runs a cached step. `make` gets the file system below.
+    pub(crate) fn step(
+        &self,
+        state: &mut State,
+        key: Key,
+        make: impl FnOnce(&Layers, &crate::step::Running<'_>) -> Result<Made, BuildError>,
+    ) -> Result<Outcome, BuildError> {
+        let work = self.work;
+        let info = StepInfo {
+            stage: work.request.stage.clone(),
+            text: self.instruction.text.clone(),
+            place: Some(work.place(&self.span)),
+            label: self.number.to_string(),
+        };
+        let steps = Steps { host: work.host, events: work.events, tally: &work.tally, latest: self.latest };
+        let below = state.layers.clone();
+        steps.run(&mut state.layers, &info, key, self.uses_cache(), |running| make(&below, running))
+    }
+
+    fn uses_cache(&self) -> bool {
+        let name = self.work.file.stages[self.stage].name.as_ref().map(|name| name.raw.as_str());
+        let is_filtered = |filter: &String| {
+            name.is_some_and(|name| name.eq_ignore_ascii_case(filter)) || *filter == self.stage.to_string()
+        };
+        !self.work.request.no_cache && !self.work.request.no_cache_filter.iter().any(is_filtered)
+    }
+
+    fn history(&self, state: &mut State, created_by: String, outcome: Outcome) {
+        state.config.history.push(History {
+            created: Some(crate::build::rfc3339(self.work.epoch)),
+            created_by: Some(created_by),
+            empty_layer: outcome == Outcome::Nothing,
+            ..History::default()
+        });
+    }
+
+    /// A word's value.
+    pub(crate) fn expand(&self, state: &State, word: &Word) -> Result<String, BuildError> {
+        self.expand_text(state, &word.raw, Some(&word.span))
+    }
+
+    pub(crate) fn expand_text(&self, state: &State, text: &str, span: Option<&Span>) -> Result<String, BuildError> {
+        expand::expand(text, self.escape(), &|name| state.env.get(name).map(str::to_owned))
+            .map_err(|error| self.cannot_expand(text, &error, span))
+    }
+
+    /// The words that a word becomes.
+    pub(crate) fn expand_words(&self, state: &State, word: &Word) -> Result<Vec<String>, BuildError> {
+        expand::expand_words(&word.raw, self.escape(), &|name| state.env.get(name).map(str::to_owned))
+            .map_err(|error| self.cannot_expand(&word.raw, &error, Some(&word.span)))
+    }
+
+    pub(crate) fn cannot_expand(&self, text: &str, error: &expand::ExpandError, span: Option<&Span>) -> BuildError {
+        self.invalid(Diagnostic::error("ST118", format!("`{text}`: {error}")), span)
+    }
+
+    /// Triggers were written for another file: its escape character is the default.
+    fn escape(&self) -> char {
+        if self.is_trigger { '\\' } else { self.work.file.directives.escape }
+    }
+
+    /// The Dockerfile is wrong at `span`, or at this instruction.
+    pub(crate) fn invalid(&self, diagnostic: Diagnostic, span: Option<&Span>) -> BuildError {
+        let within = span.filter(|_| !self.is_trigger);
+        let span = within.and_then(|span| span_in(&self.work.request.dockerfile.text, span));
+        self.work.invalid(diagnostic.with_span(span.unwrap_or_else(|| self.span.clone())))
+    }
+}
+
+fn make_directory(work: &Work<'_>, layers: &Layers, path: &str) -> Result<Made, BuildError> {
+    let attempt = || format!("cannot make directory {path}");
+    let active = work.host.store.prepare(work.host.scope, layers.top()).during(attempt)?;
+    let target = copy::Target::open(&active).during(attempt)?;
+    let resolved = target.resolve(path.as_bytes()).during(attempt)?;
+    if resolved.node.is_some_and(|node| node.kind == crate::tree::Kind::Dir) {
+        return Ok(Made { snapshot: None, result: None });
+    }
+    target.ensure_dir(&resolved.path, None).during(attempt)?;
+    drop(target);
+    settle(&active, work.epoch).during(attempt)?;
+    Ok(Made::layer(active.commit().during(attempt)?))
+}

@@ -1,0 +1,88 @@
+//! Base images from registries, for a builder that knows neither the network nor an async runtime.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use builder::{BaseError, BaseSource};
+use events::{Event, EventSink};
+use oci::{Digest, Platform, Reference};
+use registry::{Client, Progress};
+use store::{Image, Scope, Store};
+
+/// Makes a registry client, with the user's credentials and settings. Called only when an image has to be fetched.
+pub type MakeClient = Arc<dyn Fn() -> Client + Send + Sync>;
+
+type Slot = Arc<Mutex<Option<Image>>>;
+
+/// Fetches bases for one build.
+pub(crate) struct Bases<'a> {
+    pub(crate) client: &'a MakeClient,
+    pub(crate) store: &'a Store,
+    pub(crate) scope: &'a Scope,
+    pub(crate) events: &'a EventSink,
+    /// The stage id of events.
+    pub(crate) stage: &'a str,
+    /// One fetch for each image, however many stages want it at once.
+    pub(crate) slots: Mutex<HashMap<(Reference, String), Slot>>,
+}
+
+impl BaseSource for Bases<'_> {
+    fn pull(&self, reference: &Reference, platform: &Platform) -> Result<Image, BaseError> {
+        let slot: Slot = {
+            let mut slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            slots.entry((reference.clone(), platform.to_string())).or_default().clone()
+        };
+        let mut slot = slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(image) = &*slot {
+            return Ok(image.clone());
+        }
+        let image = self.fetch(reference, platform)?;
+        *slot = Some(image.clone());
+        Ok(image)
+    }
+}
+
+impl Bases<'_> {
+    fn fetch(&self, reference: &Reference, platform: &Platform) -> Result<Image, BaseError> {
+        let other = |source: Box<dyn std::error::Error + Send + Sync>| BaseError { is_auth: false, source };
+        let progress = Transfers { events: self.events, stage: self.stage };
+        // A thread and a runtime of their own: this may be called from inside a runtime or without any, and an
+        // unchanged build never gets here.
+        let image = std::thread::scope(|scope| {
+            let fetch = || {
+                let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+                let runtime = runtime.map_err(|error| other(error.into()))?;
+                let client = (self.client)();
+                let pulled = runtime.block_on(client.pull(reference, platform, self.store, self.scope, &progress));
+                pulled.map_err(|error| BaseError { is_auth: error.is_auth(), source: error.into() })
+            };
+            let thread = std::thread::Builder::new().name("pull".into()).spawn_scoped(scope, fetch);
+            let thread = thread.map_err(|error| other(error.into()))?;
+            thread.join().unwrap_or_else(|_| Err(other("fetching an image panicked".into())))
+        })?;
+        if reference.digest().is_none() {
+            // So that the next build finds it without the network.
+            self.store.tag(reference, &image.id).map_err(|error| other(error.into()))?;
+        }
+        Ok(image)
+    }
+}
+
+/// Tells the events how far a pull is.
+struct Transfers<'a> {
+    events: &'a EventSink,
+    stage: &'a str,
+}
+
+impl Progress for Transfers<'_> {
+    fn advance(&self, item: &Digest, done_bytes: u64, total_bytes: u64) {
+        self.events.emit(Event::Transfer {
+            stage: self.stage.to_owned(),
+            item: item.short().to_owned(),
+            done_bytes,
+            total_bytes: Some(total_bytes),
+        });
+    }
+}

@@ -1,0 +1,198 @@
+//! A started container, with the thread that hands its output on.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use engine::{Container, EngineError, ExecSpec, Exit, OutputSink, Stdio};
+use rustix::io::Errno;
+use runtime::ProcessSpec;
+use store::ActiveSnapshot;
+
+use crate::{embedded::blocking, failed, start_failed, terminal};
+
+/// Read at once from a container's pipe.
+const PIPE_READ_BYTES: usize = 64 * 1024;
+
+/// Who takes care of a process's streams on our side.
+pub(crate) enum Streams {
+    Sink(OutputSink),
+    Terminal,
+    /// It has our own descriptors.
+    Nobody,
+}
+
+/// The runtime's view of the streams, and ours.
+pub(crate) fn inner_stdio(stdio: &Stdio) -> (runtime::Stdio, Streams) {
+    match stdio {
+        Stdio::Sink(sink) => (runtime::Stdio::Pipe { stdin: None }, Streams::Sink(sink.clone())),
+        Stdio::Inherit => match terminal::size() {
+            Some((rows, cols)) => (runtime::Stdio::Terminal { rows, cols }, Streams::Terminal),
+            None => (runtime::Stdio::Inherit, Streams::Nobody),
+        },
+    }
+}
+
+/// A container until its scope closes.
+pub(crate) struct Running {
+    container: runtime::Container,
+    reader: Mutex<Option<JoinHandle<()>>>,
+    no_new_privileges: bool,
+    /// The file system that it writes to; gone with it.
+    active: Mutex<Option<ActiveSnapshot>>,
+    dir: PathBuf,
+}
+
+impl Running {
+    pub(crate) fn new(
+        mut container: runtime::Container,
+        streams: Streams,
+        no_new_privileges: bool,
+        active: ActiveSnapshot,
+        dir: PathBuf,
+    ) -> Result<Self, EngineError> {
+        let (output, terminal) = (container.take_output(), container.take_terminal());
+        let reader = Mutex::new(attend(streams, output, terminal)?);
+        Ok(Self { container, reader, no_new_privileges, active: Mutex::new(Some(active)), dir })
+    }
+
+    fn wait(&self) -> Result<Exit, EngineError> {
+        let exit = self.container.wait().map_err(|error| failed("cannot wait for a container", error))?;
+        self.join_reader();
+        Ok(exit_of(exit))
+    }
+
+    fn stop(&self, signal: i32, grace: Duration) -> Result<Exit, EngineError> {
+        let exit = self.container.stop(signal, grace).map_err(|error| failed("cannot stop a container", error))?;
+        self.join_reader();
+        Ok(exit_of(exit))
+    }
+
+    /// All output has been handed on when it returns.
+    fn join_reader(&self) {
+        // The lock is held meanwhile, so that a second waiter waits for the output too.
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reader) = reader.take() {
+            // A sink that panics has told its story on its own thread.
+            let _ = reader.join();
+        }
+    }
+
+    pub(crate) fn close(&self, signal: i32, grace: Duration) -> Result<(), EngineError> {
+        let stopped = self.stop(signal, grace);
+        drop(self.active.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let removed = fs_err::remove_dir_all(&self.dir);
+        stopped?;
+        removed.map_err(|error| failed("cannot remove a container's directory", error))
+    }
+
+    fn exec(&self, spec: ExecSpec) -> Result<Exit, EngineError> {
+        let (stdio, streams) = inner_stdio(&spec.stdio);
+        let name = format!("`{}` in a container", spec.args.join(" "));
+        let process = ProcessSpec {
+            args: spec.args,
+            env: spec.env,
+            cwd: spec.cwd,
+            user: spec.user,
+            no_new_privileges: self.no_new_privileges,
+            stdio,
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+        };
+        let mut exec = self.container.exec(process).map_err(|error| start_failed(&name, error))?;
+        let reader = attend(streams, exec.take_output(), exec.take_terminal())?;
+        let fail = |error| failed(format!("cannot wait for {name}"), error);
+        let (exit, timed_out) = match spec.timeout {
+            None => (exec.wait().map_err(fail)?, false),
+            Some(timeout) => match exec.wait_timeout(timeout).map_err(fail)? {
+                Some(exit) => (exit, false),
+                None => {
+                    exec.kill().map_err(fail)?;
+                    (exec.wait().map_err(fail)?, true)
+                }
+            },
+        };
+        // Ends what of its process group still holds the pipe; otherwise the reader might wait for good.
+        drop(exec);
+        if let Some(reader) = reader {
+            let _ = reader.join();
+        }
+        Ok(Exit { timed_out, ..exit_of(exit) })
+    }
+}
+
+/// The handle that callers hold. The container lives until its scope closes, also when this is dropped.
+pub(crate) struct Handle(pub(crate) Arc<Running>);
+
+#[async_trait]
+impl Container for Handle {
+    async fn wait(&self) -> Result<Exit, EngineError> {
+        let running = self.0.clone();
+        blocking(move || running.wait()).await
+    }
+
+    async fn exec(&self, spec: ExecSpec) -> Result<Exit, EngineError> {
+        let running = self.0.clone();
+        blocking(move || running.exec(spec)).await
+    }
+
+    async fn stop(&self, signal: i32, grace: Duration) -> Result<Exit, EngineError> {
+        let running = self.0.clone();
+        blocking(move || running.stop(signal, grace)).await
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.0.container.warnings().to_vec()
+    }
+}
+
+fn exit_of(exit: runtime::Exit) -> Exit {
+    Exit {
+        code: exit.code,
+        signal: exit.signal,
+        out_of_memory: exit.oom,
+        out_of_pids: exit.pids_limit_hit,
+        timed_out: false,
+    }
+}
+
+/// Starts the thread that reads a process's output.
+fn attend(
+    streams: Streams,
+    output: Option<OwnedFd>,
+    master: Option<OwnedFd>,
+) -> Result<Option<JoinHandle<()>>, EngineError> {
+    let thread = std::thread::Builder::new();
+    let started = match (streams, output, master) {
+        (Streams::Sink(sink), Some(pipe), _) => {
+            thread.name("container output".into()).spawn(move || read_all(&pipe, &sink))
+        }
+        (Streams::Terminal, _, Some(master)) => {
+            thread.name("terminal".into()).spawn(move || terminal::relay(&master))
+        }
+        _ => return Ok(None),
+    };
+    started.map(Some).map_err(|error| failed("cannot start a thread for a container's output", error))
+}
+
+fn read_all(pipe: &OwnedFd, sink: &OutputSink) {
+    let mut buffer = vec![0; PIPE_READ_BYTES];
+    loop {
+        match rustix::io::read(pipe, &mut buffer[..]) {
+            Ok(0) => return,
+            Ok(count) => sink(&buffer[..count]),
+            Err(Errno::INTR) => {}
+            // The pipe has nothing more to say.
+            Err(errno) => {
+                debug_assert_ne!(io::Error::from(errno).kind(), io::ErrorKind::WouldBlock, "the pipe blocks");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The engine itself: builds, seals, opens scopes.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use builder::Host;
+use engine::{BuildError, BuildRequest, Built, Engine, EngineError, Root, Scope};
+use events::{EventSink, RunId};
+use oci::{DiffId, ImageConfig};
+use runtime::{Network, Privilege};
+use store::{Compression, Image, SealedManifest, Store};
+
+use crate::{
+    bases::{Bases, MakeClient},
+    failed,
+    scope::EmbeddedScope,
+};
+
+/// Layers sealed at once. Each reads, hashes and compresses on its own thread; more than a few only take memory.
+const SEALED_AT_ONCE: usize = 4;
+
+/// What the engine works with.
+#[derive(Clone)]
+pub struct EmbeddedOptions {
+    /// Where everything lives.
+    pub store: Store,
+    /// What this process may do, from [`runtime::enter`].
+    pub privilege: Privilege,
+    /// runc or crun instead of our own runtime.
+    pub foreign_runtime: Option<PathBuf>,
+    /// For base images that the store does not have.
+    pub client: MakeClient,
+    /// What [`engine::NetworkMode::Default`] means. Until there are private networks it is [`Network::Host`]: builds
+    /// have to reach package mirrors.
+    pub default_network: Network,
+    /// How sealed layers are compressed.
+    pub compression: Compression,
+}
+
+/// The engine in this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Embedded {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) options: EmbeddedOptions,
+    /// Keeps what builds made from prune until the engine goes; opened when first needed.
+    scope: OnceLock<store::Scope>,
+    opening: Mutex<()>,
+}
+
+impl Embedded {
+    /// An engine. Nothing is opened or started.
+    pub fn new(options: EmbeddedOptions) -> Self {
+        Self { inner: Arc::new(Inner { options, scope: OnceLock::new(), opening: Mutex::default() }) }
+    }
+
+    /// As [`Engine::build`], for callers without an async runtime.
+    ///
+    /// # Errors
+    /// As [`builder::build`].
+    pub fn build_blocking(&self, request: &BuildRequest, events: &EventSink) -> Result<Built, BuildError> {
+        self.inner.with_host(&request.stage, events, |host| builder::build(request, host, events))
+    }
+
+    /// As [`Engine::seal`], for callers without an async runtime.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub fn seal_blocking(&self, built: &Built) -> Result<(Image, SealedManifest), EngineError> {
+        let image = self.image_blocking(built)?;
+        let store = &self.inner.options.store;
+        let sealed = store
+            .manifest(&image, self.inner.options.compression)
+            .map_err(|error| failed(format!("cannot seal image {}", image.id.short()), error))?;
+        Ok((image, sealed))
+    }
+
+    /// The first half of sealing: layers, their diff ids, and the config, which gives the image its id.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub fn image_blocking(&self, built: &Built) -> Result<Image, EngineError> {
+        let options = &self.inner.options;
+        let fail = |error| failed("cannot seal the built image", error);
+        let diff_ids = self.inner.seal_layers(built).map_err(fail)?;
+        let mut config: ImageConfig = built.root.config.clone();
+        config.rootfs.diff_ids = diff_ids;
+        options.store.put_image(&config, &built.layers, built.epoch).map_err(fail)
+    }
+}
+
+impl Inner {
+    /// The scope of builds.
+    pub(crate) fn scope(&self) -> Result<&store::Scope, EngineError> {
+        let _guard = self.opening.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.scope.get().is_none() {
+            let scope = self.options.store.open_scope().map_err(|error| failed("cannot open a scope", error))?;
+            let _ = self.scope.set(scope);
+        }
+        Ok(self.scope.get().expect("set above while the guard is held"))
+    }
+
+    pub(crate) fn with_host<T>(
+        &self,
+        stage: &str,
+        events: &EventSink,
+        act: impl FnOnce(&Host<'_>) -> Result<T, BuildError>,
+    ) -> Result<T, BuildError> {
+        let options = &self.options;
+        let scope = self.scope()?;
+        let bases = Bases {
+            client: &options.client,
+            store: &options.store,
+            scope,
+            events,
+            stage,
+            slots: Mutex::new(HashMap::new()),
+        };
+        act(&Host {
+            store: &options.store,
+            scope,
+            bases: &bases,
+            privilege: &options.privilege,
+            foreign_runtime: options.foreign_runtime.as_deref(),
+            default_network: options.default_network,
+        })
+    }
+
+    /// Makes the blobs of all layers, a few side by side; gives their diff ids.
+    fn seal_layers(&self, built: &Built) -> Result<Vec<DiffId>, store::StoreError> {
+        let store = &self.options.store;
+        let seal = |layer: &store::SnapshotId| {
+            store.seal(layer, built.epoch, self.options.compression)?;
+            Ok(store.diff_id(layer, built.epoch)?.0)
+        };
+        let next = AtomicUsize::new(0);
+        let found: Vec<OnceLock<Result<DiffId, store::StoreError>>> =
+            built.layers.iter().map(|_| OnceLock::new()).collect();
+        let work = || {
+            while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < found.len()) {
+                let _ = found[at].set(seal(&built.layers[at]));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..SEALED_AT_ONCE.min(found.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        found.into_iter().map(|result| result.into_inner().expect("every place was taken")).collect()
+    }
+}
+
+#[async_trait]
+impl Engine for Embedded {
+    async fn build(&self, request: BuildRequest, events: &EventSink) -> Result<Built, BuildError> {
+        let (this, events) = (self.clone(), events.clone());
+        blocking(move || this.build_blocking(&request, &events)).await
+    }
+
+    async fn seal(&self, built: &Built) -> Result<(Image, SealedManifest), EngineError> {
+        let (this, built) = (self.clone(), built.clone());
+        blocking(move || this.seal_blocking(&built)).await
+    }
+
+    async fn root(&self, image: &Image) -> Result<Root, EngineError> {
+        Ok(builder::image_root(image))
+    }
+
+    async fn open_scope(&self, run: RunId) -> Result<Box<dyn Scope>, EngineError> {
+        let inner = self.inner.clone();
+        let scope = blocking(move || EmbeddedScope::open(inner, run)).await?;
+        Ok(Box::new(scope))
+    }
+}
+
+/// Work that blocks, off the async threads. A panic in it goes on here.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => unreachable!("blocking work is never aborted"),
+        },
+    }
+}

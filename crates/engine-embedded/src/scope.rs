@@ -1,0 +1,163 @@
+//! A run's scope: its setup layers and containers, stopped and removed when it closes.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use engine::{BuildError, Container, ContainerSpec, EngineError, NetworkMode, Root, Scope, SetupRequest};
+use events::{EventSink, RunId};
+use runtime::{Limits, Mount, MountKind, Network, Overlay, ProcessSpec, Rootfs};
+use store::JournalEntry;
+
+use crate::{
+    containers::{Handle, Running, inner_stdio},
+    embedded::{Inner, blocking},
+    failed, start_failed,
+};
+
+/// What a container gets between SIGTERM and SIGKILL when its run is over: docker's own default.
+const CLOSE_GRACE: Duration = Duration::from_secs(10);
+const SIGTERM: i32 = 15;
+
+/// Containers of one run.
+pub(crate) struct EmbeddedScope {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    engine: Arc<Inner>,
+    scope: store::Scope,
+    run: RunId,
+    next: AtomicU64,
+    running: Mutex<Vec<Arc<Running>>>,
+}
+
+impl EmbeddedScope {
+    pub(crate) fn open(engine: Arc<Inner>, run: RunId) -> Result<Self, EngineError> {
+        let scope = engine.options.store.open_scope().map_err(|error| failed("cannot open a scope", error))?;
+        let (next, running) = (AtomicU64::new(1), Mutex::default());
+        Ok(Self { shared: Arc::new(Shared { engine, scope, run, next, running }) })
+    }
+}
+
+#[async_trait]
+impl Scope for EmbeddedScope {
+    async fn setup(&self, request: SetupRequest, events: &EventSink) -> Result<Root, BuildError> {
+        let (shared, events) = (self.shared.clone(), events.clone());
+        // Snapshots of setups are leased by the engine's scope, which outlives this one: another run may use them.
+        blocking(move || {
+            let stage = request.stage.clone();
+            shared.engine.with_host(&stage, &events, |host| builder::setup(&request, host, &events))
+        })
+        .await
+    }
+
+    async fn start(&self, spec: ContainerSpec) -> Result<Box<dyn Container>, EngineError> {
+        let shared = self.shared.clone();
+        let running = blocking(move || shared.start(spec)).await?;
+        Ok(Box::new(Handle(running)))
+    }
+
+    async fn close(&mut self) -> Result<(), EngineError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.close()).await
+    }
+}
+
+impl Drop for EmbeddedScope {
+    fn drop(&mut self) {
+        // The error has nobody to go to; a later sweep removes what is left.
+        let _ = self.shared.close();
+    }
+}
+
+impl Shared {
+    fn start(&self, spec: ContainerSpec) -> Result<Arc<Running>, EngineError> {
+        let fail = |error: store::StoreError| failed(format!("cannot prepare container {}", spec.name), error);
+        let top = builder::root_snapshot(&spec.root)
+            .map_err(|error| failed(format!("cannot prepare container {}", spec.name), error))?;
+        let store = &self.engine.options.store;
+        let active = store.prepare(&self.scope, top.as_ref()).map_err(fail)?;
+        let rootfs = match active.lowers() {
+            [] => Rootfs::Dir(active.upper().to_owned()),
+            lowers => Rootfs::Overlay(Overlay {
+                lowers: lowers.to_vec(),
+                upper: Some(active.upper().to_owned()),
+                work: Some(active.work().to_owned()),
+            }),
+        };
+        let id = format!("st-{}-r{}-{}", self.scope.id(), self.run, self.next.fetch_add(1, Ordering::Relaxed));
+        let dir = self.scope.dir().join(&id);
+        fs_err::create_dir(&dir).map_err(|error| failed(format!("cannot prepare container {}", spec.name), error))?;
+        self.scope.journal(&JournalEntry::Container(id.clone())).map_err(fail)?;
+        let is_ordinary = !matches!(self.engine.options.privilege, runtime::Privilege::Root { .. });
+        let (stdio, streams) = inner_stdio(&spec.stdio);
+        let container = runtime::Container::start(runtime::ContainerSpec {
+            id,
+            dir: dir.clone(),
+            rootfs,
+            readonly_rootfs: false,
+            process: ProcessSpec {
+                args: spec.args.clone(),
+                env: spec.env.clone(),
+                cwd: spec.cwd.clone(),
+                user: spec.user.clone(),
+                no_new_privileges: is_ordinary,
+                stdio,
+                cap_add: Vec::new(),
+                cap_drop: Vec::new(),
+            },
+            init: spec.init,
+            hostname: spec.name.clone(),
+            network: match spec.network {
+                NetworkMode::Default => self.engine.options.default_network,
+                NetworkMode::None => Network::None,
+                NetworkMode::Host => Network::Host,
+            },
+            extra_hosts: Vec::new(),
+            mounts: spec
+                .mounts
+                .iter()
+                .map(|mount| Mount {
+                    target: mount.target.clone(),
+                    kind: MountKind::Bind(mount.source.clone()),
+                    readonly: mount.readonly,
+                })
+                .collect(),
+            limits: Limits {
+                memory_bytes: spec.limits.memory_bytes,
+                cpus: spec.limits.cpus,
+                pids: spec.limits.pids,
+                nofile: None,
+            },
+            foreign_runtime: self.engine.options.foreign_runtime.clone(),
+            shm_size_bytes: None,
+        })
+        .map_err(|error| start_failed(&spec.name, error))?;
+        let running = Arc::new(Running::new(container, streams, is_ordinary, active, dir)?);
+        self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(running.clone());
+        Ok(running)
+    }
+
+    /// Stops everything side by side and removes it. The first failure is told; all are attempted.
+    fn close(&self) -> Result<(), EngineError> {
+        let running = std::mem::take(&mut *self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let mut result = Ok(());
+        std::thread::scope(|scope| {
+            let closing: Vec<_> =
+                running.iter().map(|running| scope.spawn(|| running.close(SIGTERM, CLOSE_GRACE))).collect();
+            for thread in closing {
+                let closed = thread.join().unwrap_or_else(|_| Err(failed("cannot close a container", "it panicked")));
+                if result.is_ok() {
+                    result = closed;
+                }
+            }
+        });
+        result
+    }
+}
