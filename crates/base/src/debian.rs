@@ -8,8 +8,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use oci::{Digest, History, ImageConfig, Platform, Reference, RootFs};
-use store::{Image, ImportError, LoadSource, Scope, Store, StoreError};
+use oci::{Descriptor, DiffId, Digest, History, ImageConfig, Platform, Reference, media_type};
+use store::{ApplyError, Image, Scope, SnapshotId, Store, StoreError};
 
 use crate::{
     PATH, rfc3339,
@@ -122,12 +122,12 @@ pub enum DebianErrorKind {
         /// Its last lines.
         tail: String,
     },
-    /// mmdebstrap left nothing.
-    #[error("mmdebstrap made an empty archive")]
-    Empty,
-    /// Its result is no root filesystem.
+    /// Its archive cannot be read back.
+    #[error("cannot read what mmdebstrap made")]
+    Read(#[source] io::Error),
+    /// Its archive is no root filesystem.
     #[error("cannot take in what mmdebstrap made")]
-    Import(#[from] ImportError),
+    Apply(#[from] ApplyError),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -180,15 +180,24 @@ fn make(
     let epoch = options.epoch.or(date).unwrap_or_else(SystemTime::now);
     let tar = scope.dir().join("debian.tar");
     bootstrap(&recipe, epoch, scope.dir(), &tar, progress)?;
-    let loaded = store.load(scope, LoadSource::Path(&tar), None)?;
-    // A failure here only leaves a file in a directory that the scope removes.
-    let _ = fs_err::remove_file(&tar);
-    let rootfs = loaded.into_iter().next().map(|(_, image)| image).ok_or(DebianErrorKind::Empty)?;
-    let config = recipe.config(epoch, rootfs.config.rootfs);
-    let image = store.put_image(&config, &rootfs.layers, epoch)?;
+    let (snapshot, layer) = take_in(store, scope, &tar)?;
+    let image = store.put_image(&recipe.config(epoch, layer), &[snapshot], epoch)?;
     let known = Known { image: image.id.clone(), release: release.map(|release| release.digest), date };
     known.write(store, &recipe.key())?;
     finish(image, date, false)
+}
+
+/// The archive becomes a layer of the store, through the same checks as anybody's.
+fn take_in(store: &Store, scope: &Scope, tar: &Path) -> Result<(SnapshotId, DiffId), DebianErrorKind> {
+    let mut blob = store.blob_writer()?;
+    let mut file = fs_err::File::open(tar).map_err(DebianErrorKind::Read)?;
+    io::copy(&mut file, &mut blob).map_err(DebianErrorKind::Read)?;
+    // A failure here only leaves a file in a directory that the scope removes.
+    let _ = fs_err::remove_file(tar);
+    let (digest, size) = blob.commit(None)?;
+    let diff_id = DiffId(digest.clone());
+    let layer = Descriptor::new(media_type::LAYER, digest, size);
+    Ok((store.apply_layer(scope, None, None, &layer, &diff_id)?, diff_id))
 }
 
 fn name(
@@ -291,8 +300,9 @@ impl Recipe {
         arguments
     }
 
-    fn config(&self, epoch: SystemTime, rootfs: RootFs) -> ImageConfig {
-        let mut config = ImageConfig { rootfs, ..ImageConfig::scratch(&Platform::host()) };
+    fn config(&self, epoch: SystemTime, layer: DiffId) -> ImageConfig {
+        let mut config = ImageConfig::scratch(&Platform::host());
+        config.rootfs.diff_ids = vec![layer];
         config.created = Some(rfc3339(epoch));
         config.config.env = vec![format!("PATH={PATH}")];
         config.config.cmd = Some(vec!["bash".into()]);
