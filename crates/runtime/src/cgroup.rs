@@ -5,7 +5,8 @@
 
 use crate::sys;
 use std::{
-    io,
+    io::{self, Write},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -86,9 +87,16 @@ impl Cgroup {
         cgroup
     }
 
-    /// Puts a process, and with it all that it starts, into the groups.
-    pub(crate) fn add(&self, pid: i32, warnings: &mut Vec<String>) {
-        join(&self.dirs, &pid.to_string(), warnings);
+    /// For a process that is to enter by itself, after a fork: see [`Entrances`].
+    pub(crate) fn entrances(&self, born_in_unified: bool) -> Entrances {
+        let is_left = |dir: &&PathBuf| !born_in_unified || dir.join(TASKS).exists();
+        Entrances::open(self.dirs.iter().filter(is_left))
+    }
+
+    /// The v2 group, if there is one, for `CLONE_INTO_CGROUP`.
+    pub(crate) fn unified(&self) -> Option<OwnedFd> {
+        let dir = self.dirs.iter().find(|dir| !dir.join(TASKS).exists())?;
+        Some(std::fs::File::open(dir).ok()?.into())
     }
 
     /// Where they are.
@@ -115,12 +123,35 @@ impl Cgroup {
     }
 }
 
-/// Puts a process (`0`: the caller) into existing groups.
-pub(crate) fn join(dirs: &[PathBuf], pid: &str, warnings: &mut Vec<String>) {
-    for dir in dirs {
-        if let Err(error) = std::fs::write(dir.join("cgroup.procs"), pid) {
-            // A real-time process cannot enter a v1 cpu group, for one.
-            warnings.push(format!("cannot enter the control group {}: {error}", dir.display()));
+/// Opened control files through which a single-threaded process enters groups.
+///
+/// Moving another process takes a lock that waits for all processors (15 ms and more on a busy machine). A single thread
+/// that moves itself does not need it, and may do so with descriptors that somebody with more rights has opened.
+pub(crate) struct Entrances(Vec<(PathBuf, io::Result<std::fs::File>)>);
+
+/// The v1 file that moves one thread; v2 groups have none of this name.
+const TASKS: &str = "tasks";
+
+impl Entrances {
+    pub(crate) fn open<'a>(dirs: impl IntoIterator<Item = &'a PathBuf>) -> Entrances {
+        let open = |dir: &PathBuf| {
+            let write = |name| std::fs::OpenOptions::new().write(true).open(dir.join(name));
+            (dir.clone(), write(TASKS).or_else(|_| write("cgroup.procs")))
+        };
+        Entrances(dirs.into_iter().map(open).collect())
+    }
+
+    /// Moves the caller, and with it all that it will start.
+    pub(crate) fn enter(&mut self, warnings: &mut Vec<String>) {
+        for (dir, file) in &mut self.0 {
+            let entered = match file {
+                Ok(file) => file.write_all(b"0"),
+                Err(error) => Err(io::Error::from(error.kind())),
+            };
+            if let Err(error) = entered {
+                // A real-time process cannot enter a v1 cpu group, for one.
+                warnings.push(format!("cannot enter the control group {}: {error}", dir.display()));
+            }
         }
     }
 }

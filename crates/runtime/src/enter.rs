@@ -92,7 +92,7 @@ fn privilege_of_root() -> Privilege {
 }
 
 /// How many ids from 0 up a map has without a gap.
-fn ids_in(map: &str) -> u32 {
+pub(crate) fn ids_in(map: &str) -> u32 {
     let text = std::fs::read_to_string(map).unwrap_or_default();
     let mut ranges: Vec<(u64, u64)> = text
         .lines()
@@ -109,7 +109,7 @@ fn ids_in(map: &str) -> u32 {
 /// Really maps the ids of a mount of `dir` through a user namespace.
 pub(crate) fn idmap_works(dir: &Path) -> io::Result<()> {
     let (wait, go) = pipe_with(PipeFlags::CLOEXEC)?;
-    match sys::fork(libc::CLONE_NEWUSER)? {
+    match sys::fork(libc::CLONE_NEWUSER, None)? {
         sys::Fork::Child => {
             drop(go);
             // Only here so that its namespace exists. The end of the pipe wakes it.
@@ -145,7 +145,7 @@ fn become_root_of_a_namespace() -> Result<Privilege, EnterError> {
 
     let (ready, tell_ready) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from).map_err(fail("make a pipe"))?;
     let (answer, tell_answer) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from).map_err(fail("make a pipe"))?;
-    let child = match sys::fork(0).map_err(fail("fork"))? {
+    let child = match sys::fork(0, None).map_err(fail("fork"))? {
         sys::Fork::Child => {
             drop((tell_ready, answer));
             map_ids_of_parent(&grants, ready, tell_answer)

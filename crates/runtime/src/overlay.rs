@@ -35,8 +35,8 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// A detached mount (fsmount), attached nowhere, gone when the descriptor closes; usable with openat2 and *at calls.
-    /// One lower without upper is the directory itself. Used by COPY to look at the merged parent.
+    /// A detached mount (fsmount), attached nowhere, gone when the descriptor closes; usable with openat2 and *at calls
+    /// (as with `O_PATH`: to list the root, open `.` in it). One lower without upper is the directory itself. Used by COPY to look at the merged parent.
     ///
     /// # Errors
     /// When a layer is missing or the kernel refuses the overlay.
@@ -114,6 +114,12 @@ impl Layers {
 
     /// The overlay as a detached mount, `nodev`.
     pub(crate) fn mount(&self) -> Result<OwnedFd, Failure> {
+        if let ([only], None) = (self.lowers.as_slice(), &self.upper) {
+            // overlayfs wants at least two layers.
+            let mount = clone_mount(only.as_fd(), false).step("mount the layer")?;
+            sys::mount_attributes(mount.as_fd(), sys::MOUNT_ATTR_NODEV, false).step("mount the layer")?;
+            return Ok(mount);
+        }
         if self.mapped {
             sys::with_file_ids(crate::enter::SHIFTED_BASE, || self.mount_as_we_are())
                 .step("take the ids of the container")?

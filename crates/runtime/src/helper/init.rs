@@ -16,7 +16,7 @@ use std::{
 pub(super) fn run(program: Program<'_>, tell_status: OwnedFd) -> Failure {
     // Before the fork, so that no SIGCHLD is missed; the program gets its signals back before exec.
     sys::block_signals();
-    match sys::fork(0).step("make a process in the container") {
+    match sys::fork(0, None).step("make a process in the container") {
         Ok(Fork::Child) => payload::run(program, Parent::Init),
         Ok(Fork::Parent(child)) => serve(child.pid, tell_status),
         Err(failure) => failure,

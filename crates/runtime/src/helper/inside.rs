@@ -10,6 +10,8 @@ use super::{
     stubs::{Places, Want},
 };
 use crate::{
+    cgroup::Entrances,
+    enter,
     overlay::{attach_hidden, clone_mount},
     protocol::{Channel, Failure, FromInside, Go, IdMode, MountSource, StartRequest, Step},
     sys,
@@ -34,8 +36,9 @@ pub(super) fn run(
     helper: &Channel,
     stdio: &Stdio,
     tell_status: Option<OwnedFd>,
+    entrances: &mut Entrances,
 ) -> Failure {
-    match prepare(request, spec, ids, helper, stdio) {
+    match prepare(request, spec, ids, helper, stdio, entrances) {
         Ok(terminal) => {
             let Some(process) = spec.process() else {
                 return Failure::new("find a process in the bundle", &io::Error::from_raw_os_error(libc::EINVAL));
@@ -57,7 +60,10 @@ fn prepare(
     ids: IdMode,
     helper: &Channel,
     stdio: &Stdio,
+    entrances: &mut Entrances,
 ) -> Result<Option<OwnedFd>, Failure> {
+    let mut warnings = Vec::new();
+    entrances.enter(&mut warnings);
     sys::die_with_parent().step("tie the container to its helper")?;
     let go = helper.receive::<Go>().step("hear from the helper")?;
     let Some((go, fds)) = go else { sys::exit_now(0) };
@@ -76,7 +82,6 @@ fn prepare(
 
     attach_hidden(root.as_fd()).step("mount the root file system")?;
     let mut places = Places::new(root.as_fd());
-    let mut warnings = Vec::new();
     let built = build(request, spec, stdio, &mut places, sources, &mut warnings);
     // Also after a failure: what was made is to be removed.
     let stubs = places.stubs()?;
@@ -279,8 +284,11 @@ fn make_dir(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Failure> {
 
 /// As docker: in a network of its own a container may use any port and ping. Older kernels lack the settings.
 fn open_network_settings(proc: &OwnedFd) {
+    // Groups above do not exist here, and the kernel wants ones that do.
+    let groups = enter::ids_in("/proc/self/gid_map").min(i32::MAX.unsigned_abs());
+    let ping = format!("0 {}", groups.saturating_sub(1));
     for (name, value) in
-        [("sys/net/ipv4/ip_unprivileged_port_start", "0"), ("sys/net/ipv4/ping_group_range", "0 2147483647")]
+        [("sys/net/ipv4/ip_unprivileged_port_start", "0"), ("sys/net/ipv4/ping_group_range", ping.as_str())]
     {
         if let Ok(file) = openat(proc, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
             let _ = rustix::io::write(&file, value.as_bytes());

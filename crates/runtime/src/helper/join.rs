@@ -5,7 +5,7 @@
 
 use super::{Stdio, listen, payload, watch};
 use crate::{
-    cgroup,
+    cgroup::Entrances,
     protocol::{Channel, ExecRequest, Failure, FromInside, Report, Step},
     sys::{self, Child, Fork},
 };
@@ -26,7 +26,7 @@ pub(super) fn exec(engine: &Channel, request: &ExecRequest, mut fds: Vec<OwnedFd
     if has_own_ids {
         stdio.give_to(crate::enter::SHIFTED_BASE);
     }
-    let scout = match sys::fork(0).step("make a process")? {
+    let scout = match sys::fork(0, None).step("make a process")? {
         Fork::Child => {
             drop(outer);
             let failure = scout(request, &container, &inner, &stdio);
@@ -65,12 +65,12 @@ pub(super) fn exec(engine: &Channel, request: &ExecRequest, mut fds: Vec<OwnedFd
 fn scout(request: &ExecRequest, container: &OwnedFd, inner: &Channel, stdio: &Stdio) -> Failure {
     let joined = (|| {
         let mut warnings = Vec::new();
-        cgroup::join(&request.inside.cgroups, "0", &mut warnings);
+        Entrances::open(&request.inside.cgroups).enter(&mut warnings);
         if !warnings.is_empty() {
             drop(inner.send(&FromInside::Mounted { stubs: Vec::new(), warnings }, &[]));
         }
         sys::setns(container.as_fd(), request.inside.namespaces).step("join the namespaces of the container")?;
-        sys::fork(libc::CLONE_PARENT).step("make a process in the container")
+        sys::fork(libc::CLONE_PARENT, None).step("make a process in the container")
     })();
     match joined {
         Ok(Fork::Parent(child)) => {

@@ -157,10 +157,18 @@ fn launch(
     if ids == IdMode::Shifted {
         stdio.give_to(enter::SHIFTED_BASE);
     }
-    let child = match sys::fork(namespaces).step("make a process in new namespaces")? {
+    // A v2 group is entered by birth. Where that fails, as with v1 groups, the child enters through what we open here.
+    let unified = cgroup.unified();
+    let mut entrances = cgroup.entrances(unified.is_some());
+    let mut forked = sys::fork(namespaces, unified.as_ref().map(AsFd::as_fd));
+    if unified.is_some() && forked.is_err() {
+        entrances = cgroup.entrances(false);
+        forked = sys::fork(namespaces, None);
+    }
+    let child = match forked.step("make a process in new namespaces")? {
         Fork::Child => {
             drop((outer, status));
-            let failure = inside::run(request, spec, ids, &inner, stdio, tell_status);
+            let failure = inside::run(request, spec, ids, &inner, stdio, tell_status, &mut entrances);
             drop(inner.send(&FromInside::Failed(failure), &[]));
             sys::exit_now(125)
         }
@@ -168,7 +176,8 @@ fn launch(
     };
     drop((inner, tell_status));
 
-    let led = lead(request, ids, &child, &outer, cgroup, stubs, warnings);
+    drop(entrances);
+    let led = lead(request, ids, &child, &outer, stubs, warnings);
     match led {
         Ok(terminal) => {
             // Made by the first process for itself once it was in its control groups.
@@ -189,7 +198,6 @@ fn lead(
     ids: IdMode,
     child: &Child,
     outer: &Channel,
-    cgroup: &Cgroup,
     stubs: &mut Vec<Stub>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<OwnedFd>, Failure> {
@@ -200,7 +208,6 @@ fn lead(
         None
     };
     let opened = sources::open(request, userns.as_ref().map(AsFd::as_fd), warnings)?;
-    cgroup.add(child.pid, warnings);
     let fds: Vec<BorrowedFd<'_>> = opened.fds.iter().map(AsFd::as_fd).collect();
     outer.send(&Go { sources: opened.kinds }, &fds).step("send the mounts to the container")?;
     drop(fds);
@@ -314,7 +321,7 @@ fn give_pipe(fd: BorrowedFd<'_>, uid: u32, gid: u32) {
 /// makes system calls only.
 pub(crate) fn try_proc() -> io::Result<()> {
     let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
-    match sys::fork(namespaces)? {
+    match sys::fork(namespaces, None)? {
         Fork::Child => {
             let mounted = attach::file_system("proc", &[], rustix::mount::MountAttrFlags::empty());
             sys::exit_now(mounted.map_or_else(|error| error.raw_os_error(), |_| 0))

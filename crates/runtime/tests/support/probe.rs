@@ -16,7 +16,8 @@ use std::{
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Job {
-    /// `run`, `view`, `hold`, `parallel`, `start-time`, `checks`, `privilege`, `overlay-works`, `sweep`.
+    /// `run`, `view`, `hold`, `parallel`, `start-time`, `checks`, `privilege`, `overlay-works`, `sweep`,
+    /// `remove`.
     action: String,
     id: String,
     dir: PathBuf,
@@ -128,6 +129,7 @@ fn main() {
         "parallel" => parallel(&job),
         "start-time" => start_time(&job),
         "view" => view(&job),
+        "remove" => std::fs::remove_dir_all(&job.dir).expect("removable"),
         "sweep" => runtime::sweep_container(&job.id),
         "overlay-works" => println!("{}", runtime::overlay_works(&job.dir)),
         "privilege" => println!("{privilege:?} in {entered:?}"),
@@ -363,6 +365,8 @@ fn start_time(job: &Job) {
 /// Lists the root of the merged view.
 fn view(job: &Job) {
     let fd = overlay(job).open_view().expect("a view");
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+    let fd = rustix::fs::openat(&fd, ".", flags, rustix::fs::Mode::empty()).expect("a directory");
     let mut names: Vec<String> = rustix::fs::Dir::read_from(&fd)
         .expect("readable")
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
