@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use engine::{BuildError, Cancel, Engine, EngineError};
 use events::EventSink;
 use oci::{Descriptor, Digest, Reference};
-use registry::RegistryError;
+use registry::{Progress, RegistryError};
 use store::{RunDir, Store};
 
 use crate::Invalid;
@@ -18,7 +18,7 @@ pub struct RunContext<'a> {
     pub engine: &'a dyn Engine,
     /// Where images, logs and verdicts are kept.
     pub store: &'a Store,
-    /// Who pushes. Made ready lazily: nothing is asked of it before something is to be published.
+    /// Who pushes. Nothing is asked of it unless something is to be published.
     pub registry: &'a dyn Registry,
     /// Who hears what happens.
     pub events: &'a EventSink,
@@ -68,11 +68,17 @@ pub enum Stages {
     Publish,
 }
 
-/// What publishing asks of a registry. The real one is `publish::RegistryClient`.
+/// What publishing asks of a registry. [`registry::Client`] is the real one, and connects to nothing before it is asked.
 #[async_trait]
 pub trait Registry: Send + Sync {
-    /// Uploads a blob of the store unless the repository has it. Returns whether bytes were sent.
-    async fn upload_blob(&self, repository: &Reference, blob: &Descriptor) -> Result<bool, RegistryError>;
+    /// Uploads blobs of the store that the repository lacks.
+    async fn push_blobs(
+        &self,
+        repository: &Reference,
+        blobs: &[Descriptor],
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<(), RegistryError>;
 
     /// Writes a manifest under the reference's digest or tag, and returns the digest that the registry acknowledged.
     async fn put_manifest(
@@ -81,6 +87,28 @@ pub trait Registry: Send + Sync {
         media_type: &str,
         manifest: &[u8],
     ) -> Result<Digest, RegistryError>;
+}
+
+#[async_trait]
+impl Registry for registry::Client {
+    async fn push_blobs(
+        &self,
+        repository: &Reference,
+        blobs: &[Descriptor],
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<(), RegistryError> {
+        registry::Client::push_blobs(self, repository, blobs, store, None, progress).await.map(drop)
+    }
+
+    async fn put_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        manifest: &[u8],
+    ) -> Result<Digest, RegistryError> {
+        registry::Client::put_manifest(self, reference, media_type, manifest.to_vec()).await
+    }
 }
 
 /// Why we could not find out whether the image is good.

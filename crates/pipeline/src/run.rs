@@ -1,6 +1,24 @@
 //! The story of a run: build, gates and health side by side with sealing and upload, verdict, tags, push.
 
-use crate::{Outcome, Plan, RunContext, RunError, RunOptions};
+mod build;
+mod checks;
+mod gate;
+mod health;
+mod log;
+mod publish;
+mod record;
+mod reports;
+mod words;
+
+use std::time::Instant;
+
+use engine::{BuildError, Built, Cancel, FailedStep, Scope};
+use events::{Event, RunId, Verdict};
+
+pub use record::{StageRecord, stage_record};
+
+use crate::{GateOutcome, HealthOutcome, Outcome, Plan, RunContext, RunError, RunOptions, Stages, TriedImage};
+use publish::{Intention, Sealed};
 
 /// Does what the plan says, as far as the options ask for it. Everything that was started has ended when this returns,
 /// on every path.
@@ -8,6 +26,187 @@ use crate::{Outcome, Plan, RunContext, RunError, RunOptions};
 /// # Errors
 /// We could not find out: see [`RunError`]. A failing step, gate or health check is an [`Outcome`].
 pub async fn run(cx: RunContext<'_>, plan: &Plan, options: &RunOptions) -> Result<Outcome, RunError> {
-    let _ = (cx, plan, options);
-    Err(RunError::Cancelled)
+    let work = checks::Selection::of(plan, options)?;
+    let started = Instant::now();
+    announce(cx, plan, options, &work);
+    let result = match cx.engine.open_scope(RunId(cx.run.number)).await {
+        Ok(mut scope) => {
+            let outcome = trial(cx, plan, options, &work, &*scope).await;
+            let closed = scope.close().await;
+            match (outcome, closed) {
+                (Ok(outcome), Ok(())) => Ok(outcome),
+                (Ok(_), Err(cleanup)) => Err(RunError::Cleanup(cleanup)),
+                (Err(error), Ok(())) => Err(error),
+                (Err(error), Err(cleanup)) => Err(error.with_cleanup(cleanup)),
+            }
+        }
+        Err(error) => Err(RunError::Engine(error)),
+    };
+    let result = result.map(|outcome| Outcome { duration: started.elapsed(), ..outcome });
+    let verdict = result.as_ref().map_or(Verdict::Skipped, |outcome| outcome.verdict);
+    cx.events.emit(Event::RunFinished { verdict, duration_ms: words::millis(started.elapsed()) });
+    result
+}
+
+/// The story itself. The scope is the caller's, who closes it whatever happens here.
+async fn trial(
+    cx: RunContext<'_>,
+    plan: &Plan,
+    options: &RunOptions,
+    work: &checks::Selection<'_>,
+    scope: &dyn Scope,
+) -> Result<Outcome, RunError> {
+    let mut outcome = Outcome::new(cx, plan);
+    let built = match build::build_image(cx, plan, options).await {
+        Ok(built) => built,
+        Err(RunError::Build(BuildError::Step(failed))) => return Ok(outcome.build_failed(*failed)),
+        Err(error) => return Err(error),
+    };
+    let intention = Intention::of(plan, options, &built);
+
+    // Gates need the root filesystem only: sealing and upload go on beside them, and stop when the verdict is no.
+    let abandon = Cancel::new();
+    let (sealed, checked) = tokio::join!(
+        publish::seal_and_upload(cx, work, &built, &intention, &abandon),
+        checks::check(cx, plan, options, work, scope, &built, &abandon),
+    );
+    let checked = checked?;
+    let failed = checked.verdict() == Verdict::Failed;
+    outcome = outcome.checked(&built, checked);
+    if failed {
+        return Ok(outcome.with_sealed(sealed.ok().flatten()));
+    }
+    let Some(sealed) = sealed? else { return Ok(outcome.with_built(built)) };
+
+    let values = build::values_of_image(plan, &built);
+    let broken_limits = build::broken_limits(plan, &built, &sealed.image);
+    if !broken_limits.is_empty() {
+        return Ok(Outcome { verdict: Verdict::Failed, broken_limits, ..outcome }.with_sealed(Some(sealed)));
+    }
+    if options.stages == Stages::Publish {
+        record::require_passed(cx, plan, &sealed)?;
+    }
+    let tags = publish::choose(cx, plan, &intention, &values);
+    outcome.tagged = publish::tag_locally(cx, plan, &sealed, &tags).await?;
+    if options.stages == Stages::All {
+        record::remember_passed(cx, plan, &sealed)?;
+    }
+    outcome.published = publish::write_names(cx, &intention, &sealed, &tags).await?;
+    Ok(outcome.with_tags(tags, &intention).with_sealed(Some(sealed)))
+}
+
+fn announce(cx: RunContext<'_>, plan: &Plan, options: &RunOptions, work: &checks::Selection<'_>) {
+    let mut stages = vec![build::STAGE.to_owned()];
+    if work.has_setup(plan) {
+        stages.push(checks::SETUP_STAGE.to_owned());
+    }
+    stages.extend(work.gates.iter().map(|gate| gate.name.clone()));
+    if work.health && plan.health.enabled {
+        stages.push(health::STAGE.to_owned());
+    }
+    if options.publish && plan.publish.is_some() && work.seals {
+        stages.push(publish::STAGE.to_owned());
+    }
+    cx.events.emit(Event::RunStarted {
+        run: RunId(cx.run.number),
+        name: plan.name.clone(),
+        commit: plan.source.short.clone(),
+        branch: plan.source.branch.clone().or_else(|| plan.source.tag.clone()),
+        stages,
+    });
+    for message in &plan.source.warnings {
+        cx.events.emit(Event::Warning { message: message.clone(), place: None });
+    }
+}
+
+impl Outcome {
+    fn new(cx: RunContext<'_>, plan: &Plan) -> Outcome {
+        Outcome {
+            run: RunId(cx.run.number),
+            name: plan.name.clone(),
+            source: plan.source.clone(),
+            verdict: Verdict::Passed,
+            image: None,
+            build_failure: None,
+            setup_failure: None,
+            gates: Vec::new(),
+            health: None,
+            broken_limits: Vec::new(),
+            tagged: Vec::new(),
+            publish_tags: Vec::new(),
+            published: Vec::new(),
+            not_published: None,
+            skipped_tags: Vec::new(),
+            tests: None,
+            slowest: Vec::new(),
+            stages: Vec::new(),
+            duration: std::time::Duration::ZERO,
+        }
+    }
+
+    fn build_failed(self, failed: FailedStep) -> Outcome {
+        Outcome { verdict: Verdict::Failed, build_failure: Some(failed), ..self }
+    }
+
+    fn checked(self, built: &Built, checked: checks::Checked) -> Outcome {
+        let verdict = checked.verdict();
+        let tests = sum_tests(&checked.gates);
+        let slowest = slowest(&checked.gates, checked.health.as_ref());
+        let stages = checked.gates.iter().filter(|gate| gate.verdict != Verdict::Skipped);
+        let stages = stages.map(|gate| (gate.gate.clone(), gate.duration)).collect();
+        Outcome {
+            verdict,
+            setup_failure: checked.setup_failure,
+            gates: checked.gates,
+            health: checked.health,
+            tests,
+            slowest,
+            stages,
+            ..self
+        }
+        .with_built(built.clone())
+    }
+
+    fn with_built(self, built: Built) -> Outcome {
+        let image = TriedImage { built, id: None, digest: None, size_bytes: None, compressed_bytes: None };
+        Outcome { image: Some(image), ..self }
+    }
+
+    fn with_sealed(mut self, sealed: Option<Sealed>) -> Outcome {
+        if let (Some(image), Some(sealed)) = (&mut self.image, sealed) {
+            image.id = Some(sealed.image.id);
+            image.digest = Some(sealed.manifest.digest);
+            image.size_bytes = Some(sealed.image.size_bytes);
+            image.compressed_bytes = Some(sealed.manifest.size_bytes);
+        }
+        self
+    }
+
+    fn with_tags(self, tags: publish::Tags, intention: &Intention) -> Outcome {
+        let not_published = match (&intention.refusal, self.published.is_empty()) {
+            (Some(reason), _) => Some(reason.clone()),
+            (None, true) if intention.is_planned => Some("no rule gives it a tag".into()),
+            _ => None,
+        };
+        Outcome { publish_tags: tags.registry, skipped_tags: tags.skipped, not_published, ..self }
+    }
+}
+
+fn sum_tests(gates: &[GateOutcome]) -> Option<events::TestCounts> {
+    gates.iter().filter_map(|gate| gate.tests).reduce(|sum, counts| events::TestCounts {
+        passed: sum.passed + counts.passed,
+        failed: sum.failed + counts.failed,
+        skipped: sum.skipped + counts.skipped,
+    })
+}
+
+/// Parts worth showing as slow.
+const SLOWEST_MAX: usize = 3;
+
+fn slowest(gates: &[GateOutcome], health: Option<&HealthOutcome>) -> Vec<(String, std::time::Duration)> {
+    let mut parts: Vec<_> = gates.iter().map(|gate| (gate.gate.clone(), gate.duration)).collect();
+    parts.extend(health.map(|health| (health::STAGE.to_owned(), health.duration)));
+    parts.sort_by_key(|(_, duration)| std::cmp::Reverse(*duration));
+    parts.truncate(SLOWEST_MAX);
+    parts
 }

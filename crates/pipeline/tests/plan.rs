@@ -236,7 +236,7 @@ fn mistakes_across_sections_are_shown() {
             "test: {gates: {a: {run: x, needs: b}, b: {run: x, needs: c}, c: {run: x, needs: a}}}",
             "ST209 1:81 gates wait for each other: a → b → c → a",
         ),
-        ("test: {gates: {a: {run: x, needs: a}}}", "ST209 1:34 gates wait for each other: a → a"),
+        ("test: {gates: {a: {run: x, needs: a}}}", "ST209 1:35 gates wait for each other: a → a"),
         (
             "test: {gates: {unit: x, b: {run: x, needs: [uint]}}}",
             "ST208 1:45 there is no gate `uint` (did you mean `unit`?)",

@@ -1,0 +1,162 @@
+//! Asking the engine for the image, and what only the built image knows.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use engine::{BuildContext, BuildError, BuildRequest, Built, DockerfileSource, NamedContext, NetworkMode};
+use events::{Event, Verdict};
+use oci::Platform;
+
+use super::words::{self, Stage};
+use crate::{Plan, RunContext, RunError, RunOptions, Values, Version};
+
+/// The stage's id.
+pub(super) const STAGE: &str = "build";
+
+pub(super) async fn build_image(cx: RunContext<'_>, plan: &Plan, options: &RunOptions) -> Result<Built, RunError> {
+    let stage = Stage::start(cx.events, STAGE);
+    let built = match request(cx, plan, options) {
+        Ok(request) => cx.engine.build(request, cx.events).await.map_err(not_cancelled),
+        Err(error) => Err(error),
+    };
+    match built {
+        Ok(built) => {
+            let size_bytes = known_size(cx, &built);
+            cx.events.emit(Event::ImageBuilt {
+                id: None,
+                size_bytes: size_bytes.unwrap_or(0),
+                layers: built.layers.len(),
+                steps: built.steps,
+                steps_cached: built.steps_cached,
+                saved_ms: words::millis(built.saved),
+            });
+            stage.finish(Verdict::Passed, summary(&built, size_bytes));
+            Ok(built)
+        }
+        Err(error) => {
+            let summary = match &error {
+                RunError::Build(BuildError::Step(failed)) => format!("exited {}", failed.exit.code),
+                RunError::Cancelled => "cancelled".into(),
+                error => error.to_string(),
+            };
+            let verdict = if matches!(error, RunError::Cancelled) { Verdict::Skipped } else { Verdict::Failed };
+            stage.finish(verdict, summary);
+            Err(error)
+        }
+    }
+}
+
+fn not_cancelled(error: BuildError) -> RunError {
+    match error {
+        BuildError::Cancelled => RunError::Cancelled,
+        BuildError::Engine(error) => RunError::Engine(error),
+        error => RunError::Build(error),
+    }
+}
+
+fn summary(built: &Built, size_bytes: Option<u64>) -> String {
+    let size = size_bytes.map(|size| words::bytes(size) + ", ").unwrap_or_default();
+    format!("{size}{} of {} cached", built.steps_cached, words::count(built.steps as u64, "step"))
+}
+
+/// Sum of the layers, if all of them have been measured before (they are while sealing).
+fn known_size(cx: RunContext<'_>, built: &Built) -> Option<u64> {
+    built.layers.iter().map(|layer| cx.store.snapshot(layer).ok().flatten()?.tar_bytes).sum()
+}
+
+fn request(cx: RunContext<'_>, plan: &Plan, options: &RunOptions) -> Result<BuildRequest, RunError> {
+    let build = &plan.build;
+    let text = match (&build.dockerfile_inline, &build.dockerfile_path) {
+        (Some(text), _) => text.clone(),
+        (None, Some(path)) => {
+            fs_err::read_to_string(path).map_err(|error| RunError::local("read the Dockerfile", error))?
+        }
+        (None, None) => String::new(),
+    };
+    let invalid = |error: String| RunError::Usage { message: error, hint: None };
+    let mut build_contexts = BTreeMap::new();
+    for (name, text) in &build.additional_contexts {
+        let context = named_context(text).map_err(invalid)?;
+        build_contexts.insert(name.clone(), context);
+    }
+    let platform = match &build.platform {
+        Some(platform) => platform.parse().map_err(|error: oci::InvalidPlatform| invalid(error.to_string()))?,
+        None => Platform::host(),
+    };
+    Ok(BuildRequest {
+        stage: STAGE.into(),
+        context: BuildContext::Directory(build.context.clone()),
+        dockerfile: DockerfileSource { name: build.dockerfile.clone(), path: build.dockerfile_path.clone(), text },
+        build_contexts,
+        target: build.target.clone(),
+        build_args: build.args.clone(),
+        labels: build.labels.clone(),
+        platform,
+        network: match build.network.as_str() {
+            "none" => NetworkMode::None,
+            "host" => NetworkMode::Host,
+            _ => NetworkMode::Default,
+        },
+        extra_hosts: build.extra_hosts.clone(),
+        no_cache: options.no_cache || build.no_cache,
+        no_cache_filter: Vec::new(),
+        pull: options.pull || build.pull,
+        epoch: epoch(plan),
+        keep_failed: options.keep_failed.unwrap_or(plan.keep.failed),
+        cancel: cx.cancel.clone(),
+    })
+}
+
+/// `SOURCE_DATE_EPOCH` (reproducible-builds.org), else the commit's time.
+fn epoch(plan: &Plan) -> Option<SystemTime> {
+    let given = plan.values.env.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
+    let given = given.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    given.or(plan.source.commit_time)
+}
+
+fn named_context(text: &str) -> Result<NamedContext, String> {
+    if let Some(name) = text.strip_prefix("docker-image://") {
+        return name.parse().map(NamedContext::Image).map_err(|error: oci::InvalidReference| error.to_string());
+    }
+    let Some(layout) = text.strip_prefix("oci-layout://") else { return Ok(NamedContext::Directory(text.into())) };
+    // `PATH@DIGEST` or `PATH:TAG`; a colon before the last slash belongs to the path.
+    let (path, name) = match layout.split_once('@') {
+        Some((path, digest)) => (path, Some(digest)),
+        None => match layout.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+            _ => (layout, None),
+        },
+    };
+    Ok(NamedContext::OciLayout { path: PathBuf::from(path), name: name.map(str::to_owned) })
+}
+
+/// The plan's values with a version that only the image tells.
+pub(super) fn values_of_image(plan: &Plan, built: &Built) -> Values {
+    let config = &built.root.config.config;
+    let version = match &plan.version {
+        Version::ImageEnv(name) => {
+            config.env_value(name).map(str::to_owned).ok_or(format!("the image has no ENV `{name}`"))
+        }
+        Version::ImageLabel(name) => config.labels.get(name).cloned().ok_or(format!("the image has no label `{name}`")),
+        other => return Values { version: other.clone(), ..plan.values.clone() },
+    };
+    let version = match version {
+        Ok(version) if version.is_empty() => Version::Absent("the image's version is empty".into()),
+        Ok(version) => Version::Known(version),
+        Err(reason) => Version::Absent(reason),
+    };
+    Values { version, ..plan.values.clone() }
+}
+
+/// Limits of the file that the image does not keep, as sentences.
+pub(super) fn broken_limits(plan: &Plan, built: &Built, image: &store::Image) -> Vec<String> {
+    let layers = plan.limits.layers.filter(|limit| built.layers.len() > *limit);
+    let size = plan.limits.size_bytes.filter(|limit| image.size_bytes > *limit);
+    let layers = layers.map(|limit| format!("the image has {} layers, the limit is {limit}", built.layers.len()));
+    let size = size
+        .map(|limit| format!("the image has {}, the limit is {}", words::bytes(image.size_bytes), words::bytes(limit)));
+    layers.into_iter().chain(size).collect()
+}

@@ -1,0 +1,246 @@
+//! Setup, gates and health of a built image: what is wanted, in which order, and what came out.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use engine::{BuildError, Built, Cancel, FailedStep, NetworkMode, Root, Scope, SetupCommand, SetupRequest};
+use events::Verdict;
+use futures::future::join_all;
+use tokio::sync::{Semaphore, watch};
+
+use super::{
+    gate, health,
+    words::{self, Stage},
+};
+use crate::{GateOutcome, GatePlan, HealthOutcome, Plan, RunContext, RunError, RunOptions, Stages};
+
+/// The stage's id.
+pub(super) const SETUP_STAGE: &str = "setup";
+/// Gates mostly wait for their own processes; with one processor two still overlap well.
+const JOBS_MIN: usize = 2;
+
+/// What is wanted of a run.
+pub(super) struct Selection<'p> {
+    /// Gates, with those that they need, in the order of the file.
+    pub(super) gates: Vec<&'p GatePlan>,
+    /// Whether the health check is wanted.
+    pub(super) health: bool,
+    /// Whether the image becomes a sealed one with names.
+    pub(super) seals: bool,
+}
+
+impl<'p> Selection<'p> {
+    pub(super) fn of(plan: &'p Plan, options: &RunOptions) -> Result<Self, RunError> {
+        let all = || plan.test.gates.iter().collect();
+        Ok(match &options.stages {
+            Stages::All => Self { gates: all(), health: true, seals: true },
+            Stages::Build | Stages::Publish => Self { gates: Vec::new(), health: false, seals: true },
+            Stages::Gates(names) if names.is_empty() => Self { gates: all(), health: false, seals: false },
+            Stages::Gates(names) => Self { gates: with_needs(plan, names)?, health: false, seals: false },
+            Stages::Health => Self { gates: Vec::new(), health: true, seals: false },
+        })
+    }
+
+    pub(super) fn has_setup(&self, plan: &Plan) -> bool {
+        !self.gates.is_empty() && !plan.test.setup.is_empty()
+    }
+}
+
+fn with_needs<'p>(plan: &'p Plan, names: &[String]) -> Result<Vec<&'p GatePlan>, RunError> {
+    let find = |name: &str| plan.test.gates.iter().find(|gate| gate.name == name);
+    let known = || plan.test.gates.iter().map(|gate| gate.name.as_str());
+    let mut wanted = BTreeSet::new();
+    let mut open: Vec<&str> = names.iter().map(String::as_str).collect();
+    while let Some(name) = open.pop() {
+        let gate = find(name).ok_or_else(|| RunError::Usage {
+            message: format!("there is no gate `{name}`"),
+            hint: Some(match dockerfile::nearest(name, known()) {
+                Some(near) => format!("did you mean `seatrial test {near}`?"),
+                None if plan.test.gates.is_empty() => "add gates under `test.gates` in `seatrial.yaml`".into(),
+                None => format!("there are {}", known().collect::<Vec<_>>().join(", ")),
+            }),
+        })?;
+        if wanted.insert(gate.name.as_str()) {
+            open.extend(gate.needs.iter().map(String::as_str));
+        }
+    }
+    Ok(plan.test.gates.iter().filter(|gate| wanted.contains(gate.name.as_str())).collect())
+}
+
+/// What the checks found out.
+pub(super) struct Checked {
+    pub(super) setup_failure: Option<FailedStep>,
+    pub(super) gates: Vec<GateOutcome>,
+    pub(super) health: Option<HealthOutcome>,
+}
+
+impl Checked {
+    pub(super) fn verdict(&self) -> Verdict {
+        let gates = self.gates.iter().any(GateOutcome::blocks);
+        let health = self.health.as_ref().is_some_and(|health| health.verdict == Verdict::Failed);
+        if gates || health || self.setup_failure.is_some() { Verdict::Failed } else { Verdict::Passed }
+    }
+}
+
+/// Setup and gates beside the health check. `abandon` is set as soon as the verdict can only be no.
+pub(super) async fn check(
+    cx: RunContext<'_>,
+    plan: &Plan,
+    options: &RunOptions,
+    work: &Selection<'_>,
+    scope: &dyn Scope,
+    built: &Built,
+    abandon: &Cancel,
+) -> Result<Checked, RunError> {
+    let gates = async {
+        let result = setup_and_gates(cx, plan, options, work, scope, built).await;
+        if !matches!(&result, Ok((None, gates)) if !gates.iter().any(GateOutcome::blocks)) {
+            abandon.cancel();
+        }
+        result
+    };
+    let health = async {
+        if !work.health {
+            return Ok(None);
+        }
+        let result = health::probe(cx, plan, scope, &built.root).await;
+        if !matches!(&result, Ok(health) if health.verdict != Verdict::Failed) {
+            abandon.cancel();
+        }
+        result.map(Some)
+    };
+    let (gates, health) = tokio::join!(gates, health);
+    let (setup_failure, gates) = gates?;
+    Ok(Checked { setup_failure, gates, health: health? })
+}
+
+async fn setup_and_gates(
+    cx: RunContext<'_>,
+    plan: &Plan,
+    options: &RunOptions,
+    work: &Selection<'_>,
+    scope: &dyn Scope,
+    built: &Built,
+) -> Result<(Option<FailedStep>, Vec<GateOutcome>), RunError> {
+    let root = if work.has_setup(plan) {
+        match setup(cx, plan, options, scope, &built.root).await? {
+            Ok(root) => root,
+            Err(failed) => {
+                let skipped = work.gates.iter().map(|gate| gate::skipped(cx, gate, "setup failed")).collect();
+                return Ok((Some(failed), skipped));
+            }
+        }
+    } else {
+        built.root.clone()
+    };
+    Ok((None, run_gates(cx, plan, options, work, scope, &root, built).await?))
+}
+
+/// The root with the setup's layer, or the command that failed.
+async fn setup(
+    cx: RunContext<'_>,
+    plan: &Plan,
+    options: &RunOptions,
+    scope: &dyn Scope,
+    root: &Root,
+) -> Result<Result<Root, FailedStep>, RunError> {
+    let stage = Stage::start(cx.events, SETUP_STAGE);
+    let workdir = gate::workdir(plan.test.setup_workdir.as_deref(), root);
+    // Nothing of the commit is in this environment: it would make a new layer for each one.
+    let env = gate::environment(root, &plan.test.setup_environment, &[("CI".into(), "true".into())]);
+    let command = |command: &crate::CommandPlan| SetupCommand {
+        text: command.run.clone(),
+        place: command.place.clone(),
+        args: gate::SHELL.iter().map(|word| (*word).to_owned()).chain([command.run.clone()]).collect(),
+        env: env.clone(),
+        cwd: workdir.clone(),
+        user: command.user.clone().unwrap_or_else(|| root.config.config.user.clone()),
+    };
+    let request = SetupRequest {
+        stage: SETUP_STAGE.into(),
+        root: root.clone(),
+        commands: plan.test.setup.iter().map(command).collect(),
+        mounts: plan.test.setup_mounts.iter().map(|mount| mount.bind(&workdir)).collect(),
+        network: NetworkMode::Default,
+        no_cache: options.no_cache,
+        keep_failed: options.keep_failed.unwrap_or(plan.keep.failed),
+        cancel: cx.cancel.clone(),
+    };
+    match scope.setup(request, cx.events).await {
+        Ok(root) => {
+            stage.finish(Verdict::Passed, words::count(plan.test.setup.len() as u64, "command"));
+            Ok(Ok(root))
+        }
+        Err(BuildError::Step(failed)) => {
+            stage.finish(Verdict::Failed, format!("exited {}", failed.exit.code));
+            Ok(Err(*failed))
+        }
+        Err(BuildError::Cancelled) => {
+            stage.finish(Verdict::Skipped, "cancelled");
+            Err(RunError::Cancelled)
+        }
+        Err(BuildError::Engine(error)) => {
+            stage.finish(Verdict::Failed, error.to_string());
+            Err(RunError::Engine(error))
+        }
+        Err(error) => {
+            stage.finish(Verdict::Failed, error.to_string());
+            Err(RunError::Build(error))
+        }
+    }
+}
+
+/// All gates, side by side as far as `needs` and the number of jobs allow. One that fails does not stop the others.
+async fn run_gates(
+    cx: RunContext<'_>,
+    plan: &Plan,
+    options: &RunOptions,
+    work: &Selection<'_>,
+    scope: &dyn Scope,
+    root: &Root,
+    built: &Built,
+) -> Result<Vec<GateOutcome>, RunError> {
+    let jobs = match options.jobs {
+        0 => std::thread::available_parallelism().map_or(JOBS_MIN, |number| number.get().max(JOBS_MIN)),
+        jobs => jobs,
+    };
+    let permits = Semaphore::new(jobs);
+    let values = super::build::values_of_image(plan, built);
+    // Whether a gate lets those that need it begin; `None` until it has ended.
+    let ended: Vec<watch::Sender<Option<bool>>> = work.gates.iter().map(|_| watch::channel(None).0).collect();
+    let one = |index: usize| {
+        let (gate, ended, permits, values) = (work.gates[index], &ended, &permits, &values);
+        async move {
+            let outcome = match unmet_need(work, gate, ended).await {
+                Some(need) => Ok(gate::skipped(cx, gate, &format!("needs {need}, which did not pass"))),
+                None => {
+                    let _permit = permits.acquire().await.expect("the semaphore is never closed");
+                    gate::run(cx, gate, scope, root, values).await
+                }
+            };
+            // After an error nobody's result counts; whoever waits has to go on nevertheless.
+            let lets_pass = outcome.as_ref().is_ok_and(|outcome| !outcome.blocks());
+            ended[index].send_replace(Some(lets_pass));
+            outcome
+        }
+    };
+    join_all((0..work.gates.len()).map(one)).await.into_iter().collect()
+}
+
+/// Waits for the gates that this one needs; the first that did not pass.
+async fn unmet_need<'p>(
+    work: &Selection<'p>,
+    gate: &'p GatePlan,
+    ended: &[watch::Sender<Option<bool>>],
+) -> Option<&'p str> {
+    for need in &gate.needs {
+        let Some(index) = work.gates.iter().position(|other| other.name == *need) else { continue };
+        let passed = ended[index].subscribe().wait_for(Option::is_some).await.is_ok_and(|value| *value == Some(true));
+        if !passed {
+            return Some(need);
+        }
+    }
+    None
+}
+
+/// What a gate that gets SIGTERM has to tidy up before SIGKILL.
+pub(super) const STOP_GRACE: Duration = Duration::from_secs(10);

@@ -1,0 +1,394 @@
+//! One gate: a container from a fresh copy, its commands, its verdict, its reports.
+
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use engine::{BindMount, Container, ContainerSpec, EngineError, Exit, Limits, NetworkMode, Root, Scope, Stdio};
+use events::{Event, Verdict};
+
+use super::{
+    checks::STOP_GRACE,
+    log::{StageLog, StepText, Tail},
+    record::{self, StageRecord},
+    reports,
+    words::{self, Stage},
+};
+use crate::{GateFailure, GateOutcome, GatePlan, RunContext, RunError, Values, Version};
+
+/// Starts one command.
+pub(super) const SHELL: [&str; 2] = ["/bin/sh", "-ec"];
+/// Starts several commands in one shell. Before each, a line with the mark goes to the log's reader. The commands come as
+/// arguments, so that the quotes of one cannot reach into the next, and are hidden from them by `set --`.
+const SEVERAL: &str = r#"for seatrial_step do set --; printf '\036%s\n' MARK; eval "$seatrial_step"; done"#;
+/// Where reports are written, inside.
+const REPORTS_TARGET: &str = "/run/seatrial/reports";
+/// What docker gives a container whose image sets no PATH.
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const SIGTERM: i32 = 15;
+
+/// A gate that did not run.
+pub(super) fn skipped(cx: RunContext<'_>, gate: &GatePlan, reason: &str) -> GateOutcome {
+    let stage = Stage::start(cx.events, &gate.name);
+    finish(cx, gate, stage, outcome(gate, Verdict::Skipped), reason.to_owned(), |outcome| {
+        outcome.skipped = Some(reason.to_owned());
+    })
+}
+
+pub(super) async fn run(
+    cx: RunContext<'_>,
+    gate: &GatePlan,
+    scope: &dyn Scope,
+    root: &Root,
+    values: &Values,
+) -> Result<GateOutcome, RunError> {
+    let stage = Stage::start(cx.events, &gate.name);
+    match attempt(cx, gate, scope, root, values, &stage).await {
+        Ok((outcome, summary)) => Ok(finish(cx, gate, stage, outcome, summary, |_| {})),
+        Err(error) => {
+            let verdict = if matches!(error, RunError::Cancelled) { Verdict::Skipped } else { Verdict::Failed };
+            stage.finish(verdict, error.to_string());
+            Err(error)
+        }
+    }
+}
+
+fn outcome(gate: &GatePlan, verdict: Verdict) -> GateOutcome {
+    GateOutcome {
+        gate: gate.name.clone(),
+        verdict,
+        allow_failure: gate.allow_failure,
+        tests: None,
+        reports: None,
+        duration: Duration::ZERO,
+        failure: None,
+        skipped: None,
+    }
+}
+
+fn finish(
+    cx: RunContext<'_>,
+    gate: &GatePlan,
+    stage: Stage<'_>,
+    mut outcome: GateOutcome,
+    summary: String,
+    change: impl FnOnce(&mut GateOutcome),
+) -> GateOutcome {
+    change(&mut outcome);
+    outcome.duration = stage.elapsed();
+    cx.events.emit(Event::GateFinished {
+        gate: gate.name.clone(),
+        verdict: outcome.verdict,
+        cached: false,
+        allow_failure: gate.allow_failure,
+        tests: outcome.tests,
+        duration_ms: words::millis(outcome.duration),
+    });
+    let summary = match (outcome.verdict, gate.allow_failure) {
+        (Verdict::Failed, true) => format!("{summary} (allowed to fail)"),
+        _ => summary,
+    };
+    stage.finish(outcome.verdict, summary);
+    outcome
+}
+
+/// How the wait for a container ended.
+enum End {
+    Exit(Exit),
+    /// It was never started: there is no such program in the image.
+    NoProgram(EngineError, i32),
+    Cancelled,
+}
+
+async fn attempt(
+    cx: RunContext<'_>,
+    gate: &GatePlan,
+    scope: &dyn Scope,
+    root: &Root,
+    values: &Values,
+    stage: &Stage<'_>,
+) -> Result<(GateOutcome, String), RunError> {
+    let work_dir = cx.run.path.join("work").join(&gate.name);
+    make_work_dir(&work_dir).map_err(|error| RunError::local(format!("prepare reports of {}", gate.name), error))?;
+    let mark = (gate.commands.len() > 1).then(nonce);
+    let log = StageLog::open(cx, &gate.name, steps(gate), mark.clone())?;
+    let spec = spec(cx, gate, root, values, &log, mark.as_deref(), &work_dir);
+    record::write(cx, &StageRecord::of(&gate.name, &spec));
+
+    let end = start_and_wait(cx, scope, spec, gate.timeout).await;
+    let (end, error) = match end {
+        Ok(end) => (end, None),
+        Err(error) => (End::Cancelled, Some(error)),
+    };
+    let exit = match &end {
+        End::Exit(exit) => exit.clone(),
+        End::NoProgram(error, code) => {
+            log.note(&error.to_string());
+            Exit { code: *code, ..Exit::default() }
+        }
+        End::Cancelled => Exit { code: 128 + SIGTERM, ..Exit::default() },
+    };
+    let begun = log.begun();
+    let tail = log.finish(exit.code);
+    // Reports are collected whatever the verdict is, also of a gate that was stopped.
+    let collected = collect(cx, gate, work_dir).await;
+    if let Some(error) = error {
+        return Err(RunError::Engine(error));
+    }
+    if matches!(end, End::Cancelled) {
+        return Err(RunError::Cancelled);
+    }
+
+    let passed = exit == Exit::default();
+    let mut result = outcome(gate, if passed { Verdict::Passed } else { Verdict::Failed });
+    result.tests = collected.counts;
+    result.reports = collected.directory;
+    if passed && begun < gate.commands.len() && mark.is_some() {
+        let message = format!("gate {} ended itself after {begun} of {} commands", gate.name, gate.commands.len());
+        cx.events.emit(Event::Warning { message, place: gate.place.clone() });
+    }
+    let summary = if passed { summary(gate, &result) } else { reason(&exit, gate.timeout) };
+    if !passed {
+        result.failure = Some(failure(gate, exit, tail, stage.elapsed(), begun, root, &end));
+    }
+    Ok((result, summary))
+}
+
+fn summary(gate: &GatePlan, outcome: &GateOutcome) -> String {
+    match outcome.tests {
+        Some(tests) => words::count(tests.passed + tests.failed, "test"),
+        None => words::count(gate.commands.len().max(1) as u64, "command"),
+    }
+}
+
+/// How it failed, in words.
+pub(super) fn reason(exit: &Exit, timeout: Option<Duration>) -> String {
+    if exit.out_of_memory {
+        "hit the memory limit".into()
+    } else if exit.out_of_pids {
+        "hit the limit of processes".into()
+    } else if exit.timed_out {
+        let after = timeout.map(|timeout| format!(" after {}", crate::duration::human(timeout))).unwrap_or_default();
+        format!("was stopped{after} (timeout)")
+    } else if let Some(signal) = exit.signal {
+        format!("was ended by signal {signal}")
+    } else {
+        format!("exited {}", exit.code)
+    }
+}
+
+fn failure(
+    gate: &GatePlan,
+    exit: Exit,
+    tail: Tail,
+    duration: Duration,
+    begun: usize,
+    root: &Root,
+    end: &End,
+) -> GateFailure {
+    let command = gate.commands.get(begun.saturating_sub(1)).or(gate.commands.first());
+    let hint = match end {
+        End::NoProgram(error, _) => error.hint.clone().or_else(|| {
+            Some("gates are run by `/bin/sh` of the image; without a shell, give `entrypoint` and no `run`".into())
+        }),
+        _ => None,
+    };
+    GateFailure {
+        gate: gate.name.clone(),
+        command: command.map_or_else(|| gate.entrypoint.join(" "), |command| command.run.clone()),
+        place: command.and_then(|command| command.place.clone()).or_else(|| gate.place.clone()),
+        reason: reason(&exit, gate.timeout),
+        exit,
+        tail: tail.lines,
+        earlier_lines: tail.earlier,
+        duration,
+        log: tail.path,
+        kept: Some(root.id.clone()),
+        hint,
+    }
+}
+
+async fn start_and_wait(
+    cx: RunContext<'_>,
+    scope: &dyn Scope,
+    spec: ContainerSpec,
+    timeout: Option<Duration>,
+) -> Result<End, EngineError> {
+    if cx.cancel.is_cancelled() {
+        return Ok(End::Cancelled);
+    }
+    let name = spec.name.clone();
+    let container = match scope.start(spec).await {
+        Ok(container) => container,
+        Err(error) => {
+            return match error.command_code {
+                Some(code) => Ok(End::NoProgram(error, code)),
+                None => Err(error),
+            };
+        }
+    };
+    warn(cx, &name, &*container);
+    let time_is_over = async {
+        match timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        exit = container.wait() => match exit {
+            Err(error) if error.command_code.is_some() => {
+                let code = error.command_code.unwrap_or_default();
+                Ok(End::NoProgram(error, code))
+            }
+            exit => exit.map(End::Exit),
+        },
+        () = cx.cancel.cancelled() => container.stop(SIGTERM, STOP_GRACE).await.map(|_| End::Cancelled),
+        () = time_is_over => {
+            let exit = container.stop(SIGTERM, STOP_GRACE).await?;
+            // A program that tidies up and exits 0 has not finished its work all the same.
+            Ok(End::Exit(Exit { timed_out: true, code: if exit.code == 0 { 128 + SIGTERM } else { exit.code }, ..exit }))
+        }
+    }
+}
+
+pub(super) fn warn(cx: RunContext<'_>, name: &str, container: &dyn Container) {
+    for warning in container.warnings() {
+        cx.events.emit(Event::Warning { message: format!("{name}: {warning}"), place: None });
+    }
+}
+
+fn steps(gate: &GatePlan) -> Vec<StepText> {
+    if gate.commands.is_empty() {
+        return vec![StepText { text: gate.entrypoint.join(" "), place: gate.place.clone() }];
+    }
+    gate.commands.iter().map(|one| StepText { text: one.run.clone(), place: one.place.clone() }).collect()
+}
+
+fn spec(
+    cx: RunContext<'_>,
+    gate: &GatePlan,
+    root: &Root,
+    values: &Values,
+    log: &StageLog,
+    mark: Option<&str>,
+    work_dir: &Path,
+) -> ContainerSpec {
+    let cwd = workdir(gate.workdir.as_deref(), root);
+    let mut mounts: Vec<BindMount> = gate.mounts.iter().map(|mount| mount.bind(&cwd)).collect();
+    mounts.push(BindMount { source: work_dir.to_path_buf(), target: REPORTS_TARGET.into(), readonly: false });
+    ContainerSpec {
+        name: container_name(&gate.name),
+        root: root.clone(),
+        args: args(gate, mark),
+        env: environment(root, &gate.environment, &seatrial_environment(cx, values)),
+        cwd,
+        user: gate.user.clone().unwrap_or_else(|| root.config.config.user.clone()),
+        mounts,
+        network: NetworkMode::Default,
+        limits: Limits::default(),
+        init: true,
+        stdio: Stdio::Sink(log.sink()),
+    }
+}
+
+fn args(gate: &GatePlan, mark: Option<&str>) -> Vec<String> {
+    let mut args = gate.entrypoint.clone();
+    match (gate.commands.as_slice(), mark) {
+        ([], _) => {}
+        ([one], _) => args.extend(SHELL.iter().map(|word| (*word).to_owned()).chain([one.run.clone()])),
+        (several, mark) => {
+            args.extend(SHELL.iter().map(|word| (*word).to_owned()));
+            args.push(SEVERAL.replace("MARK", mark.unwrap_or_default()));
+            // The shell's `$0`.
+            args.push(SHELL[0].to_owned());
+            args.extend(several.iter().map(|command| command.run.clone()));
+        }
+    }
+    args
+}
+
+/// 128 bits that a program cannot guess, from the hasher that the standard library seeds from the system.
+fn nonce() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("{:016x}{:016x}", RandomState::new().hash_one(0u8), RandomState::new().hash_one(1u8))
+}
+
+/// `[a-z0-9-]`, as host names are.
+pub(super) fn container_name(name: &str) -> String {
+    let name: String =
+        name.to_ascii_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    name.trim_matches('-').to_owned()
+}
+
+/// The given working directory, else the image's, else `/`.
+pub(super) fn workdir(given: Option<&str>, root: &Root) -> String {
+    let image = root.config.config.working_dir.as_str();
+    given.unwrap_or(if image.is_empty() { "/" } else { image }).to_owned()
+}
+
+/// The image's environment, then the file's, then ours; later ones win and keep the place of the former.
+pub(super) fn environment(
+    root: &Root,
+    file: &BTreeMap<String, String>,
+    ours: &[(String, String)],
+) -> Vec<(String, String)> {
+    let image = root.config.config.env.iter().filter_map(|entry| entry.split_once('='));
+    let mut env: Vec<(String, String)> = image.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    for (name, value) in file.iter().chain(ours.iter().map(|(name, value)| (name, value))) {
+        match env.iter_mut().find(|(present, _)| present == name) {
+            Some(entry) => entry.1 = value.clone(),
+            None => env.push((name.clone(), value.clone())),
+        }
+    }
+    if !env.iter().any(|(name, _)| name == "PATH") {
+        env.push(("PATH".into(), PATH_DEFAULT.into()));
+    }
+    env
+}
+
+/// What commands read instead of templates. A value that is absent is an unset variable.
+fn seatrial_environment(cx: RunContext<'_>, values: &Values) -> Vec<(String, String)> {
+    let version = match &values.version {
+        Version::Known(version) => Some(version.clone()),
+        _ => None,
+    };
+    [
+        ("CI", Some("true".to_owned())),
+        ("SEATRIAL_GIT_SHA", values.git_sha.clone()),
+        ("SEATRIAL_GIT_SHORT", values.git_short.clone()),
+        ("SEATRIAL_GIT_BRANCH", values.git_branch.clone()),
+        ("SEATRIAL_GIT_TAG", values.git_tag.clone()),
+        ("SEATRIAL_VERSION", version),
+        ("SEATRIAL_RUN_NUMBER", Some(cx.run.number.to_string())),
+        ("SEATRIAL_REPORTS", Some(REPORTS_TARGET.to_owned())),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .collect()
+}
+
+fn make_work_dir(dir: &Path) -> std::io::Result<()> {
+    fs_err::create_dir_all(dir)?;
+    // The gate's user may be anyone; the run's directory above it is ours alone.
+    fs_err::set_permissions(dir, std::fs::Permissions::from_mode(0o1777))
+}
+
+async fn collect(cx: RunContext<'_>, gate: &GatePlan, work_dir: PathBuf) -> reports::Collected {
+    let target = cx.run.path.join("reports").join(&gate.name);
+    let (patterns, name) = (gate.reports.clone(), gate.name.clone());
+    let task = tokio::task::spawn_blocking(move || {
+        let collected = reports::collect(&work_dir, &target, &patterns);
+        // The scope's owner has ended everything in it, so nothing writes here any more.
+        drop(fs_err::remove_dir_all(&work_dir));
+        collected
+    });
+    let collected = task.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    for message in &collected.warnings {
+        cx.events.emit(Event::Warning { message: format!("reports of {name}: {message}"), place: gate.place.clone() });
+    }
+    collected
+}

@@ -1,0 +1,252 @@
+//! From a built image to its names: seal, upload early, and after the verdict tag and push.
+
+use std::{
+    collections::HashMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use engine::{Built, Cancel};
+use events::{Event, EventSink, Verdict};
+use oci::{Descriptor, Digest, Reference};
+use registry::{Progress, RegistryError};
+
+use super::{checks::Selection, words::Stage};
+use crate::{
+    Plan, Published, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent, Stages, TagRule, Values,
+    choose_tags, tags,
+};
+
+/// The stage's id.
+pub(super) const STAGE: &str = "publish";
+
+/// Whether this run means to publish.
+pub(super) struct Intention {
+    /// Where; empty when [`Intention::refusal`] says why not.
+    pub(super) repositories: Vec<Reference>,
+    /// Something is to be written to a registry if the verdict is yes.
+    pub(super) is_planned: bool,
+    /// Why not, in words. `None` as well when nobody speaks of publishing.
+    pub(super) refusal: Option<String>,
+}
+
+impl Intention {
+    pub(super) fn of(plan: &Plan, options: &RunOptions, built: &Built) -> Intention {
+        let wanted = options.publish || options.stages == Stages::Publish;
+        let refused = |reason: String| Intention { repositories: Vec::new(), is_planned: false, refusal: Some(reason) };
+        let Some(publish) = &plan.publish else {
+            let reason = wanted.then(|| "the pipeline file has no `publish`".to_owned());
+            return Intention { repositories: Vec::new(), is_planned: false, refusal: reason };
+        };
+        if let Some(reason) = &built.unpublishable {
+            return refused(reason.clone());
+        }
+        if plan.source.event == SourceEvent::PullRequest {
+            return refused("change requests are not published".into());
+        }
+        if let Err(reason) = tags::holds(&publish.when, &plan.source, &plan.values.env) {
+            return refused(reason);
+        }
+        if publish.repositories.is_empty() {
+            return refused("neither `image` nor `publish.to` names a registry".into());
+        }
+        if !wanted {
+            return refused("`--publish` was not given".into());
+        }
+        Intention { repositories: publish.repositories.clone(), is_planned: true, refusal: None }
+    }
+}
+
+/// An image with its digests.
+#[derive(Clone, Debug)]
+pub(super) struct Sealed {
+    pub(super) image: store::Image,
+    pub(super) manifest: store::SealedManifest,
+}
+
+/// Seals, and uploads if publishing is planned, beside the gates. Nothing gets a name here: until the verdict, the
+/// registry has blobs that nobody can find. `abandon`: the verdict is no, so that uploading more is of no use.
+pub(super) async fn seal_and_upload(
+    cx: RunContext<'_>,
+    work: &Selection<'_>,
+    built: &Built,
+    intention: &Intention,
+    abandon: &Cancel,
+) -> Result<Option<Sealed>, RunError> {
+    if !work.seals {
+        return Ok(None);
+    }
+    let sealed = tokio::select! {
+        biased;
+        () = cx.cancel.cancelled() => return Err(RunError::Cancelled),
+        sealed = cx.engine.seal(built) => sealed.map_err(RunError::Engine)?,
+    };
+    let sealed = Sealed { image: sealed.0, manifest: sealed.1 };
+    check_same(built, &sealed);
+    cx.events
+        .emit(Event::ImageSealed { digest: sealed.manifest.digest.clone(), size_bytes: sealed.manifest.size_bytes });
+    if intention.is_planned {
+        let upload = async {
+            for repository in &intention.repositories {
+                upload(cx, repository, &sealed).await?;
+            }
+            Ok::<_, RegistryError>(())
+        };
+        tokio::select! {
+            biased;
+            () = cx.cancel.cancelled() => return Err(RunError::Cancelled),
+            () = abandon.cancelled() => {}
+            uploaded = upload => uploaded?,
+        }
+    }
+    Ok(Some(sealed))
+}
+
+/// What is pushed is, by digest, what the gates ran on. Both sides are ours, so a difference is broken bookkeeping.
+fn check_same(built: &Built, sealed: &Sealed) {
+    assert_eq!(built.layers, sealed.image.layers, "the sealed image has the layers that the gates ran on");
+    assert_eq!(Digest::of(&sealed.manifest.bytes), sealed.manifest.digest, "the manifest has its digest");
+    assert_eq!(sealed.manifest.manifest.config.digest, sealed.image.id, "the manifest names the sealed config");
+    assert_eq!(
+        sealed.image.config.rootfs.diff_ids.len(),
+        sealed.manifest.manifest.layers.len(),
+        "config and manifest have the same layers"
+    );
+}
+
+async fn upload(cx: RunContext<'_>, repository: &Reference, sealed: &Sealed) -> Result<(), RegistryError> {
+    let manifest = &sealed.manifest.manifest;
+    let blobs: Vec<Descriptor> = manifest.layers.iter().chain([&manifest.config]).cloned().collect();
+    let progress = Transfers { events: cx.events.clone(), told: Mutex::default() };
+    cx.registry.push_blobs(repository, &blobs, cx.store, &progress).await
+}
+
+/// Turns progress into events, at a rate that a person can see.
+struct Transfers {
+    events: EventSink,
+    told: Mutex<HashMap<Digest, Instant>>,
+}
+
+/// Ten times a second.
+const PROGRESS_TICK: Duration = Duration::from_millis(100);
+
+impl Progress for Transfers {
+    fn advance(&self, item: &Digest, done_bytes: u64, total_bytes: u64) {
+        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let is_due = told.get(item).is_none_or(|last| last.elapsed() >= PROGRESS_TICK);
+        if is_due || done_bytes >= total_bytes {
+            told.insert(item.clone(), Instant::now());
+            drop(told);
+            self.events.emit(Event::Transfer {
+                stage: STAGE.into(),
+                item: item.short().to_owned(),
+                done_bytes,
+                total_bytes: Some(total_bytes),
+            });
+        }
+    }
+}
+
+/// The tags of a passing image.
+pub(super) struct Tags {
+    /// For the local store.
+    local: Vec<String>,
+    /// For the registry, whether or not it is pushed.
+    pub(super) registry: Vec<String>,
+    /// Those that rules name and that do not apply.
+    pub(super) skipped: Vec<SkippedTag>,
+}
+
+/// Chooses local and published tags, and tells which rules do not apply.
+pub(super) fn choose(cx: RunContext<'_>, plan: &Plan, intention: &Intention, values: &Values) -> Tags {
+    let choose = |rules: &[TagRule], source: &Source| choose_tags(rules, source, values);
+    let mut local = choose(&plan.local_tags, &plan.source).tags;
+    if local.is_empty() {
+        // Without Git the image would have no name at all.
+        local.push("latest".into());
+    }
+    let rules = plan.publish.as_ref().map(|publish| publish.tags.as_slice()).unwrap_or_default();
+    let chosen = choose(rules, &plan.source);
+    for skipped in &chosen.skipped {
+        cx.events.emit(Event::TagSkipped { template: skipped.template.clone(), reason: skipped.reason.clone() });
+    }
+    if intention.is_planned {
+        local.extend(chosen.tags.iter().filter(|tag| !local.contains(tag)).cloned().collect::<Vec<_>>());
+    }
+    Tags { local, registry: chosen.tags, skipped: chosen.skipped }
+}
+
+/// Names the image in the local store.
+pub(super) async fn tag_locally(
+    cx: RunContext<'_>,
+    plan: &Plan,
+    sealed: &Sealed,
+    tags: &Tags,
+) -> Result<Vec<String>, RunError> {
+    let references: Vec<Reference> = tags.local.iter().map(|tag| plan.image.with_tag(tag)).collect();
+    let (store, id, names) = (cx.store.clone(), sealed.image.id.clone(), references.clone());
+    // Tagging waits for the disk.
+    let task = tokio::task::spawn_blocking(move || {
+        names.iter().try_for_each(|name| {
+            store.tag(name, &id).map_err(|error| RunError::local(format!("tag {}", name.familiar()), error))
+        })
+    });
+    task.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    Ok(references.iter().map(Reference::familiar).collect())
+}
+
+/// Writes manifest and names: by digest first, so that a name never means something incomplete.
+pub(super) async fn write_names(
+    cx: RunContext<'_>,
+    intention: &Intention,
+    sealed: &Sealed,
+    tags: &Tags,
+) -> Result<Vec<Published>, RunError> {
+    if !intention.is_planned || tags.registry.is_empty() {
+        return Ok(Vec::new());
+    }
+    if cx.cancel.is_cancelled() {
+        return Err(RunError::Cancelled);
+    }
+    let stage = Stage::start(cx.events, STAGE);
+    let mut published = Vec::new();
+    match write_all(cx, intention, sealed, tags, &mut published).await {
+        Ok(()) => {
+            stage.finish(Verdict::Passed, tags.registry.join(", "));
+            Ok(published)
+        }
+        Err(error) => {
+            let names: Vec<_> = published.iter().map(|name| name.reference.as_str()).collect();
+            let written = if names.is_empty() { String::new() } else { format!(" ({} written)", names.join(", ")) };
+            stage.finish(Verdict::Failed, format!("{error}{written}"));
+            Err(error)
+        }
+    }
+}
+
+async fn write_all(
+    cx: RunContext<'_>,
+    intention: &Intention,
+    sealed: &Sealed,
+    tags: &Tags,
+    published: &mut Vec<Published>,
+) -> Result<(), RunError> {
+    let manifest = &sealed.manifest;
+    let media_type = manifest.manifest.media_type.as_deref().unwrap_or(oci::media_type::MANIFEST);
+    for repository in &intention.repositories {
+        let by_digest = repository.with_digest(manifest.digest.clone());
+        cx.registry.put_manifest(&by_digest, media_type, &manifest.bytes).await?;
+    }
+    for repository in &intention.repositories {
+        for tag in &tags.registry {
+            if cx.cancel.is_cancelled() {
+                return Err(RunError::Cancelled);
+            }
+            let name = repository.with_tag(tag);
+            let digest = cx.registry.put_manifest(&name, media_type, &manifest.bytes).await?;
+            cx.events.emit(Event::TagWritten { reference: name.to_string(), digest: digest.clone() });
+            published.push(Published { reference: name.to_string(), digest });
+        }
+    }
+    Ok(())
+}
