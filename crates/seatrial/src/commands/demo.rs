@@ -106,11 +106,16 @@ pub(crate) fn run(args: &DemoArgs, context: &Context) -> anyhow::Result<Exit> {
     row("registry", &format!("{}, for this demo only", registry.address));
     terminal::message_line(&format!("\n{}", palette.strong("$ seatrial run --publish")));
 
-    let exit = pipeline(args, &inner)?;
+    let outcome = pipeline(args, &inner);
+    // The signal came to the inner command; its exit code is what the caller has to hear.
+    if let Some(exit) = inner.stopped_by() {
+        return Ok(exit);
+    }
+    let exit = outcome?;
 
     let tags = inner.block_on(tags(&inner, registry.address))?;
     terminal::message_line(&match tags.as_slice() {
-        [] => format!("\nthe registry holds nothing of number-api: what did not pass is not pushed"),
+        [] => "\nthe registry holds nothing of number-api: what did not pass is not pushed".to_owned(),
         tags => format!("\nthe registry holds number-api: {}", tags.join(", ")),
     });
     let address = registry.address;
