@@ -22,7 +22,7 @@ use auth::Scope;
 use transport::{Call, Transport, header_text, read_bounded};
 
 pub use body::BlobSource;
-pub use pull::BlobTarget;
+pub use pull::{BlobTarget, CommitError};
 pub use push::UploadOutcome;
 
 /// Registries refuse manifests beyond 4 MiB; the largest in use are far smaller (distribution-spec, "Pushing Manifests").

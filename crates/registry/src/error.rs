@@ -88,13 +88,16 @@ pub enum ErrorKind {
     #[error("no image for {wanted}; there is {}", list(.available))]
     PlatformMissing {
         /// The platform asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// The platforms that the index lists.
         available: Vec<Platform>,
     },
     /// Stored credentials could not be read or written.
     #[error("credentials cannot be used")]
     Credentials(#[from] CredentialError),
+    /// The image came whole, but cannot be unpacked: not an image, hostile, or no room.
+    #[error("image cannot be unpacked")]
+    Import(#[source] Box<store::ImportError>),
     /// Our own side failed: file or store.
     #[error("local content cannot be read or written")]
     Local(#[source] Box<dyn Error + Send + Sync>),
@@ -115,6 +118,7 @@ impl RegistryError {
             | ErrorKind::Unreachable(_)
             | ErrorKind::Unexpected { .. }
             | ErrorKind::Malformed(_)
+            | ErrorKind::Import(_)
             | ErrorKind::Local(_) => true,
             ErrorKind::Unauthorized { .. }
             | ErrorKind::Denied { .. }

@@ -10,7 +10,7 @@ mod server;
 mod spool;
 
 pub use client::{
-    BlobSource, BlobTarget, Client, ClientOptions, NoProgress, Progress, ResolvedManifest, UploadOutcome,
+    BlobSource, BlobTarget, Client, ClientOptions, CommitError, NoProgress, Progress, ResolvedManifest, UploadOutcome,
 };
 pub use credentials::{Credential, CredentialError, Credentials, LoginPlace};
 pub use error::{ErrorKind, RegistryError};

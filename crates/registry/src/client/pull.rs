@@ -3,12 +3,12 @@
 use std::{collections::HashSet, error::Error, io};
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use oci::{Descriptor, Digest, Hasher, Index, Manifest, ManifestOrIndex, Platform, Reference};
+use oci::{Descriptor, Digest, Index, Manifest, ManifestOrIndex, Platform, Reference};
 use reqwest::{
     Method, StatusCode,
     header::{CONTENT_RANGE, HeaderValue, RANGE},
 };
-use store::{BlobWriter, Image, Store};
+use store::{BlobWriter, Image, Store, StoreError};
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     sync::Semaphore,
@@ -33,32 +33,28 @@ const WHOLE_FETCHES_MAX: u32 = 2;
 
 /// Where a fetched blob is written. Dropped without `commit`, nothing may remain.
 pub trait BlobTarget: io::Write + Send {
-    /// Keeps what was written. Its digest and size were checked and are these.
-    fn commit(self: Box<Self>, digest: &Digest, size_bytes: u64) -> Result<(), Box<dyn Error + Send + Sync>>;
+    /// Keeps what was written, if it is what it should be; else nothing.
+    fn commit(self: Box<Self>, digest: &Digest, size_bytes: u64) -> Result<(), CommitError>;
+}
+
+/// What was written to a [`BlobTarget`] was not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// It is other content; this is its digest. It is fetched once more.
+    #[error("its digest is {0}")]
+    WrongDigest(Digest),
+    /// It could not be kept.
+    #[error(transparent)]
+    Failed(Box<dyn Error + Send + Sync>),
 }
 
 impl BlobTarget for BlobWriter {
-    fn commit(self: Box<Self>, digest: &Digest, size_bytes: u64) -> Result<(), Box<dyn Error + Send + Sync>> {
-        BlobWriter::commit(*self, Some((digest, size_bytes)))?;
-        Ok(())
-    }
-}
-
-/// Hashes what passes to the target.
-struct Checked {
-    target: Box<dyn BlobTarget>,
-    hasher: Hasher,
-}
-
-impl io::Write for Checked {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.target.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.target.flush()
+    fn commit(self: Box<Self>, digest: &Digest, size_bytes: u64) -> Result<(), CommitError> {
+        match BlobWriter::commit(*self, Some((digest, size_bytes))) {
+            Ok(_) => Ok(()),
+            Err(StoreError::Mismatch { actual, .. }) => Err(CommitError::WrongDigest(actual)),
+            Err(error) => Err(CommitError::Failed(error.into())),
+        }
     }
 }
 
@@ -75,12 +71,40 @@ impl Client {
         scope: &store::Scope,
         progress: &dyn Progress,
     ) -> Result<Image, RegistryError> {
-        let image = async {
-            let (resolved, manifest) = self.manifest_for(reference, platform).await?;
-            self.fetch_parts(reference, &manifest, store, progress).await?;
-            blocking(|| store.import_manifest(scope, &resolved.bytes)).map_err(ErrorKind::local)
+        let image = self.pull_kind(reference, platform, store, scope, progress).await;
+        image.map_err(|kind| kind.during("pull", reference))
+    }
+
+    async fn pull_kind(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        store: &Store,
+        scope: &store::Scope,
+        progress: &dyn Progress,
+    ) -> Result<Image, ErrorKind> {
+        let (resolved, manifest) = self.manifest_for(reference, platform).await?;
+        check_bounds(&manifest)?;
+        let import = || blocking(|| store.import_manifest(scope, &resolved.bytes));
+        let all: Vec<&Descriptor> = std::iter::once(&manifest.config).chain(&manifest.layers).collect();
+        // A known image has its layers unpacked, whether their blobs were kept or not.
+        if store.image(&manifest.config.digest).is_ok_and(|known| known.is_some())
+            && let Ok(image) = import()
+        {
+            all.iter().for_each(|blob| progress.advance(&blob.digest, blob.size, blob.size));
+            return Ok(image);
+        }
+        self.fetch_missing(reference, &all, store, scope, progress).await?;
+        let error = match import() {
+            Ok(image) => return Ok(image),
+            Err(error) => error,
         };
-        image.await.map_err(|kind| kind.during("pull", reference))
+        // The store puts a damaged blob of an earlier day aside when it is read: it is fetched again, once.
+        if all.iter().all(|blob| store.has_blob(&blob.digest) == Some(blob.size)) {
+            return Err(ErrorKind::Import(Box::new(error)));
+        }
+        self.fetch_missing(reference, &all, store, scope, progress).await?;
+        import().map_err(|error| ErrorKind::Import(Box::new(error)))
     }
 
     /// The image manifest that a reference names for a platform, through an index where there is one.
@@ -105,9 +129,10 @@ impl Client {
             }
             ManifestOrIndex::Index(index) => index,
         };
-        let chosen = index
-            .select(platform)
-            .ok_or_else(|| ErrorKind::PlatformMissing { wanted: platform.clone(), available: platforms(index) })?;
+        let chosen = index.select(platform).ok_or_else(|| ErrorKind::PlatformMissing {
+            wanted: Box::new(platform.clone()),
+            available: platforms(index),
+        })?;
         let resolved = self.fetch_kind(&reference.with_digest(chosen.digest.clone()), MANIFEST_BYTES_MAX).await?;
         match &resolved.document {
             ManifestOrIndex::Manifest(manifest) => {
@@ -118,36 +143,34 @@ impl Client {
         }
     }
 
-    async fn fetch_parts(
+    /// Fetches the blobs that the store does not have, side by side.
+    async fn fetch_missing(
         &self,
         reference: &Reference,
-        manifest: &Manifest,
+        blobs: &[&Descriptor],
         store: &Store,
+        scope: &store::Scope,
         progress: &dyn Progress,
     ) -> Result<(), ErrorKind> {
-        if manifest.config.size > CONFIG_BYTES_MAX {
-            return Err(ErrorKind::TooLarge { limit_bytes: CONFIG_BYTES_MAX });
-        }
-        if manifest.layers.len() > LAYERS_MAX {
-            return Err(ErrorKind::malformed(format!("the image has more than {LAYERS_MAX} layers")));
-        }
         let open =
             || -> Result<Box<dyn BlobTarget>, Box<dyn Error + Send + Sync>> { Ok(Box::new(store.blob_writer()?)) };
         let permits = Semaphore::new(self.options().parallel_blobs.max(1));
         let mut seen = HashSet::new();
         let mut work = FuturesUnordered::new();
-        for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
+        for &blob in blobs {
             if !seen.insert(&blob.digest) {
                 continue;
             }
-            if store.has_blob(&blob.digest) == Some(blob.size) {
+            // A blob that is leased stays, whatever a prune thinks meanwhile.
+            if scope.lease_blob(&blob.digest).is_ok() && store.has_blob(&blob.digest) == Some(blob.size) {
                 progress.advance(&blob.digest, blob.size, blob.size);
                 continue;
             }
             let (permits, open) = (&permits, &open);
             work.push(async move {
                 let _permit = permits.acquire().await.expect("the semaphore is never closed");
-                self.fetch_blob_kind(reference, blob, open, progress).await
+                self.fetch_blob_kind(reference, blob, open, progress).await?;
+                scope.lease_blob(&blob.digest).map_err(ErrorKind::local)
             });
         }
         while let Some(done) = work.next().await {
@@ -178,18 +201,18 @@ impl Client {
     ) -> Result<(), ErrorKind> {
         let mut fetches = 1;
         loop {
-            let target = open().map_err(ErrorKind::Local)?;
-            let mut spool = Spool::new(Checked { target, hasher: Hasher::new() });
+            let mut spool = Spool::new(open().map_err(ErrorKind::Local)?);
             self.fetch_whole(repository, descriptor, &mut spool, progress).await?;
-            let (checked, written) = spool.finish().await;
+            let (target, written) = spool.finish().await;
             written.map_err(ErrorKind::local)?;
-            let Checked { target, hasher } = checked.expect("a finished spool without error has its writer");
-            let found = hasher.finish();
-            if found == descriptor.digest {
-                let Descriptor { digest, size, .. } = descriptor.clone();
-                let committed = spawn_blocking(move || target.commit(&digest, size)).await.map_err(ErrorKind::local)?;
-                return committed.map_err(ErrorKind::Local);
-            }
+            let target = target.expect("a spool that finished without an error has its writer");
+            let Descriptor { digest, size, .. } = descriptor.clone();
+            let committed = spawn_blocking(move || target.commit(&digest, size)).await.map_err(ErrorKind::local)?;
+            let found = match committed {
+                Ok(()) => return Ok(()),
+                Err(CommitError::WrongDigest(found)) => found,
+                Err(CommitError::Failed(error)) => return Err(ErrorKind::Local(error)),
+            };
             if fetches == WHOLE_FETCHES_MAX {
                 let reason = format!("its digest is {found}");
                 return Err(ErrorKind::WrongContent { expected: descriptor.digest.clone(), reason });
@@ -203,7 +226,7 @@ impl Client {
         &self,
         repository: &Reference,
         descriptor: &Descriptor,
-        spool: &mut Spool<Checked>,
+        spool: &mut Spool<Box<dyn BlobTarget>>,
         progress: &dyn Progress,
     ) -> Result<(), ErrorKind> {
         let (mut done, mut mark) = (0, 0);
@@ -227,7 +250,7 @@ impl Client {
         &self,
         repository: &Reference,
         descriptor: &Descriptor,
-        spool: &mut Spool<Checked>,
+        spool: &mut Spool<Box<dyn BlobTarget>>,
         done: &mut u64,
         progress: &dyn Progress,
     ) -> Result<(), Failure> {
@@ -279,6 +302,17 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// Refuses manifests that no honest image has, before anything of them is fetched.
+fn check_bounds(manifest: &Manifest) -> Result<(), ErrorKind> {
+    if manifest.config.size > CONFIG_BYTES_MAX {
+        return Err(ErrorKind::TooLarge { limit_bytes: CONFIG_BYTES_MAX });
+    }
+    if manifest.layers.len() > LAYERS_MAX {
+        return Err(ErrorKind::malformed(format!("the image has more than {LAYERS_MAX} layers")));
+    }
+    Ok(())
 }
 
 /// The platforms of an index, without the placeholders that attestations have.

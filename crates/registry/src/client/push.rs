@@ -41,6 +41,8 @@ struct Session {
     location: Url,
     offset: u64,
     chunk_min: u64,
+    /// A request failed in between: what is sent next must say where it belongs.
+    is_resumed: bool,
 }
 
 /// How the bytes are sent.
@@ -150,7 +152,7 @@ impl Client {
                         }
                         Err(failure) => failure,
                     };
-                match recovery(&failure, mode, session.offset) {
+                match recovery(&failure, mode, session.is_resumed) {
                     Recovery::Chunks => {
                         mode = Mode::Chunked;
                         break;
@@ -195,7 +197,7 @@ impl Client {
         }
         let chunk_min = header_text(response.headers(), "oci-chunk-min-length").and_then(|text| text.parse().ok());
         let chunk_min = chunk_min.unwrap_or(0).min(CHUNK_BYTES_MAX);
-        Ok(Some(Session { location: location(&response)?, offset: 0, chunk_min }))
+        Ok(Some(Session { location: location(&response)?, offset: 0, chunk_min, is_resumed: false }))
     }
 
     /// Sends what comes next.
@@ -219,7 +221,7 @@ impl Client {
             }
         };
         let part = Part::new(source.clone(), from, to);
-        let is_last = from == to || (mode == Mode::Whole && from == 0);
+        let is_last = from == to || (mode == Mode::Whole && !session.is_resumed);
         let method = if is_last { Method::PUT } else { Method::PATCH };
         let call = Call::new(method, repository, String::new(), scope.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -256,6 +258,7 @@ impl Client {
             return Err(ErrorKind::malformed("the registry has more than was sent"));
         }
         session.offset = offset;
+        session.is_resumed = true;
         if response.headers().contains_key(LOCATION) {
             session.location = location(&response)?;
         }
@@ -270,7 +273,7 @@ enum Recovery {
 }
 
 /// What to do after a failed step.
-fn recovery(failure: &Failure, mode: Mode, offset: u64) -> Recovery {
+fn recovery(failure: &Failure, mode: Mode, is_resumed: bool) -> Recovery {
     match &failure.kind {
         ErrorKind::NotFound { .. } | ErrorKind::Unexpected { status: 416, .. } => Recovery::NewSession,
         ErrorKind::TooLarge { .. } | ErrorKind::Unexpected { status: 405 | 411 | 415 | 501, .. }
@@ -279,7 +282,7 @@ fn recovery(failure: &Failure, mode: Mode, offset: u64) -> Recovery {
             Recovery::Chunks
         }
         // Docker's registry cannot always go on with an upload that broke off; it says 400 then.
-        ErrorKind::Unexpected { status: 400, .. } if mode == Mode::Whole && offset > 0 => Recovery::NewSession,
+        ErrorKind::Unexpected { status: 400, .. } if mode == Mode::Whole && is_resumed => Recovery::NewSession,
         _ => Recovery::GoOn,
     }
 }

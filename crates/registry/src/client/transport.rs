@@ -445,7 +445,13 @@ impl Transport {
             if self.trust(&secure) == Trust::Verified {
                 return Ok(secure);
             }
-            if in_time(TLS_PROBE_WAIT, self.client(&secure)?.get(secure.clone()).send()).await.is_ok() {
+            if in_time(
+                TLS_PROBE_WAIT.min(self.options.connect_timeout),
+                self.client(&secure)?.get(secure.clone()).send(),
+            )
+            .await
+            .is_ok()
+            {
                 return Ok(secure);
             }
             let plain = url("http")?;

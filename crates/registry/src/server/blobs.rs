@@ -1,6 +1,6 @@
 //! Blobs: reading (whole or in part), uploading in all the specification's ways, mounting, deleting.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{io, ops::Range, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -12,6 +12,7 @@ use oci::Digest;
 use tokio::{
     io::{AsyncReadExt, AsyncSeekExt},
     task::spawn_blocking,
+    time::timeout,
 };
 use tokio_util::io::ReaderStream;
 
@@ -27,6 +28,9 @@ use super::{
 const READ_BYTES: usize = 64 * 1024;
 /// So much of a refused body is read, so that the client sees the refusal rather than a broken connection.
 const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A question for an upload's state waits so long for a request that is just ending.
+const STATUS_WAIT_MAX: Duration = Duration::from_secs(1);
 
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -107,7 +111,7 @@ pub(super) async fn begin(
         spawn_blocking(move || shared.uploads.begin(&shared, &name)).await??
     };
     match digest {
-        Some(digest) => receive_all(shared, name, upload, digest, body).await,
+        Some(digest) => receive_all(shared, name, Turn::take(upload).await?, digest, body).await,
         None => {
             let mut response = accepted(&name, &upload, StatusCode::ACCEPTED);
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -119,6 +123,8 @@ pub(super) async fn begin(
 /// `GET` of an upload: how far it is.
 pub(super) async fn status(shared: Arc<Shared>, name: RepositoryName, id: String) -> Result<Response, Refusal> {
     let upload = find(&shared, &name, id).await?;
+    // Whoever asks after a broken connection wants to know what of it is still being written. Others hear how far it is.
+    drop(timeout(STATUS_WAIT_MAX, Turn::take(Arc::clone(&upload))).await);
     Ok(accepted(&name, &upload, StatusCode::NO_CONTENT))
 }
 
@@ -157,11 +163,12 @@ pub(super) async fn finish(
     let digest = query.get("digest").ok_or_else(|| Refusal::bad("DIGEST_INVALID", "the digest is missing"))?;
     let digest = parse_digest(digest)?;
     let upload = find(&shared, &name, id).await?;
+    let turn = Turn::take(Arc::clone(&upload)).await?;
     if let Err(refusal) = check_range(&name, &upload, headers) {
         drain(body).await;
         return Err(refusal);
     }
-    receive_all(shared, name, upload, digest, body).await
+    receive_all(shared, name, turn, digest, body).await
 }
 
 /// `DELETE` of an upload.
@@ -179,11 +186,10 @@ async fn find(shared: &Arc<Shared>, name: &RepositoryName, id: String) -> Result
 async fn receive_all(
     shared: Arc<Shared>,
     name: RepositoryName,
-    upload: Arc<Upload>,
+    turn: Turn,
     digest: Digest,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let turn = Turn::take(upload).await?;
     let wanted = digest.clone();
     detached(async move {
         let mut turn = turn;

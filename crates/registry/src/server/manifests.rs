@@ -261,8 +261,11 @@ fn referrer(document: &ManifestOrIndex, mut descriptor: Descriptor) -> Descripto
     descriptor
 }
 
+/// Where the next page begins: after this name, with so many names.
+type Next = (String, usize);
+
 /// `n` names after `last`, and the name to go on after, when there are more.
-fn page(mut names: Vec<String>, query: &Query) -> Result<(Vec<String>, Option<(String, usize)>), Refusal> {
+fn page(mut names: Vec<String>, query: &Query) -> Result<(Vec<String>, Option<Next>), Refusal> {
     if let Some(last) = query.get("last") {
         names.retain(|name| name > last);
     }
@@ -275,7 +278,7 @@ fn page(mut names: Vec<String>, query: &Query) -> Result<(Vec<String>, Option<(S
     Ok((names, next))
 }
 
-fn listing(document: serde_json::Value, path: &str, next: Option<(String, usize)>) -> Response {
+fn listing(document: serde_json::Value, path: &str, next: Option<Next>) -> Response {
     let mut response = ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response();
     if let Some((last, count)) = next {
         let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("last", &last).finish();

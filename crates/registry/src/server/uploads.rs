@@ -48,7 +48,7 @@ pub(super) struct Upload {
     pub(super) id: String,
     repository: RepositoryName,
     path: PathBuf,
-    offset: AtomicU64,
+    offset: Arc<AtomicU64>,
     used: Mutex<Instant>,
     // `None` when the writer was lost in a panic; it is then made again from the file.
     writer: Arc<AsyncMutex<Option<UploadFile>>>,
@@ -62,10 +62,18 @@ impl Upload {
 }
 
 /// The file of an upload, with the hash of what it holds.
-#[derive(Clone)]
 struct UploadFile {
     file: Arc<File>,
     hasher: Hasher,
+    // Told to those who ask while bytes come in.
+    offset: Arc<AtomicU64>,
+}
+
+impl UploadFile {
+    fn new(file: fs::File, hasher: Hasher) -> Self {
+        let offset = Arc::new(AtomicU64::new(hasher.length_bytes()));
+        Self { file: Arc::new(file.into_parts().0), hasher, offset }
+    }
 }
 
 impl std::fmt::Debug for UploadFile {
@@ -78,6 +86,7 @@ impl Write for UploadFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = (&*self.file).write(bytes)?;
         self.hasher.update(&bytes[..written]);
+        self.offset.store(self.hasher.length_bytes(), Ordering::Release);
         Ok(written)
     }
 
@@ -96,7 +105,7 @@ impl Uploads {
         let path = shared.storage.upload_path(repository, &id);
         make_dir(path.parent().expect("uploads are in a directory"))?;
         let file = fs::OpenOptions::new().create_new(true).append(true).read(true).open(&path)?;
-        let writer = UploadFile { file: Arc::new(file.into_parts().0), hasher: Hasher::new() };
+        let writer = UploadFile::new(file, Hasher::new());
         Ok(self.keep(id, repository, path, writer))
     }
 
@@ -122,7 +131,7 @@ impl Uploads {
             id: id.clone(),
             repository: repository.clone(),
             path,
-            offset: AtomicU64::new(writer.hasher.length_bytes()),
+            offset: Arc::clone(&writer.offset),
             used: Mutex::new(Instant::now()),
             writer: Arc::new(AsyncMutex::new(Some(writer))),
         };
@@ -169,7 +178,8 @@ impl Turn {
             Some(writer) => writer,
             None => {
                 let path = self.upload.path.clone();
-                spawn_blocking(move || reopen(&path)).await??
+                let writer = spawn_blocking(move || reopen(&path)).await??;
+                UploadFile { offset: Arc::clone(&self.upload.offset), ..writer }
             }
         };
         let mut spool = Spool::new(writer);
@@ -189,11 +199,10 @@ impl Turn {
         let (writer, written) = spool.finish().await;
         // After a failed write the file may be longer than the hash knows: it is read again at the next request.
         *self.writer = if written.is_ok() { writer } else { None };
-        let length = match &*self.writer {
-            Some(writer) => writer.hasher.length_bytes(),
-            None => fs::metadata(&self.upload.path)?.len(),
-        };
-        self.upload.offset.store(length, Ordering::Release);
+        if self.writer.is_none() {
+            let length = fs::metadata(&self.upload.path)?.len();
+            self.upload.offset.store(length, Ordering::Release);
+        }
         outcome.and(written.map_err(Refusal::from))
     }
 
@@ -202,7 +211,7 @@ impl Turn {
         let writer = self.writer.take();
         let upload = Arc::clone(&self.upload);
         spawn_blocking(move || {
-            let UploadFile { file, hasher } = match writer {
+            let UploadFile { file, hasher, .. } = match writer {
                 Some(writer) => writer,
                 None => reopen(&upload.path)?,
             };
@@ -226,7 +235,7 @@ fn reopen(path: &std::path::Path) -> io::Result<UploadFile> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(UploadFile { file: Arc::new(file.into_parts().0), hasher }),
+            0 => return Ok(UploadFile::new(file, hasher)),
             length => hasher.update(&buffer[..length]),
         }
     }

@@ -3,6 +3,8 @@
 mod faults;
 mod foreign_clients;
 mod foreign_registry;
+mod proxy;
 mod server_api;
+mod stored;
 mod support;
 mod transfer;

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use fs_err as fs;
 use oci::{Descriptor, Digest, ImageConfig, Manifest, Platform, Reference, media_type};
-use registry::{BlobTarget, Client, ClientOptions, NoProgress, Progress, Server, ServerOptions};
+use registry::{BlobTarget, Client, ClientOptions, CommitError, NoProgress, Progress, Server, ServerOptions};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -149,8 +149,12 @@ impl Write for Memory {
 }
 
 impl BlobTarget for Memory {
-    fn commit(self: Box<Self>, digest: &Digest, size: u64) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        assert_eq!((Digest::of(&self.bytes), self.bytes.len() as u64), (digest.clone(), size));
+    fn commit(self: Box<Self>, digest: &Digest, size: u64) -> Result<(), CommitError> {
+        assert_eq!(self.bytes.len() as u64, size, "the size was checked on the way");
+        let found = Digest::of(&self.bytes);
+        if found != *digest {
+            return Err(CommitError::WrongDigest(found));
+        }
         *self.kept.lock().unwrap() = Some(self.bytes.into());
         Ok(())
     }
