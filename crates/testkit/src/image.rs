@@ -1,7 +1,12 @@
 //! The tiny image: a static busybox where the machine has one, else this machine's shell and a few tools with their
 //! libraries. It is a plain root filesystem, so `load` and the rest see what a user might bring.
 
-use std::{collections::BTreeMap, fs, io, path::{Path, PathBuf}, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Tools that tests may use inside.
 const TOOLS: [&str; 12] = ["sh", "cat", "echo", "ls", "sleep", "true", "false", "mkdir", "id", "env", "rm", "touch"];
@@ -12,11 +17,23 @@ pub(crate) fn write_tiny_tar(tar: &Path) {
     for directory in ["bin", "etc", "tmp", "root", "usr", "usr/bin"] {
         add(&mut builder, directory, tar::EntryType::Directory, if directory == "tmp" { 0o1777 } else { 0o755 }, &[]);
     }
-    add(&mut builder, "etc/passwd", tar::EntryType::Regular, 0o644, b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/tmp:/bin/sh\n");
+    add(
+        &mut builder,
+        "etc/passwd",
+        tar::EntryType::Regular,
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/tmp:/bin/sh\n",
+    );
     add(&mut builder, "etc/group", tar::EntryType::Regular, 0o644, b"root:x:0:\napp:x:1000:\n");
     match busybox() {
         Some(busybox) => {
-            add(&mut builder, "bin/busybox", tar::EntryType::Regular, 0o755, &fs::read(busybox).expect("busybox can be read"));
+            add(
+                &mut builder,
+                "bin/busybox",
+                tar::EntryType::Regular,
+                0o755,
+                &fs::read(busybox).expect("busybox can be read"),
+            );
             for tool in TOOLS {
                 link(&mut builder, &format!("bin/{tool}"), "busybox");
             }
@@ -37,7 +54,9 @@ fn busybox() -> Option<PathBuf> {
 fn host_tools(builder: &mut tar::Builder<impl io::Write>) {
     let mut files: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     for tool in TOOLS {
-        let Some(path) = ["/bin", "/usr/bin"].iter().map(|d| Path::new(d).join(tool)).find(|p| p.is_file()) else { continue };
+        let Some(path) = ["/bin", "/usr/bin"].iter().map(|d| Path::new(d).join(tool)).find(|p| p.is_file()) else {
+            continue;
+        };
         for library in libraries(&path) {
             files.insert(library.clone(), library);
         }
@@ -46,7 +65,9 @@ fn host_tools(builder: &mut tar::Builder<impl io::Write>) {
     let mut made = Vec::new();
     for (inside, outside) in files {
         let inside = inside.strip_prefix("/").expect("paths of programs are absolute").to_owned();
-        for directory in inside.ancestors().skip(1).filter(|d| !d.as_os_str().is_empty()).collect::<Vec<_>>().into_iter().rev() {
+        for directory in
+            inside.ancestors().skip(1).filter(|d| !d.as_os_str().is_empty()).collect::<Vec<_>>().into_iter().rev()
+        {
             if !made.contains(&directory.to_owned()) {
                 made.push(directory.to_owned());
                 add(builder, &directory.to_string_lossy(), tar::EntryType::Directory, 0o755, &[]);

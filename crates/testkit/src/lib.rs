@@ -146,7 +146,11 @@ impl World {
         command.args(arguments).current_dir(self.repo()).env_clear();
         // Tools are found by PATH; certificates and the like are the machine's business.
         command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
-        command.env("HOME", self.path("home")).env("SEATRIAL_HOME", self.store()).env("NO_COLOR", "1").env("LC_ALL", "C.UTF-8");
+        command
+            .env("HOME", self.path("home"))
+            .env("SEATRIAL_HOME", self.store())
+            .env("NO_COLOR", "1")
+            .env("LC_ALL", "C.UTF-8");
         command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
         Session::new(command, self.directory.path().to_owned(), self.registry.get().map(|registry| registry.address))
     }
@@ -171,7 +175,9 @@ impl World {
             .spawn()
             .expect("the registry starts");
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().expect("it was asked for")).read_line(&mut line).expect("the registry speaks");
+        BufReader::new(child.stdout.as_mut().expect("it was asked for"))
+            .read_line(&mut line)
+            .expect("the registry speaks");
         let address = line.trim().rsplit_once("http://").and_then(|(_, address)| address.parse().ok());
         Registry { child, address: address.unwrap_or_else(|| panic!("the registry tells its address, not {line:?}")) }
     }
@@ -201,7 +207,11 @@ impl World {
             let names_it = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(&store);
             let is_registry = String::from_utf8_lossy(&line).contains("registry\0--listen");
             if (names_it(&line) || names_it(&environment)) && !is_registry {
-                found.push(format!("process {} {}", entry.file_name().to_string_lossy(), String::from_utf8_lossy(&line).replace('\0', " ")));
+                found.push(format!(
+                    "process {} {}",
+                    entry.file_name().to_string_lossy(),
+                    String::from_utf8_lossy(&line).replace('\0', " ")
+                ));
             }
         }
         found.sort();

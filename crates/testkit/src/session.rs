@@ -90,8 +90,23 @@ impl Running {
     /// # Panics
     /// When the process is gone.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process has an id");
+        let pid =
+            i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process has an id");
         rustix::process::kill_process(pid, signal).expect("the session still runs");
+    }
+
+    /// Sends a signal again and again until the session ends.
+    ///
+    /// # Panics
+    /// When it hangs.
+    pub fn repeat_until_end(mut self, signal: rustix::process::Signal) -> Finished {
+        let start = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            assert!(start.elapsed() < SESSION_MAX, "the session hangs");
+            self.signal(signal);
+            std::thread::sleep(POLL);
+        }
+        self.finish()
     }
 
     /// Its process id.

@@ -1,0 +1,272 @@
+//! The command line as types. Every flag can also be given as `SEATRIAL_<FLAG>` in the environment.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::commands::{
+    base, build, check, clean, completions, config, demo, doctor, explain, images, init, inspect, layers, load, login,
+    logout, logs, man, pull, push, registry, rmi, run, save, schema, shell, tag,
+};
+
+/// Build the image first, test inside it, push what passed
+#[derive(Debug, Parser)]
+#[command(name = "seatrial", version, disable_help_subcommand = true, infer_long_args = false)]
+pub(crate) struct Cli {
+    /// Directory of the store [default: /var/lib/seatrial for root, ~/.local/share/seatrial otherwise]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub(crate) home: Option<PathBuf>,
+
+    /// Work in this directory
+    #[arg(short = 'C', long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub(crate) directory: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands, in the order of `--help`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The whole pipeline: build, gates in the built image, health check, tags; `--publish` to push
+    Run(run::RunArgs),
+    /// Build an image from a Dockerfile, with docker's flags
+    Build(Box<build::BuildArgs>),
+    /// Build, then run the gates (or only those named)
+    Test(run::TestArgs),
+    /// Build, then start the image and await its health check
+    Health(run::HealthArgs),
+    /// Push the image of this commit, if a run has passed it
+    Publish(run::PublishArgs),
+    /// Remove old runs, unused images and cache
+    Clean(clean::CleanArgs),
+
+    /// Show the log of a run, or the list of runs
+    Logs(logs::LogsArgs),
+    /// A shell in a failed step or gate, or in an image
+    Shell(shell::ShellArgs),
+
+    /// List images
+    Images(images::ImagesArgs),
+    /// Show everything about images, as JSON
+    Inspect(inspect::InspectArgs),
+    /// Show the layers of an image
+    Layers(layers::LayersArgs),
+    /// Give an image another name
+    Tag(tag::TagArgs),
+    /// Push images to their registry
+    Push(push::PushArgs),
+    /// Pull images from their registry
+    Pull(pull::PullArgs),
+    /// Write images to an archive or an OCI layout
+    Save(save::SaveArgs),
+    /// Read images from an archive, an OCI layout or a root filesystem
+    Load(load::LoadArgs),
+    /// Remove images or their names
+    Rmi(rmi::RmiArgs),
+    /// Log in to a registry
+    Login(login::LoginArgs),
+    /// Forget a login
+    Logout(logout::LogoutArgs),
+    /// Make a base image without a registry
+    Base(base::BaseArgs),
+
+    /// Serve a registry from a directory
+    Registry(registry::RegistryArgs),
+
+    /// Write a seatrial.yaml that says what is inferred without one
+    Init(init::InitArgs),
+    /// Check the Dockerfile and seatrial.yaml without building
+    Check(check::CheckArgs),
+    /// Show the resolved pipeline
+    Config(config::ConfigArgs),
+    /// Explain a message's code or a rule
+    Explain(explain::ExplainArgs),
+    /// Check what this machine offers
+    Doctor(doctor::DoctorArgs),
+    /// Print the JSON Schema of seatrial.yaml
+    Schema(schema::SchemaArgs),
+    /// Print completions for a shell
+    Completions(completions::CompletionsArgs),
+    /// Write manual pages
+    Man(man::ManArgs),
+    /// See the whole pipeline at work on a small service
+    Demo(demo::DemoArgs),
+}
+
+/// What has to be ready before a command starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Flags are enough.
+    Nothing,
+    /// The store, with the rights to change it.
+    Store,
+}
+
+impl Command {
+    /// What has to be ready before this command starts.
+    pub(crate) fn needs(&self) -> Needs {
+        match self {
+            Command::Run(args) if args.image.is_some() => Needs::Nothing,
+            Command::Build(args) if args.is_check() => Needs::Nothing,
+            Command::Run(_)
+            | Command::Build(_)
+            | Command::Test(_)
+            | Command::Health(_)
+            | Command::Publish(_)
+            | Command::Clean(_)
+            | Command::Logs(_)
+            | Command::Shell(_)
+            | Command::Images(_)
+            | Command::Inspect(_)
+            | Command::Layers(_)
+            | Command::Tag(_)
+            | Command::Push(_)
+            | Command::Pull(_)
+            | Command::Save(_)
+            | Command::Load(_)
+            | Command::Rmi(_)
+            | Command::Base(_)
+            | Command::Doctor(_)
+            | Command::Demo(_) => Needs::Store,
+            Command::Login(_)
+            | Command::Logout(_)
+            | Command::Registry(_)
+            | Command::Init(_)
+            | Command::Check(_)
+            | Command::Config(_)
+            | Command::Explain(_)
+            | Command::Schema(_)
+            | Command::Completions(_)
+            | Command::Man(_) => Needs::Nothing,
+        }
+    }
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    /// `tty` on a terminal, `plain` elsewhere
+    #[default]
+    Auto,
+    /// Lines that stay
+    Plain,
+    /// A view that is redrawn in place
+    Tty,
+    /// Only the summary
+    Quiet,
+    /// Nothing
+    None,
+    /// Events as JSON lines on stdout
+    #[value(alias = "rawjson")]
+    Json,
+}
+
+/// Flags of every command that builds or starts containers.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct EngineArgs {
+    /// Start containers by this OCI runtime (runc, crun) instead of the built-in one
+    #[arg(long, value_name = "PATH", help_heading = "Engine options")]
+    pub(crate) runtime: Option<PathBuf>,
+
+    /// Registry that may be reached without TLS, or with an unknown certificate; loopback always may
+    #[arg(long, value_name = "HOST", value_delimiter = ',', help_heading = "Engine options")]
+    pub(crate) insecure_registry: Vec<String>,
+}
+
+/// `--help` of the program: groups, as people look for commands.
+const GROUPS: [(&str, &[&str]); 6] = [
+    ("Pipeline", &["run", "build", "test", "health", "publish", "clean"]),
+    ("Containers", &["logs", "shell"]),
+    (
+        "Images",
+        &["images", "inspect", "layers", "tag", "push", "pull", "save", "load", "rmi", "login", "logout", "base"],
+    ),
+    ("Server", &["registry"]),
+    ("Start here", &["demo", "init", "check", "config", "explain", "doctor"]),
+    ("Shell and editor", &["schema", "completions", "man"]),
+];
+
+/// The command with the environment behind each flag and its own help.
+pub(crate) fn command() -> clap::Command {
+    let mut command = with_environment(Cli::command());
+    // Rendering help costs time that other commands do not need.
+    if wants_help() {
+        let help = grouped_help(&command);
+        command = command.override_help(help);
+    }
+    command
+}
+
+fn wants_help() -> bool {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next() {
+        None => true,
+        Some(first) => matches!(first.to_str(), Some("-h" | "--help" | "-C" | "--home" | "--directory")),
+    }
+}
+
+/// Names the variable of every flag. What is said on the command line goes first.
+fn with_environment(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            let Some(long) = arg.get_long().filter(|long| !matches!(*long, "help" | "version")) else { return arg };
+            let name: &'static str =
+                Box::leak(format!("SEATRIAL_{}", long.to_uppercase().replace('-', "_")).into_boxed_str());
+            let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
+            let arg = arg.env(name).hide_env(true);
+            // `SEATRIAL_NO_CACHE=0` and an empty value mean no.
+            if is_flag { arg.value_parser(clap::builder::FalseyValueParser::new()) } else { arg }
+        })
+        .mut_subcommands(with_environment)
+}
+
+fn grouped_help(command: &clap::Command) -> String {
+    let mut out = String::from(
+        "Build the image first, test inside it, push what passed\n\nUsage: seatrial [OPTIONS] <COMMAND>\n",
+    );
+    for (group, names) in GROUPS {
+        out.push_str(&format!("\n{group}:\n"));
+        for name in names {
+            let about = command.find_subcommand(name).and_then(clap::Command::get_about).map(ToString::to_string);
+            out.push_str(&format!("  {name:<12} {}\n", about.unwrap_or_default()));
+        }
+    }
+    out.push_str(
+        "\nOptions:\n  \
+         -C, --directory <DIR>  Work in this directory\n      \
+         --home <DIR>       Directory of the store\n  \
+         -h, --help             Print help\n  \
+         -V, --version          Print version\n\n\
+         Every flag can be given in the environment: `--no-cache` as SEATRIAL_NO_CACHE=1.\n\
+         Exit codes: 0 passed, 1 the verdict is no, 2 wrong input, 3 the surroundings failed, 4 authentication.\n\
+         Begin with `seatrial demo`, or with `seatrial run` in a repository with a Dockerfile.\n",
+    );
+    out
+}
+
+/// What clap has to say, with its colours or without.
+pub(crate) fn styled(error: &clap::Error, colours: bool) -> String {
+    let text = error.render();
+    if colours { text.ansi().to_string() } else { text.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        with_environment(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_in_one_group_of_the_help() {
+        let command = Cli::command();
+        let mut grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let mut known: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        grouped.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(grouped, known);
+    }
+}

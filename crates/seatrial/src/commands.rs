@@ -1,0 +1,70 @@
+//! One module per command; each reads as its story.
+
+pub(crate) mod base;
+pub(crate) mod build;
+pub(crate) mod check;
+pub(crate) mod clean;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod explain;
+pub(crate) mod images;
+pub(crate) mod init;
+pub(crate) mod inspect;
+pub(crate) mod layers;
+pub(crate) mod load;
+pub(crate) mod login;
+pub(crate) mod logout;
+pub(crate) mod logs;
+pub(crate) mod man;
+mod named;
+pub(crate) mod pull;
+pub(crate) mod push;
+mod record;
+pub(crate) mod registry;
+pub(crate) mod rmi;
+pub(crate) mod run;
+pub(crate) mod save;
+pub(crate) mod schema;
+pub(crate) mod shell;
+pub(crate) mod tag;
+mod transfer;
+
+use crate::{cli::Command, context::Context, exit::Exit};
+
+/// Runs a command.
+pub(crate) fn dispatch(command: Command, context: &Context) -> anyhow::Result<Exit> {
+    match command {
+        Command::Run(args) => run::run(&args, context),
+        Command::Build(args) => build::run(&args, context),
+        Command::Test(args) => run::test(&args, context),
+        Command::Health(args) => run::health(&args, context),
+        Command::Publish(args) => run::publish(&args, context),
+        Command::Clean(args) => clean::run(&args, context),
+        Command::Logs(args) => logs::run(&args, context),
+        Command::Shell(args) => shell::run(&args, context),
+        Command::Images(args) => images::run(&args, context),
+        Command::Inspect(args) => inspect::run(&args, context),
+        Command::Layers(args) => layers::run(&args, context),
+        Command::Tag(args) => tag::run(&args, context),
+        Command::Push(args) => push::run(&args, context),
+        Command::Pull(args) => pull::run(&args, context),
+        Command::Save(args) => save::run(&args, context),
+        Command::Load(args) => load::run(&args, context),
+        Command::Rmi(args) => rmi::run(&args, context),
+        Command::Login(args) => login::run(&args, context),
+        Command::Logout(args) => logout::run(&args, context),
+        Command::Base(args) => base::run(&args, context),
+        Command::Registry(args) => registry::run(&args, context),
+        Command::Init(args) => init::run(&args, context),
+        Command::Check(args) => check::run(&args, context),
+        Command::Config(args) => config::run(&args, context),
+        Command::Explain(args) => explain::run(&args, context),
+        Command::Doctor(args) => doctor::run(&args, context),
+        Command::Schema(args) => schema::run(&args, context),
+        Command::Completions(args) => completions::run(&args, context),
+        Command::Man(args) => man::run(&args, context),
+        Command::Demo(args) => demo::run(&args, context),
+    }
+}

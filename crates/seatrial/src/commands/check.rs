@@ -1,0 +1,219 @@
+//! `seatrial check`: Dockerfile and pipeline file, without building.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use dockerfile::{
+    Diagnostic, Dockerfile, Severity,
+    dockerignore::DockerIgnore,
+    lint::{self, LintInput},
+};
+use engine::{BuildContext, BuildRequest};
+use pipeline::{PrepareError, PrepareRequest, Prepared, SourceText};
+use serde_json::Value;
+
+use super::{init::environment, run::prepare_failure};
+use crate::{
+    context::Context,
+    exit::Exit,
+    failure::Failure,
+    settings::find_dockerfile,
+    terminal::{
+        self, Palette,
+        diagnostics::{self, Findings},
+        summary::relative,
+        text,
+    },
+};
+
+/// Flags of `seatrial check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// Dockerfile, or directory of one [default: what the pipeline builds]
+    path: Option<PathBuf>,
+    /// This pipeline file instead of the nearest seatrial.yaml
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// How findings are written
+    #[arg(long, value_enum, default_value_t)]
+    format: CheckFormat,
+    /// Warnings make it exit 1
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Forms of findings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CheckFormat {
+    /// With the place, for people
+    #[default]
+    Text,
+    /// One JSON array
+    Json,
+    /// SARIF 2.1.0
+    Sarif,
+    /// GitHub's annotations
+    Github,
+}
+
+/// A file with what was found in it.
+struct Checked {
+    name: String,
+    text: String,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// Checks both files; errors exit 2, warnings 0 (1 with `--strict`).
+pub(crate) fn run(args: &CheckArgs, context: &Context) -> anyhow::Result<Exit> {
+    let mut files = Vec::new();
+    let dockerfile = match &args.path {
+        Some(path) => Some(named_dockerfile(path, context)?),
+        None => pipeline_file(args, context, &mut files)?,
+    };
+    if let Some(path) = dockerfile {
+        files.push(check_file(&path, context)?);
+    }
+    let findings: Vec<Findings<'_>> = files
+        .iter()
+        .map(|file| Findings { name: &file.name, text: &file.text, diagnostics: &file.diagnostics })
+        .collect();
+    show(&findings, args.format);
+
+    let worst = files.iter().filter_map(|file| lint::worst(&file.diagnostics)).max();
+    Ok(match worst {
+        Some(Severity::Error) => Exit::Usage,
+        Some(Severity::Warning) if args.strict => Exit::Refused,
+        _ => Exit::Passed,
+    })
+}
+
+fn named_dockerfile(path: &std::path::Path, context: &Context) -> Result<PathBuf, Failure> {
+    let path = context.settings.cwd.join(path);
+    if path.is_dir() {
+        return find_dockerfile(&path).ok_or_else(|| super::build::no_dockerfile(&path));
+    }
+    if path.is_file() { Ok(path) } else { Err(Failure::usage(format!("there is no file {}", path.display()))) }
+}
+
+/// Findings of the pipeline file; returns the Dockerfile that it builds.
+fn pipeline_file(args: &CheckArgs, context: &Context, files: &mut Vec<Checked>) -> anyhow::Result<Option<PathBuf>> {
+    let request = PrepareRequest {
+        directory: context.settings.cwd.clone(),
+        file: args.file.as_ref().map(|file| context.settings.cwd.join(file)),
+        env: environment(),
+        run_number: None,
+    };
+    match pipeline::prepare(&request) {
+        Ok(Prepared { plan, file, warnings, .. }) => {
+            if let Some(SourceText { name, text, .. }) = file {
+                files.push(Checked { name, text, diagnostics: warnings });
+            }
+            Ok(plan.build.dockerfile_path)
+        }
+        Err(PrepareError::Invalid(invalid)) => {
+            let SourceText { name, text, .. } = *invalid.file;
+            files.push(Checked { name, text, diagnostics: invalid.diagnostics });
+            Ok(find_dockerfile(&context.settings.cwd))
+        }
+        Err(error) => Err(prepare_failure(error).into()),
+    }
+}
+
+fn check_file(path: &std::path::Path, context: &Context) -> anyhow::Result<Checked> {
+    let bytes = match fs_err::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => return Err(Failure::usage("cannot read the Dockerfile").because(&error).into()),
+    };
+    let text = String::from_utf8(bytes)
+        .map_err(|error| Failure::usage(format!("{} is not UTF-8", path.display())).because(&error))?;
+    let name = relative(path, &context.settings.cwd).display().to_string();
+    let directory = path.parent().map(std::path::Path::to_owned);
+    let diagnostics = findings(&text, directory.as_deref(), Some(path), None, &[]).1;
+    Ok(Checked { name, text, diagnostics })
+}
+
+/// A Dockerfile that was looked at.
+pub(super) struct CheckedDockerfile {
+    /// Its values, unless it cannot be read.
+    pub(super) parsed: Option<Dockerfile>,
+    /// What was found.
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+/// Checks what a build request would build.
+pub(super) fn dockerfile(request: &BuildRequest) -> CheckedDockerfile {
+    let directory = match &request.context {
+        BuildContext::Directory(directory) => Some(directory.as_path()),
+        BuildContext::Empty => None,
+    };
+    let build_args: Vec<(String, String)> = request.build_args.clone().into_iter().collect();
+    let source = &request.dockerfile;
+    let (parsed, diagnostics) =
+        findings(&source.text, directory, source.path.as_deref(), request.target.as_deref(), &build_args);
+    CheckedDockerfile { parsed, diagnostics }
+}
+
+fn findings(
+    text: &str,
+    context: Option<&std::path::Path>,
+    path: Option<&std::path::Path>,
+    target: Option<&str>,
+    build_args: &[(String, String)],
+) -> (Option<Dockerfile>, Vec<Diagnostic>) {
+    let parsed = match dockerfile::parse_with_warnings(text) {
+        Ok(parsed) => parsed,
+        Err(diagnostics) => return (None, diagnostics),
+    };
+    let ignore = ignore_file(context, path);
+    let input = LintInput {
+        ignore: ignore.as_ref(),
+        git_in_context: context.is_some_and(|directory| directory.join(".git").exists()),
+        target,
+        build_args,
+        ..LintInput::default()
+    };
+    let mut diagnostics = parsed.warnings;
+    diagnostics.extend(lint::check(&parsed.dockerfile, text, &input));
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map_or(0, |span| span.start));
+    (Some(parsed.dockerfile), diagnostics)
+}
+
+/// `<Dockerfile>.dockerignore` before `.dockerignore`. A wrong one is the build's to report.
+fn ignore_file(context: Option<&std::path::Path>, path: Option<&std::path::Path>) -> Option<DockerIgnore> {
+    let own = path.map(|path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".dockerignore");
+        PathBuf::from(name)
+    });
+    let shared = context.map(|directory| directory.join(".dockerignore"));
+    let text = own.into_iter().chain(shared).find_map(|file| std::fs::read_to_string(file).ok())?;
+    DockerIgnore::parse(&text).ok()
+}
+
+fn show(files: &[Findings<'_>], format: CheckFormat) {
+    match format {
+        CheckFormat::Text => {
+            let palette = Palette::new(terminal::streams().stdout_colours);
+            let blocks: Vec<String> =
+                files.iter().filter(|file| !file.diagnostics.is_empty()).map(|file| file.render(palette)).collect();
+            terminal::result(&blocks.join("\n"));
+            let number =
+                |severity| files.iter().flat_map(|file| file.diagnostics).filter(|d| d.severity == severity).count();
+            let names: Vec<&str> = files.iter().map(|file| file.name).collect();
+            let (errors, warnings) = (number(Severity::Error), number(Severity::Warning));
+            let words = match (errors, warnings) {
+                (0, 0) => "nothing to complain about".to_owned(),
+                (0, warnings) => text::count(warnings, "warning"),
+                (errors, 0) => text::count(errors, "error"),
+                (errors, warnings) => format!("{}, {}", text::count(errors, "error"), text::count(warnings, "warning")),
+            };
+            terminal::message_line(&format!("{}: {words}", names.join(", ")));
+        }
+        CheckFormat::Json => {
+            let all: Vec<Value> = files.iter().flat_map(Findings::to_json).collect();
+            terminal::result_line(&Value::Array(all).to_string());
+        }
+        CheckFormat::Sarif => terminal::result_line(&diagnostics::sarif(files).to_string()),
+        CheckFormat::Github => files.iter().for_each(|file| terminal::result(&file.to_github())),
+    }
+}

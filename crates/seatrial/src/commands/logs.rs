@@ -1,0 +1,182 @@
+//! `seatrial logs`: whole logs of runs.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    path::Path,
+};
+
+use anyhow::Context as _;
+use events::Verdict;
+use store::{RunDir, Store};
+
+use super::record::RunRecord;
+use crate::{
+    context::Context,
+    exit::Exit,
+    failure::Failure,
+    terminal::{self, json::file_name, table, text},
+};
+
+/// Runs in the list.
+const RUNS_SHOWN: usize = 20;
+
+/// Flags of `seatrial logs`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogsArgs {
+    /// Number of a run, or `last`; without it, runs are listed
+    run: Option<String>,
+    /// Stage: `build`, the name of a gate, `health`
+    stage: Option<String>,
+    /// List all runs
+    #[arg(short, long)]
+    all: bool,
+    /// The events as JSON lines
+    #[arg(long, requires = "run", conflicts_with = "stage")]
+    events: bool,
+}
+
+/// Lists runs, or shows the log of one.
+pub(crate) fn run(args: &LogsArgs, context: &Context) -> anyhow::Result<Exit> {
+    let store = context.store()?;
+    let Some(number) = &args.run else { return list(store, args.all) };
+    let run = find_run(store, number)?;
+    if args.events {
+        copy(&run.path.join("events.jsonl"), false)?;
+        return Ok(Exit::Passed);
+    }
+    let stages = stages(&run)?;
+    match &args.stage {
+        Some(stage) => {
+            let file = run.path.join("log").join(file_name(stage));
+            if !file.is_file() {
+                return Err(no_log(&run, stage, &stages).into());
+            }
+            copy(&file, terminal::streams().stdout_is_terminal)?;
+        }
+        None => {
+            for stage in &stages {
+                terminal::result_line(&format!("== {stage}"));
+                copy(&run.path.join("log").join(stage), terminal::streams().stdout_is_terminal)?;
+            }
+            if stages.is_empty() {
+                terminal::message_line(&format!("run {} has no logs", run.number));
+            }
+        }
+    }
+    Ok(Exit::Passed)
+}
+
+/// The run of this number, or the `last` one.
+pub(super) fn find_run(store: &Store, number: &str) -> anyhow::Result<RunDir> {
+    let found = match number {
+        "last" | "latest" => store.runs().context("cannot list runs")?.pop(),
+        number => {
+            let number: u64 = number.parse().map_err(|_| {
+                Failure::usage(format!("`{number}` is not the number of a run"))
+                    .hint("see the list with `seatrial logs`")
+            })?;
+            store.run(number)
+        }
+    };
+    found.ok_or_else(|| {
+        Failure::refused(format!("there is no run {number}")).hint("see the list with `seatrial logs`").into()
+    })
+}
+
+fn no_log(run: &RunDir, stage: &str, stages: &[String]) -> Failure {
+    let failure = Failure::refused(format!("run {} has no log of `{stage}`", run.number));
+    match dockerfile::nearest(stage, stages.iter().map(String::as_str)) {
+        Some(near) => failure.hint(format!("did you mean `seatrial logs {} {near}`?", run.number)),
+        None => {
+            failure.hint(format!("it has {}", if stages.is_empty() { "none".to_owned() } else { stages.join(", ") }))
+        }
+    }
+}
+
+/// Names of logs, oldest first.
+fn stages(run: &RunDir) -> anyhow::Result<Vec<String>> {
+    let directory = run.path.join("log");
+    if !directory.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for entry in fs_err::read_dir(&directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_file() {
+            // Logs are appended to, so only the time of creation tells the order, where the file system has it.
+            let time = metadata.created().or_else(|_| metadata.modified()).ok();
+            files.push((time, entry.file_name().to_string_lossy().into_owned()));
+        }
+    }
+    files.sort();
+    Ok(files.into_iter().map(|(_, name)| name).collect())
+}
+
+/// Copies a log to stdout; for a terminal, made harmless.
+fn copy(file: &Path, for_terminal: bool) -> anyhow::Result<()> {
+    let mut reader =
+        BufReader::with_capacity(1 << 16, File::open(file).with_context(|| format!("cannot read {}", file.display()))?);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // A log without line ends still comes in pieces of bounded size.
+        let read = std::io::Read::take(&mut reader, 1 << 16).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(());
+        }
+        if for_terminal {
+            terminal::result_line(&text::clean_line(&String::from_utf8_lossy(&line)));
+        } else {
+            terminal::result_bytes(&line);
+        }
+    }
+}
+
+fn list(store: &Store, all: bool) -> anyhow::Result<Exit> {
+    let mut runs = store.runs().context("cannot list runs")?;
+    runs.reverse();
+    let total = runs.len();
+    if !all {
+        runs.truncate(RUNS_SHOWN);
+    }
+    let rows: Vec<Vec<String>> = runs.iter().map(row).collect();
+    terminal::result(&table::render(&["RUN", "COMMAND", "NAME", "SOURCE", "VERDICT", "TOOK", "ENDED"], &rows));
+    if total > runs.len() {
+        terminal::message_line(&format!("{} older: `seatrial logs --all`", total - runs.len()));
+    }
+    if total == 0 {
+        terminal::message_line("there are no runs yet: begin with `seatrial run`");
+    }
+    Ok(Exit::Passed)
+}
+
+fn row(run: &RunDir) -> Vec<String> {
+    let Some(record) = RunRecord::read(run) else {
+        return vec![
+            run.number.to_string(),
+            String::new(),
+            String::new(),
+            String::new(),
+            "unfinished".into(),
+            String::new(),
+            String::new(),
+        ];
+    };
+    let verdict = match record.verdict {
+        Verdict::Passed => "passed",
+        Verdict::Failed => "failed",
+        Verdict::Skipped => "built",
+    };
+    let source = [record.commit.clone(), record.branch.clone()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    vec![
+        run.number.to_string(),
+        record.command.clone(),
+        text::one_line(&record.name),
+        text::one_line(&source),
+        verdict.into(),
+        text::millis(record.duration_ms),
+        text::ago(record.age()),
+    ]
+}

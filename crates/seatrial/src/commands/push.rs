@@ -1,0 +1,82 @@
+//! `seatrial push`.
+
+use events::{Event, Verdict};
+use oci::Reference;
+
+use super::{
+    named,
+    transfer::{self, Transfers},
+};
+use crate::{
+    cli::{EngineArgs, Progress},
+    context::Context,
+    exit::Exit,
+    failure::Failure,
+    terminal::{self, text, views::Views},
+};
+
+/// Flags of `seatrial push`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PushArgs {
+    /// Names of images, as they are called in the registry
+    #[arg(required = true)]
+    images: Vec<Reference>,
+    /// Only the digest
+    #[arg(short, long)]
+    quiet: bool,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value_t)]
+    progress: Progress,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// Pushes images; prints `NAME@DIGEST` for each.
+pub(crate) fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Exit> {
+    let store = context.store()?;
+    let client = context.client(&args.engine.insecure_registry);
+    let mut images = Vec::new();
+    for name in &args.images {
+        let (reference, image) = named::find(store, &name.to_string())?;
+        let reference = reference.filter(|reference| reference.tag().is_some()).ok_or_else(|| {
+            Failure::usage(format!("`{name}` is no name with a tag"))
+                .hint(format!("name it first: `seatrial tag {name} REGISTRY/NAME:TAG`"))
+        })?;
+        images.push((reference, image));
+    }
+
+    let views = Views::open(if args.quiet { Progress::None } else { args.progress }, context.settings.ci, None);
+    for (reference, image) in &images {
+        let stage = format!("push {}", reference.familiar());
+        let started = std::time::Instant::now();
+        views.sink().emit(Event::StageStarted { stage: stage.clone() });
+        let progress = Transfers::new(views.sink(), &stage);
+        let pushed = context.block_on_cancellable(transfer::push(&client, store, reference, image, &progress));
+        let (verdict, summary) = match &pushed {
+            Ok(pushed) => (
+                Verdict::Passed,
+                format!("{} sent, {} there already", text::count(pushed.sent, "blob"), pushed.present),
+            ),
+            Err(_) => (Verdict::Failed, String::new()),
+        };
+        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        views.sink().emit(Event::StageFinished { stage, verdict, duration_ms, summary });
+        let pushed = match pushed {
+            Ok(pushed) => pushed,
+            Err(error) => {
+                views.finish();
+                return Err(error);
+            }
+        };
+        if views.progress != Progress::Json {
+            let line = if args.quiet {
+                pushed.digest.to_string()
+            } else {
+                format!("{}@{}", reference.repository(), pushed.digest)
+            };
+            terminal::result_line(&line);
+        }
+    }
+    views.finish();
+    Ok(Exit::Passed)
+}

@@ -1,0 +1,128 @@
+//! What is kept of a run beside its events and logs: `meta.json`, for `logs`, `shell` and the next summary.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use engine::{BindMount, FailedStep};
+use events::Verdict;
+use oci::ImageConfig;
+use serde::{Deserialize, Serialize};
+use store::RunDir;
+
+/// Name in a run's directory.
+const FILE: &str = "meta.json";
+
+/// A run in short.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct RunRecord {
+    /// `run`, `build`, `test` …
+    pub(super) command: String,
+    /// What was built.
+    pub(super) name: String,
+    /// Short commit.
+    #[serde(default)]
+    pub(super) commit: Option<String>,
+    /// Branch or tag.
+    #[serde(default)]
+    pub(super) branch: Option<String>,
+    /// Seconds since 1970 at the end.
+    pub(super) ended: u64,
+    pub(super) duration_ms: u64,
+    pub(super) verdict: Verdict,
+    /// Image id.
+    #[serde(default)]
+    pub(super) image: Option<String>,
+    /// Bytes of the image, uncompressed.
+    #[serde(default)]
+    pub(super) size_bytes: Option<u64>,
+    /// What `shell` can enter, by stage.
+    #[serde(default)]
+    pub(super) kept: BTreeMap<String, Kept>,
+}
+
+/// A root filesystem that was kept, and how a shell is started in it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
+    /// What the engine calls it.
+    pub(super) root: String,
+    pub(super) config: ImageConfig,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) user: String,
+    pub(super) workdir: String,
+    pub(super) mounts: Vec<KeptMount>,
+}
+
+/// A mount that the gate had.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct KeptMount {
+    source: std::path::PathBuf,
+    target: String,
+    readonly: bool,
+}
+
+impl From<BindMount> for KeptMount {
+    fn from(mount: BindMount) -> Self {
+        Self { source: mount.source, target: mount.target, readonly: mount.readonly }
+    }
+}
+
+impl From<KeptMount> for BindMount {
+    fn from(mount: KeptMount) -> Self {
+        Self { source: mount.source, target: mount.target, readonly: mount.readonly }
+    }
+}
+
+impl RunRecord {
+    /// A run that ended now.
+    pub(super) fn new(command: &str, name: &str, verdict: Verdict, duration_ms: u64) -> Self {
+        Self {
+            command: command.to_owned(),
+            name: name.to_owned(),
+            commit: None,
+            branch: None,
+            ended: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
+            duration_ms,
+            verdict,
+            image: None,
+            size_bytes: None,
+            kept: BTreeMap::new(),
+        }
+    }
+
+    /// Notes the root of a failed step; the step's own environment is not known here.
+    pub(super) fn keep(&mut self, stage: &str, step: &FailedStep) {
+        if let Some(root) = &step.kept {
+            let kept = Kept {
+                root: root.clone(),
+                config: ImageConfig::scratch(&oci::Platform::host()),
+                env: Vec::new(),
+                user: String::new(),
+                workdir: "/".into(),
+                mounts: Vec::new(),
+            };
+            self.kept.insert(stage.to_owned(), kept);
+        }
+    }
+
+    /// Writes the record. A run is not spoiled by a record that cannot be written.
+    pub(super) fn write(&self, run: &RunDir) {
+        let text = serde_json::to_vec(self).expect("records have string keys and always serialise");
+        let temporary = run.path.join(".meta.json");
+        if std::fs::write(&temporary, text).is_ok() {
+            let _ = std::fs::rename(&temporary, run.path.join(FILE));
+        }
+    }
+
+    /// The record of a run; `None` while it runs, or when it was killed.
+    pub(super) fn read(run: &RunDir) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(run.path.join(FILE)).ok()?).ok()
+    }
+
+    /// Time since its end.
+    pub(super) fn age(&self) -> Duration {
+        let ended = SystemTime::UNIX_EPOCH + Duration::from_secs(self.ended);
+        SystemTime::now().duration_since(ended).unwrap_or_default()
+    }
+}

@@ -1,0 +1,330 @@
+//! `seatrial run`, `test`, `health`, `publish`: the pipeline, whole or in part.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use engine::{BuildError, BuildRequest, Built, Engine, EngineError, Root, Scope};
+use events::{RunId, Verdict};
+use pipeline::{Outcome, Plan, PrepareError, PrepareRequest, Prepared, RunContext, RunError, RunOptions, Stages};
+use store::{RunDir, Store};
+
+use super::{
+    init::environment,
+    record::{Kept, RunRecord},
+};
+use crate::{
+    cli::{EngineArgs, Progress},
+    context::Context,
+    exit::Exit,
+    failure::{self, Failure},
+    terminal::{self, Palette, diagnostics::Findings, model::State, summary, text, views::Views},
+};
+
+/// Flags of everything that walks the pipeline.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PipelineArgs {
+    /// This pipeline file instead of the nearest seatrial.yaml
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Ignore what is cached
+    #[arg(long)]
+    no_cache: bool,
+    /// Ask the registry for base images also when they are here
+    #[arg(long)]
+    pull: bool,
+    /// How long root filesystems of failed steps and gates are kept for `seatrial shell`
+    #[arg(long, value_name = "TIME", value_parser = text::parse_duration)]
+    keep_failed: Option<Duration>,
+    /// Gates that run at the same time [default: one for each processor]
+    #[arg(short, long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
+    jobs: usize,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value_t)]
+    progress: Progress,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// Flags of `seatrial run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// Push what passed, where the rules of the pipeline file allow it
+    #[arg(long)]
+    publish: bool,
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// For those who look for `docker run`: the answer is a hint
+    #[arg(hide = true)]
+    pub(crate) image: Option<String>,
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// Flags of `seatrial test`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TestArgs {
+    /// Gates to run, with what they need; all without a name
+    gates: Vec<String>,
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+}
+
+/// Flags of `seatrial health`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+}
+
+/// Flags of `seatrial publish`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PublishArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+}
+
+/// The whole pipeline.
+pub(crate) fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Exit> {
+    if let Some(image) = &args.image {
+        let command = if args.rest.is_empty() { String::new() } else { format!(" -- {}", args.rest.join(" ")) };
+        return Err(Failure::usage("`seatrial run` runs the pipeline of a repository, and takes no image")
+            .hint(format!("start a command in an image with `seatrial shell {image}{command}`"))
+            .into());
+    }
+    trial("run", &args.pipeline, Stages::All, args.publish, context)
+}
+
+/// Build and gates.
+pub(crate) fn test(args: &TestArgs, context: &Context) -> anyhow::Result<Exit> {
+    trial("test", &args.pipeline, Stages::Gates(args.gates.clone()), false, context)
+}
+
+/// Build and health check.
+pub(crate) fn health(args: &HealthArgs, context: &Context) -> anyhow::Result<Exit> {
+    trial("health", &args.pipeline, Stages::Health, false, context)
+}
+
+/// Push what passed before.
+pub(crate) fn publish(args: &PublishArgs, context: &Context) -> anyhow::Result<Exit> {
+    trial("publish", &args.pipeline, Stages::Publish, true, context)
+}
+
+/// One run: plan, surroundings, the pipeline's own story, what stays of it.
+fn trial(command: &str, args: &PipelineArgs, stages: Stages, publish: bool, context: &Context) -> anyhow::Result<Exit> {
+    // A first look, so that a mistake in the file costs no run number.
+    prepare(context, args.file.as_ref(), None)?;
+    let store = context.store()?;
+    let run = store.new_run().context("cannot record a run in the store")?;
+    let Prepared { plan, file, warnings, .. } = prepare(context, args.file.as_ref(), Some(run.number))?;
+    if let Some(file) = &file
+        && !warnings.is_empty()
+        && args.progress != Progress::None
+    {
+        let findings = Findings { name: &file.name, text: &file.text, diagnostics: &warnings };
+        terminal::message(&findings.render(Palette::stderr()));
+    }
+    let embedded = context.engine(&args.engine)?;
+    let for_demo = ForDemo(&embedded);
+    let engine: &dyn Engine = if is_for_demo(&plan, context) { &for_demo } else { &embedded };
+    let options = RunOptions {
+        publish,
+        stages,
+        no_cache: args.no_cache,
+        pull: args.pull,
+        keep_failed: args.keep_failed,
+        jobs: args.jobs,
+    };
+
+    let views = Views::open(args.progress, context.settings.ci, Some(&run.path));
+    let registry = context.client(&args.engine.insecure_registry);
+    let cx =
+        RunContext { engine, store, registry: &registry, events: views.sink(), run: &run, cancel: &context.cancel };
+    let outcome = context.block_on(pipeline::run(cx, &plan, &options))?;
+    views.finish();
+    match outcome {
+        Ok(outcome) => Ok(conclude(command, &plan, &outcome, &views, store, &run)),
+        Err(error) => Err(give_up(command, &plan, error, &views, &run, context)),
+    }
+}
+
+/// Record, summary, exit code of a run that found out.
+fn conclude(command: &str, plan: &Plan, outcome: &Outcome, views: &Views, store: &Store, run: &RunDir) -> Exit {
+    let size_bytes = outcome.image.as_ref().and_then(|image| image.size_bytes);
+    let before_bytes = last_size(store, plan);
+    if views.shows_summary() {
+        let text = summary::run(outcome, &views.model(), before_bytes, views.is_terminal(), Palette::stderr());
+        terminal::message(text.strip_prefix('\n').unwrap_or(&text));
+    }
+    let duration_ms = u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX);
+    let mut record = RunRecord::new(command, &outcome.name, outcome.verdict, duration_ms);
+    record.commit = outcome.source.short.clone();
+    record.branch = outcome.source.tag.clone().or_else(|| outcome.source.branch.clone());
+    record.image = outcome.image.as_ref().and_then(|image| image.id.as_ref()).map(ToString::to_string);
+    record.size_bytes = size_bytes;
+    for (stage, step) in [("build", &outcome.build_failure), ("setup", &outcome.setup_failure)] {
+        if let Some(step) = step {
+            record.keep(stage, step);
+        }
+    }
+    keep_gates(&mut record, plan, outcome);
+    record.write(run);
+    if outcome.verdict != Verdict::Failed
+        && let Some(size_bytes) = size_bytes
+    {
+        // A size that cannot be remembered costs the next summary its difference, nothing else.
+        let _ = store.memo_put("image-size", &plan.image.repository(), size_bytes.to_string().as_bytes());
+    }
+    match outcome.verdict {
+        Verdict::Failed => Exit::Refused,
+        Verdict::Passed | Verdict::Skipped => Exit::Passed,
+    }
+}
+
+/// The size of the last image of this name that passed.
+fn last_size(store: &Store, plan: &Plan) -> Option<u64> {
+    let bytes = store.memo_get("image-size", &plan.image.repository())?;
+    std::str::from_utf8(&bytes).ok()?.parse().ok()
+}
+
+/// What `shell` needs to enter a failed gate as the gate was.
+fn keep_gates(record: &mut RunRecord, plan: &Plan, outcome: &Outcome) {
+    let Some(image) = &outcome.image else { return };
+    let config = &image.built.root.config;
+    let health = outcome.health.iter().filter_map(|health| health.failure.as_ref());
+    for failure in outcome.gates.iter().filter_map(|gate| gate.failure.as_ref()).chain(health) {
+        let Some(root) = &failure.kept else { continue };
+        let gate = plan.test.gates.iter().find(|gate| gate.name == failure.gate);
+        let own = |value: Option<&String>, image: &str| value.cloned().unwrap_or_else(|| image.to_owned());
+        let workdir = own(gate.and_then(|gate| gate.workdir.as_ref()), &config.config.working_dir);
+        let workdir = if workdir.is_empty() { "/".to_owned() } else { workdir };
+        let mut environment = config.config.clone();
+        for (name, value) in gate.iter().flat_map(|gate| &gate.environment) {
+            environment.set_env(name, value);
+        }
+        let kept = Kept {
+            root: root.clone(),
+            config: config.clone(),
+            env: pairs(&environment.env),
+            user: own(gate.and_then(|gate| gate.user.as_ref()), &config.config.user),
+            mounts: gate.iter().flat_map(|gate| &gate.mounts).map(|mount| mount.bind(&workdir).into()).collect(),
+            workdir,
+        };
+        record.kept.insert(failure.gate.clone(), kept);
+    }
+}
+
+/// `NAME=value` as pairs.
+pub(super) fn pairs(env: &[String]) -> Vec<(String, String)> {
+    env.iter()
+        .map(|entry| entry.split_once('=').unwrap_or((entry, "")))
+        .map(|(n, v)| (n.to_owned(), v.to_owned()))
+        .collect()
+}
+
+/// Record and failure of a run that could not find out.
+fn give_up(
+    command: &str,
+    plan: &Plan,
+    error: RunError,
+    views: &Views,
+    run: &RunDir,
+    context: &Context,
+) -> anyhow::Error {
+    let model = views.model();
+    let duration_ms = model.finished.map_or(model.now_ms, |(_, duration_ms)| duration_ms);
+    let mut record = RunRecord::new(command, &plan.name, Verdict::Failed, duration_ms);
+    record.commit = plan.source.short.clone();
+    record.branch = plan.source.tag.clone().or_else(|| plan.source.branch.clone());
+    record.write(run);
+    let failure = run_failure(error, run.number);
+    if views.shows_summary() && (failure.is_cancelled() || context.cancel.is_cancelled()) {
+        let palette = Palette::stderr();
+        let done = model.stages.iter().filter(|stage| matches!(stage.state, State::Done { .. })).count();
+        terminal::message_line(&format!(
+            "{} {}  {done} of {} were done",
+            palette.bad("✗"),
+            palette.strong(&format!("cancelled after {}", text::millis(duration_ms))),
+            text::count(model.stages.len(), "stage"),
+        ));
+    }
+    failure.into()
+}
+
+fn run_failure(error: RunError, run: u64) -> Failure {
+    match error {
+        RunError::Invalid(invalid) => invalid_file(&invalid),
+        RunError::Usage { message, hint } => {
+            let failure = Failure::usage(message);
+            match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        }
+        RunError::Build(error) => failure::build(error, run),
+        RunError::Cancelled => Failure::cancelled(),
+        RunError::WithCleanup { first, cleanup } => {
+            let mut failure = run_failure(*first, run);
+            failure.causes.push(format!("cleaning up failed as well: {}", failure::chain(&cleanup).join(": ")));
+            failure
+        }
+        error => failure::explain(error.into()),
+    }
+}
+
+fn invalid_file(invalid: &pipeline::Invalid) -> Failure {
+    let findings = Findings { name: &invalid.file.name, text: &invalid.file.text, diagnostics: &invalid.diagnostics };
+    Failure::usage(invalid.to_string()).shown_as(findings.render(Palette::stderr()))
+}
+
+/// The plan for the working directory.
+pub(super) fn prepare(context: &Context, file: Option<&PathBuf>, run_number: Option<u64>) -> Result<Prepared, Failure> {
+    let request = PrepareRequest {
+        directory: context.settings.cwd.clone(),
+        file: file.map(|file| context.settings.cwd.join(file)),
+        env: environment(),
+        run_number,
+    };
+    pipeline::prepare(&request).map_err(prepare_failure)
+}
+
+/// Why there is no plan, with what helps.
+pub(super) fn prepare_failure(error: PrepareError) -> Failure {
+    match error {
+        PrepareError::Invalid(invalid) => invalid_file(&invalid),
+        PrepareError::NothingToBuild { .. } => Failure::usage(error.to_string())
+            .hint("go to a repository that has one, or begin with `seatrial init`")
+            .hint("see it work first: `seatrial demo`"),
+        PrepareError::Read(_) => Failure::surroundings("cannot read the pipeline file").because(&error),
+    }
+}
+
+/// The demo's images are made of this machine's files, and only its own registry, which ends with it, takes them.
+struct ForDemo<'a>(&'a dyn Engine);
+
+fn is_for_demo(plan: &Plan, context: &Context) -> bool {
+    let Some(registry) = &context.settings.demo_registry else { return false };
+    plan.publish
+        .as_ref()
+        .is_some_and(|publish| publish.repositories.iter().all(|repository| repository.domain() == registry))
+}
+
+#[async_trait]
+impl Engine for ForDemo<'_> {
+    async fn build(&self, request: BuildRequest, events: &events::EventSink) -> Result<Built, BuildError> {
+        let built = self.0.build(request, events).await?;
+        Ok(Built { unpublishable: None, ..built })
+    }
+
+    async fn seal(&self, built: &Built) -> Result<(store::Image, store::SealedManifest), EngineError> {
+        self.0.seal(built).await
+    }
+
+    async fn root(&self, image: &store::Image) -> Result<Root, EngineError> {
+        self.0.root(image).await
+    }
+
+    async fn open_scope(&self, run: RunId) -> Result<Box<dyn Scope>, EngineError> {
+        self.0.open_scope(run).await
+    }
+}

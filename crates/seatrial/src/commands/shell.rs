@@ -1,0 +1,232 @@
+//! `seatrial shell`: inside a failed step or gate, or an image.
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use anyhow::Context as _;
+use engine::{ContainerSpec, Engine, EngineError, Limits, NetworkMode, Root, Stdio};
+use engine_embedded::Embedded;
+use events::RunId;
+use store::Store;
+
+use super::{
+    logs::find_run,
+    named,
+    record::{Kept, RunRecord},
+    run::pairs,
+};
+use crate::{
+    cli::EngineArgs,
+    context::Context,
+    exit::Exit,
+    failure::{self, Failure},
+    terminal,
+};
+
+/// After a signal the command gets this long to end.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// docker's code for "the container could not be started".
+const CANNOT_START: u8 = 125;
+/// SIGTERM's number.
+const SIGTERM: i32 = 15;
+
+/// Flags of `seatrial shell`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    seatrial shell 42 unit                 where the gate `unit` of run 42 failed\n  \
+    seatrial shell debian:bookworm         a shell in an image\n  \
+    seatrial shell app:1.2 -- python -V    one command in an image")]
+pub(crate) struct ShellArgs {
+    /// Number of a run (or `last`), or name or id of an image
+    #[arg(value_name = "RUN|IMAGE")]
+    target: String,
+    /// Stage of the run: `build`, `setup`, or a gate
+    stage: Option<String>,
+    /// Command instead of a shell
+    #[arg(last = true)]
+    command: Vec<String>,
+    /// User and group, as names or numbers
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Variable for the environment; without `=`, ours
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Network: default, none or host
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    network: String,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// Starts a shell or command; its exit code is ours.
+pub(crate) fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Exit> {
+    let network = match args.network.as_str() {
+        "default" | "bridge" => NetworkMode::Default,
+        "none" => NetworkMode::None,
+        "host" => NetworkMode::Host,
+        other => {
+            return Err(Failure::usage(format!("there is no network mode `{other}`"))
+                .hint("use `--network default`, `none` or `host`")
+                .into());
+        }
+    };
+    let store = context.store()?;
+    let engine = context.engine(&args.engine)?;
+    let outcome = context.block_on(async {
+        let (root, inside) = find(args, store, &engine).await?;
+        let spec = spec(args, network, root, inside);
+        enter(&engine, spec, context).await
+    })?;
+    match outcome {
+        Ok(code) => Ok(Exit::Command(code)),
+        // Docker's convention for a command that never ran.
+        Err(error) => match error.downcast::<EngineError>() {
+            Ok(error) => {
+                let code = error.command_code.and_then(|code| u8::try_from(code).ok()).unwrap_or(CANNOT_START);
+                let mut failure = failure::explain(error.into());
+                failure.exit = Exit::Command(code);
+                Err(failure.into())
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Where the shell starts, and as whom.
+struct Inside {
+    env: Vec<(String, String)>,
+    user: String,
+    workdir: String,
+    mounts: Vec<engine::BindMount>,
+}
+
+async fn find(args: &ShellArgs, store: &Store, engine: &Embedded) -> anyhow::Result<(Root, Inside)> {
+    let is_run = args.target.bytes().all(|byte| byte.is_ascii_digit()) || args.target == "last";
+    if is_run
+        && (args.stage.is_some()
+            || args.target.parse::<oci::Reference>().is_err()
+            || named::find(store, &args.target).is_err())
+    {
+        let (root, kept) = kept(args, store)?;
+        let inside = Inside {
+            env: kept.env,
+            user: kept.user,
+            workdir: kept.workdir,
+            mounts: kept.mounts.into_iter().map(Into::into).collect(),
+        };
+        return Ok((root, inside));
+    }
+    if let Some(stage) = &args.stage {
+        return Err(Failure::usage(format!("`{}` is not the number of a run", args.target))
+            .hint(format!("run a command in an image with `seatrial shell {} -- {stage}`", args.target))
+            .into());
+    }
+    let (_, image) = named::find(store, &args.target)?;
+    let root = engine.root(&image).await?;
+    let config = &root.config.config;
+    let inside = Inside {
+        env: pairs(&config.env),
+        user: config.user.clone(),
+        workdir: if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() },
+        mounts: Vec::new(),
+    };
+    Ok((root, inside))
+}
+
+/// The kept root of a failed stage.
+fn kept(args: &ShellArgs, store: &Store) -> anyhow::Result<(Root, Kept)> {
+    let run = find_run(store, &args.target)?;
+    let nothing = || {
+        Failure::refused(format!("nothing of run {} is kept to be entered", run.number))
+            .hint("only failed steps and gates are kept, and not for ever: run it again with `--keep-failed 24h`")
+    };
+    let record = RunRecord::read(&run).ok_or_else(nothing)?;
+    let kept = match &args.stage {
+        Some(stage) => record.kept.get(stage).cloned().ok_or_else(|| {
+            let names: Vec<&str> = record.kept.keys().map(String::as_str).collect();
+            if names.is_empty() {
+                return nothing();
+            }
+            Failure::refused(format!("`{stage}` of run {} is not kept", run.number))
+                .hint(format!("kept are: {}", names.join(", ")))
+        })?,
+        None => {
+            let mut all = record.kept.values();
+            let first = all.next().cloned().ok_or_else(nothing)?;
+            if all.next().is_some() {
+                let names: Vec<&str> = record.kept.keys().map(String::as_str).collect();
+                return Err(Failure::usage(format!("run {} has several things to enter", run.number))
+                    .hint(format!(
+                        "name one: {}",
+                        names
+                            .iter()
+                            .map(|name| format!("`seatrial shell {} {name}`", run.number))
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    ))
+                    .into());
+            }
+            first
+        }
+    };
+    Ok((Root { id: kept.root.clone(), config: kept.config.clone() }, kept))
+}
+
+fn spec(args: &ShellArgs, network: NetworkMode, root: Root, inside: Inside) -> ContainerSpec {
+    let mut env = inside.env;
+    if !env.iter().any(|(name, _)| name == "PATH") {
+        env.push(("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()));
+    }
+    if std::io::stdin().is_terminal() {
+        env.push(("TERM".into(), std::env::var("TERM").unwrap_or_else(|_| "xterm".into())));
+    }
+    for given in &args.env {
+        let (name, value) = match given.split_once('=') {
+            Some((name, value)) => (name.to_owned(), value.to_owned()),
+            None => (given.clone(), std::env::var(given).unwrap_or_default()),
+        };
+        env.retain(|(known, _)| *known != name);
+        env.push((name, value));
+    }
+    let command = if args.command.is_empty() {
+        ["/bin/sh", "-c", "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi"]
+            .map(str::to_owned)
+            .to_vec()
+    } else {
+        args.command.clone()
+    };
+    ContainerSpec {
+        name: "shell".into(),
+        root,
+        args: command,
+        env,
+        cwd: args.workdir.clone().unwrap_or(inside.workdir),
+        user: args.user.clone().unwrap_or(inside.user),
+        mounts: inside.mounts,
+        network,
+        limits: Limits::default(),
+        init: true,
+        stdio: Stdio::Inherit,
+    }
+}
+
+async fn enter(engine: &Embedded, spec: ContainerSpec, context: &Context) -> anyhow::Result<u8> {
+    let mut scope = engine.open_scope(RunId(0)).await?;
+    let outcome = async {
+        let container = scope.start(spec).await?;
+        for warning in container.warnings() {
+            terminal::warning(&warning);
+        }
+        tokio::select! {
+            exit = container.wait() => exit,
+            () = context.cancel.cancelled() => container.stop(SIGTERM, STOP_GRACE).await,
+        }
+    }
+    .await;
+    let closed = scope.close().await;
+    let exit = outcome?;
+    closed.context("cannot clean up after the container")?;
+    Ok(u8::try_from(exit.code).unwrap_or(u8::MAX))
+}

@@ -1,0 +1,86 @@
+//! Pulls and pushes with progress, for the commands of those names.
+
+use std::{collections::HashMap, sync::Mutex};
+
+use events::{Event, EventSink};
+use oci::{Descriptor, Digest, Reference, media_type};
+use registry::{Client, Progress as RegistryProgress, UploadOutcome};
+use store::{Compression, Image, Store};
+
+use crate::failure::Failure;
+
+/// Steps between two words about the same blob.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// Tells transfers to the views.
+pub(crate) struct Transfers<'a> {
+    events: &'a EventSink,
+    stage: String,
+    told: Mutex<HashMap<Digest, u64>>,
+}
+
+impl<'a> Transfers<'a> {
+    /// Progress of one stage.
+    pub(crate) fn new(events: &'a EventSink, stage: &str) -> Self {
+        Self { events, stage: stage.to_owned(), told: Mutex::default() }
+    }
+}
+
+impl RegistryProgress for Transfers<'_> {
+    fn advance(&self, item: &Digest, done_bytes: u64, total_bytes: u64) {
+        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let last = told.entry(item.clone()).or_default();
+        if done_bytes != total_bytes && done_bytes < *last + STEP_BYTES {
+            return;
+        }
+        *last = done_bytes;
+        drop(told);
+        self.events.emit(Event::Transfer {
+            stage: self.stage.clone(),
+            item: item.short().to_owned(),
+            done_bytes,
+            total_bytes: Some(total_bytes),
+        });
+    }
+}
+
+/// What a push did.
+pub(crate) struct Pushed {
+    /// Manifest digest that the registry acknowledged.
+    pub(crate) digest: Digest,
+    /// Blobs that were sent, and those that were there.
+    pub(crate) sent: usize,
+    pub(crate) present: usize,
+}
+
+/// Pushes an image under its reference: blobs first, the name last.
+pub(crate) async fn push(
+    client: &Client,
+    store: &Store,
+    reference: &Reference,
+    image: &Image,
+    progress: &Transfers<'_>,
+) -> anyhow::Result<Pushed> {
+    if let Some(reason) = unpublishable(image) {
+        return Err(Failure::refused(format!("{} must not be published: {reason}", reference.familiar()))
+            .hint("build it on a base image of its own: `seatrial base debian:bookworm`")
+            .into());
+    }
+    let sealed = tokio::task::block_in_place(|| store.manifest(image, Compression::Gzip))?;
+    let mut blobs: Vec<Descriptor> = sealed.manifest.layers.clone();
+    blobs.push(sealed.manifest.config.clone());
+    let outcomes = client.push_blobs(reference, &blobs, store, None, progress).await?;
+    let kind = sealed.manifest.media_type.clone().unwrap_or_else(|| media_type::MANIFEST.into());
+    let digest = client.put_manifest(reference, &kind, sealed.bytes.clone()).await?;
+    let sent = outcomes.iter().filter(|outcome| matches!(outcome, UploadOutcome::Uploaded)).count();
+    Ok(Pushed { digest, sent, present: outcomes.len() - sent })
+}
+
+/// Why an image must stay here: `base host` labels what it makes from the machine's own files, and the label is inherited.
+pub(crate) fn unpublishable(image: &Image) -> Option<String> {
+    let made_of = image.config.config.labels.get(BASE_LABEL)?;
+    (made_of == "host").then(|| "it is made of this machine's own files (`seatrial base host`)".to_owned())
+}
+
+/// The label that says how a base was made.
+const BASE_LABEL: &str = "io.seatrial.base";

@@ -1,0 +1,192 @@
+//! What every command is given: settings, store, engine, registry client, cancellation. Made when first asked for.
+
+use std::{
+    cell::OnceCell,
+    io::{Error, ErrorKind},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use engine::Cancel;
+use engine_embedded::{Embedded, EmbeddedOptions};
+use registry::{Client, ClientOptions, Credentials};
+use runtime::{Network, Privilege};
+use store::{Compression, Store, StoreOptions};
+
+use crate::{
+    cli::EngineArgs,
+    exit::Exit,
+    failure::Failure,
+    settings::Settings,
+    signals::{self, Stopped},
+    terminal,
+};
+
+/// Work that waits needs few threads: what computes goes to blocking threads.
+const WORKER_THREADS: usize = 2;
+
+/// The surroundings of one command.
+pub(crate) struct Context {
+    /// What the environment says.
+    pub(crate) settings: Settings,
+    /// Stops the command in grace.
+    pub(crate) cancel: Cancel,
+    privilege: Option<Privilege>,
+    stopped: Stopped,
+    store: OnceCell<Store>,
+    runtime: OnceCell<tokio::runtime::Runtime>,
+}
+
+impl Context {
+    /// A context; `privilege` is what `runtime::enter` gave, for commands that need the store.
+    pub(crate) fn new(settings: Settings, privilege: Option<Privilege>) -> Self {
+        Self {
+            settings,
+            cancel: Cancel::new(),
+            privilege,
+            stopped: Stopped::default(),
+            store: OnceCell::new(),
+            runtime: OnceCell::new(),
+        }
+    }
+
+    /// What this process may do.
+    pub(crate) fn privilege(&self) -> &Privilege {
+        self.privilege.as_ref().expect("the command said that it needs the store, so main has entered")
+    }
+
+    /// The store, opened and swept of what killed commands left.
+    pub(crate) fn store(&self) -> anyhow::Result<&Store> {
+        if let Some(store) = self.store.get() {
+            return Ok(store);
+        }
+        let home = &self.settings.home;
+        let privilege = self.privilege();
+        if let Privilege::None { reason } = privilege {
+            return Err(Failure::surroundings("containers cannot be started here")
+                .because(&Error::other(reason.clone()))
+                .hint("see what this machine offers: `seatrial doctor`")
+                .into());
+        }
+        make_home(home)?;
+        let options = StoreOptions {
+            copy_snapshots: !runtime::overlay_works(home),
+            user_xattr: !matches!(privilege, Privilege::Root { .. }),
+            ignore_chown_errors: *privilege == Privilege::SingleId,
+        };
+        let store = Store::open(home, options).with_context(|| format!("cannot open the store {}", home.display()))?;
+        engine_embedded::sweep(&store)?;
+        self.warn_once(&store, options.copy_snapshots);
+        Ok(self.store.get_or_init(|| store))
+    }
+
+    /// The embedded engine on the store.
+    pub(crate) fn engine(&self, args: &EngineArgs) -> anyhow::Result<Embedded> {
+        Ok(Embedded::new(EmbeddedOptions {
+            store: self.store()?.clone(),
+            privilege: self.privilege().clone(),
+            foreign_runtime: args.runtime.clone(),
+            client: {
+                let insecure_hosts = args.insecure_registry.clone();
+                Arc::new(move || client(&insecure_hosts))
+            },
+            // Builds have to reach package mirrors, and private networks are not there yet.
+            default_network: Network::Host,
+            compression: Compression::Gzip,
+        }))
+    }
+
+    /// A registry client with docker's logins.
+    pub(crate) fn client(&self, insecure_hosts: &[String]) -> Client {
+        client(insecure_hosts)
+    }
+
+    /// Waits for a future; SIGINT and SIGTERM cancel from here on. Work that looks at [`Context::cancel`] ends by itself.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> anyhow::Result<F::Output> {
+        let runtime = match self.runtime.get() {
+            Some(runtime) => runtime,
+            None => {
+                let runtime = tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(WORKER_THREADS)
+                    .enable_all()
+                    .build()
+                    .context("cannot start threads")?;
+                runtime.spawn(signals::watch(self.cancel.clone(), self.stopped.clone()));
+                self.runtime.get_or_init(|| runtime)
+            }
+        };
+        Ok(runtime.block_on(future))
+    }
+
+    /// The same for work that does not look at the cancellation itself: it is dropped at its next point of waiting.
+    pub(crate) fn block_on_cancellable<F, T>(&self, future: F) -> anyhow::Result<T>
+    where
+        F: Future<Output = anyhow::Result<T>>,
+    {
+        let cancel = self.cancel.clone();
+        self.block_on(async move {
+            tokio::select! {
+                biased;
+                output = future => output,
+                () = cancel.cancelled() => Err(Failure::cancelled().into()),
+            }
+        })?
+    }
+
+    /// The exit code that the first signal asks for.
+    pub(crate) fn stopped_by(&self) -> Option<Exit> {
+        self.stopped.exit()
+    }
+
+    /// Things that work less well here, said once per store.
+    fn warn_once(&self, store: &Store, copies: bool) {
+        let once = |key: &str, message: &str| {
+            if store.memo_get("notice", key).is_none() {
+                terminal::warning(message);
+                // When it cannot be remembered it is said again, which harms nobody.
+                let _ = store.memo_put("notice", key, b"told");
+            }
+        };
+        if *self.privilege() == Privilege::SingleId {
+            once(
+                "single-id",
+                "this user has no subordinate ids: files get one owner only, and `USER`, `--chown` and package managers \
+                 that change owners may fail; an administrator can give ids with `usermod --add-subuids 100000-165535 \
+                 --add-subgids 100000-165535 $USER`",
+            );
+        }
+        if copies {
+            once(
+                "copies",
+                "overlayfs does not work on the store's file system: every step copies its whole root; see `seatrial doctor`",
+            );
+        }
+    }
+}
+
+fn make_home(home: &Path) -> Result<(), Failure> {
+    if home.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(home).map_err(|error| {
+        let failure = Failure::surroundings(format!("cannot make the store {}", home.display())).because(&error);
+        match error.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                failure.hint("name a directory that you may write: `export SEATRIAL_HOME=/path/to/store`")
+            }
+            _ => failure,
+        }
+    })
+}
+
+/// A client with docker's logins; made late, because most commands never speak to a registry.
+fn client(insecure_hosts: &[String]) -> Client {
+    // Fails only if a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::new(ClientOptions {
+        credentials: Credentials::from_environment(|name| std::env::var_os(name)),
+        insecure_hosts: insecure_hosts.to_vec(),
+        ..ClientOptions::default()
+    })
+}

@@ -1,0 +1,255 @@
+//! Mistakes in the user's files, drawn at their place, and the same for machines: JSON, SARIF, GitHub annotations.
+
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use dockerfile::{Diagnostic, Severity, line_column};
+use serde_json::{Value, json};
+
+use super::{Palette, text};
+
+/// Findings of one file are drawn up to this number; the rest is counted.
+const SHOWN_MAX: usize = 50;
+
+/// A file of the user's with what was found in it.
+pub(crate) struct Findings<'a> {
+    /// As the user would name it.
+    pub(crate) name: &'a str,
+    /// Its text.
+    pub(crate) text: &'a str,
+    /// What was found.
+    pub(crate) diagnostics: &'a [Diagnostic],
+}
+
+impl Findings<'_> {
+    /// All findings, drawn; a blank line between two.
+    pub(crate) fn render(&self, palette: Palette) -> String {
+        let mut out = String::new();
+        for (index, diagnostic) in self.diagnostics.iter().take(SHOWN_MAX).enumerate() {
+            if index > 0 {
+                out.push('\n');
+            }
+            out.push_str(&self.render_one(diagnostic, palette));
+            out.push('\n');
+        }
+        if self.diagnostics.len() > SHOWN_MAX {
+            out.push_str(&format!("\nand {} more in {}\n", self.diagnostics.len() - SHOWN_MAX, self.name));
+        }
+        out
+    }
+
+    fn render_one(&self, diagnostic: &Diagnostic, palette: Palette) -> String {
+        let level = match diagnostic.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+            Severity::Note => Level::NOTE,
+        };
+        let mut title = level.primary_title(text::one_line(&diagnostic.message));
+        if !diagnostic.code.is_empty() {
+            title = title.id(diagnostic.code);
+        }
+        // The drawing library keeps control characters; the user's file may have any.
+        let source: String =
+            self.text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect();
+        let mut group: Group<'_> = match &diagnostic.span {
+            Some(span) if source.len() == self.text.len() => {
+                let span = first_line(&source, span.clone());
+                let mut mark = AnnotationKind::Primary.span(span);
+                if let Some(label) = &diagnostic.label {
+                    mark = mark.label(text::one_line(label));
+                }
+                title.element(Snippet::source(source).path(self.name.to_owned()).annotation(mark))
+            }
+            Some(span) => {
+                let (line, column) = line_column(self.text, span.start);
+                title.element(Origin::path(self.name.to_owned()).line(line).char_column(column))
+            }
+            None => title.element(Origin::path(self.name.to_owned())),
+        };
+        if diagnostic.span.is_none()
+            && let Some(label) = &diagnostic.label
+        {
+            group = group.element(Level::NOTE.message(text::one_line(label)));
+        }
+        for note in &diagnostic.notes {
+            group = group.element(Level::NOTE.message(text::one_line(note)));
+        }
+        if let Some(help) = &diagnostic.help {
+            group = group.element(Level::HELP.message(text::one_line(help)));
+        }
+        let renderer = if palette.is_on() { Renderer::styled() } else { Renderer::plain() };
+        let width = text::terminal_size().1.max(60);
+        renderer.term_width(width).render(&[group]).trim_end().to_owned()
+    }
+
+    /// Findings as JSON values.
+    pub(crate) fn to_json(&self) -> Vec<Value> {
+        self.diagnostics
+            .iter()
+            .map(|diagnostic| {
+                let place = diagnostic.span.as_ref().map(|span| line_column(self.text, span.start));
+                let end = diagnostic.span.as_ref().map(|span| line_column(self.text, span.end));
+                json!({
+                    "file": self.name,
+                    "line": place.map(|(line, _)| line),
+                    "column": place.map(|(_, column)| column),
+                    "end_line": end.map(|(line, _)| line),
+                    "end_column": end.map(|(_, column)| column),
+                    "severity": word(diagnostic.severity),
+                    "code": diagnostic.code,
+                    "rule": diagnostic.rule,
+                    "message": diagnostic.message,
+                    "label": diagnostic.label,
+                    "notes": diagnostic.notes,
+                    "help": diagnostic.help,
+                })
+            })
+            .collect()
+    }
+
+    /// GitHub's workflow commands, one a line.
+    pub(crate) fn to_github(&self) -> String {
+        let mut out = String::new();
+        for diagnostic in self.diagnostics {
+            let command = match diagnostic.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+                Severity::Note => "notice",
+            };
+            let (line, column) = diagnostic.span.as_ref().map_or((1, 1), |span| line_column(self.text, span.start));
+            let mut message = diagnostic.message.clone();
+            if let Some(label) = &diagnostic.label {
+                message = format!("{message} ({label})");
+            }
+            out.push_str(&format!(
+                "::{command} file={},line={line},col={column},title={}::{}\n",
+                github_property(self.name),
+                github_property(diagnostic.code),
+                github_data(&message)
+            ));
+        }
+        out
+    }
+
+    fn to_sarif_results(&self) -> Vec<Value> {
+        self.diagnostics
+            .iter()
+            .map(|diagnostic| {
+                let mut region = json!({"startLine": 1});
+                if let Some(span) = &diagnostic.span {
+                    let (line, column) = line_column(self.text, span.start);
+                    let (end_line, end_column) = line_column(self.text, span.end);
+                    region =
+                        json!({"startLine": line, "startColumn": column, "endLine": end_line, "endColumn": end_column});
+                }
+                json!({
+                    "ruleId": diagnostic.code,
+                    "level": word(diagnostic.severity),
+                    "message": {"text": diagnostic.to_string()},
+                    "locations": [{"physicalLocation": {
+                        "artifactLocation": {"uri": self.name},
+                        "region": region,
+                    }}],
+                })
+            })
+            .collect()
+    }
+}
+
+/// A SARIF 2.1.0 log of several files.
+pub(crate) fn sarif(files: &[Findings<'_>]) -> Value {
+    let mut codes: Vec<&str> = files.iter().flat_map(|file| file.diagnostics).map(|d| d.code).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    let rules: Vec<Value> = codes.iter().map(|code| json!({"id": code})).collect();
+    let results: Vec<Value> = files.iter().flat_map(Findings::to_sarif_results).collect();
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {"name": "seatrial", "version": env!("CARGO_PKG_VERSION"), "rules": rules}},
+            "columnKind": "unicodeCodePoints",
+            "results": results,
+        }],
+    })
+}
+
+fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+    }
+}
+
+/// A span over several lines is drawn with its first line only: a whole RUN with its heredoc would fill the screen.
+fn first_line(source: &str, span: std::ops::Range<usize>) -> std::ops::Range<usize> {
+    let boundary = |mut offset: usize| {
+        offset = offset.min(source.len());
+        while !source.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        offset
+    };
+    let (start, end) = (boundary(span.start), boundary(span.end));
+    let end = end.max(start);
+    let line_end = source[start..end].find('\n').map_or(end, |newline| start + newline);
+    start..line_end.max(start)
+}
+
+/// GitHub's escapes for the text of a command.
+fn github_data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+fn github_property(text: &str) -> String {
+    github_data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    const TEXT: &str = "FROM scratch\nCOPY ap.sh /app.sh\nRUN <<EOF\nx\nEOF\n";
+
+    fn sample() -> Vec<Diagnostic> {
+        vec![
+            Diagnostic::error("ST104", "`ap.sh` is not in the build context")
+                .with_span(18..23)
+                .with_suggestion(Some("app.sh"))
+                .with_note("context `.`: 6 files, 18 kB; `.dockerignore` line 3 hides 14"),
+            Diagnostic::warning("ST201", "whole file\x1b[31m").with_help("do: this, or that"),
+        ]
+    }
+
+    #[test]
+    fn a_mistake_points_at_its_place() {
+        let diagnostics = sample();
+        let findings = Findings { name: "Dockerfile", text: TEXT, diagnostics: &diagnostics };
+        expect![[r#"
+            error[ST104]: `ap.sh` is not in the build context
+             --> Dockerfile:2:6
+              |
+            2 | COPY ap.sh /app.sh
+              |      ^^^^^ did you mean `app.sh`?
+              |
+              = note: context `.`: 6 files, 18 kB; `.dockerignore` line 3 hides 14
+
+            warning[ST201]: whole file
+             --> Dockerfile
+              |
+              = help: do: this, or that
+        "#]]
+        .assert_eq(&findings.render(Palette::new(false)));
+    }
+
+    #[test]
+    fn annotations_escape_what_github_reads() {
+        let diagnostics = sample();
+        let findings = Findings { name: "a,b", text: TEXT, diagnostics: &diagnostics };
+        expect![[r#"
+            ::error file=a%2Cb,line=2,col=6,title=ST104::`ap.sh` is not in the build context (did you mean `app.sh`?)
+            ::warning file=a%2Cb,line=1,col=1,title=ST201::whole file[31m
+        "#]]
+        .assert_eq(&findings.to_github().replace('\x1b', ""));
+    }
+}

@@ -1,0 +1,274 @@
+//! What a run looks like so far: the state that every view draws from.
+
+use std::collections::VecDeque;
+
+use events::{Event, Place, Record, RunId, TestCounts, Verdict};
+
+use crate::terminal::text;
+
+/// Lines kept per stage for views and for repeating the end of a failure.
+pub(crate) const TAIL_LINES_MAX: usize = 40;
+/// The slowest steps that are remembered.
+const SLOWEST_MAX: usize = 8;
+
+/// A run as told by its events.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    /// Number of the run.
+    pub(crate) run: Option<RunId>,
+    /// What is built.
+    pub(crate) name: String,
+    /// Short commit.
+    pub(crate) commit: Option<String>,
+    /// Branch or tag.
+    pub(crate) branch: Option<String>,
+    /// Stages in order.
+    pub(crate) stages: Vec<Stage>,
+    /// Uncompressed size, layers and steps of the image.
+    pub(crate) image: Option<ImageFacts>,
+    /// Manifest digest and compressed size.
+    pub(crate) sealed: Option<(oci::Digest, u64)>,
+    /// Tests of all gates.
+    pub(crate) tests: TestCounts,
+    /// Gates with a verdict.
+    pub(crate) gates: Vec<GateFacts>,
+    /// Attempts of the health check: the one that decided, and how many were allowed.
+    pub(crate) health: Option<HealthFacts>,
+    /// References that now name the image.
+    pub(crate) tags: Vec<String>,
+    /// Templates that were not used, with the reason.
+    pub(crate) skipped_tags: Vec<(String, String)>,
+    /// The longest steps, longest first.
+    pub(crate) slowest: Vec<SlowStep>,
+    /// How it ended, and after how many milliseconds.
+    pub(crate) finished: Option<(Verdict, u64)>,
+    /// The latest time heard of, in milliseconds since the start.
+    pub(crate) now_ms: u64,
+}
+
+/// `image.built`.
+#[derive(Clone, Debug)]
+pub(crate) struct ImageFacts {
+    pub(crate) size_bytes: u64,
+    pub(crate) layers: usize,
+    pub(crate) steps: usize,
+    pub(crate) steps_cached: usize,
+    pub(crate) saved_ms: u64,
+}
+
+/// `gate.finished`.
+#[derive(Clone, Debug)]
+pub(crate) struct GateFacts {
+    pub(crate) verdict: Verdict,
+    pub(crate) cached: bool,
+}
+
+/// `health.attempt` and `health.finished`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HealthFacts {
+    pub(crate) attempt: u32,
+    pub(crate) attempts: u32,
+    pub(crate) verdict: Option<Verdict>,
+}
+
+/// A step that took long.
+#[derive(Clone, Debug)]
+pub(crate) struct SlowStep {
+    pub(crate) stage: String,
+    pub(crate) text: String,
+    pub(crate) place: Option<Place>,
+    pub(crate) duration_ms: u64,
+}
+
+/// One stage of a run.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) id: String,
+    pub(crate) state: State,
+    pub(crate) started_ms: u64,
+    /// Steps that run now.
+    pub(crate) steps: Vec<Step>,
+    /// The last lines, cleaned.
+    pub(crate) tail: VecDeque<String>,
+    /// Lines in all.
+    pub(crate) lines: u64,
+    /// Bytes on the move: what, so far, in all.
+    pub(crate) transfers: Vec<(String, u64, Option<u64>)>,
+}
+
+/// How far a stage is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum State {
+    Pending,
+    Active,
+    Done { verdict: Verdict, duration_ms: u64, summary: String },
+}
+
+/// A step that runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) id: u64,
+    pub(crate) text: String,
+    pub(crate) place: Option<Place>,
+    pub(crate) started_ms: u64,
+}
+
+impl Model {
+    /// Takes in one event.
+    pub(crate) fn apply(&mut self, record: &Record) {
+        self.now_ms = self.now_ms.max(record.at_ms);
+        let at_ms = record.at_ms;
+        match &record.event {
+            Event::RunStarted { run, name, commit, branch, stages } => {
+                self.run = Some(*run);
+                self.name = text::one_line(name);
+                self.commit = commit.as_deref().map(|commit| text::one_line(commit).chars().take(7).collect());
+                self.branch = branch.as_deref().map(text::one_line);
+                for stage in stages {
+                    self.stage(stage);
+                }
+            }
+            Event::StageStarted { stage } => {
+                let stage = self.stage(stage);
+                stage.state = State::Active;
+                stage.started_ms = at_ms;
+            }
+            Event::StepStarted { stage, step, text, place } => {
+                let text = text::one_line(text);
+                let step = Step { id: *step, text, place: place.clone(), started_ms: at_ms };
+                let stage = self.stage(stage);
+                stage.activate(at_ms);
+                stage.steps.push(step);
+            }
+            Event::StepLog { stage, line, .. } => {
+                let stage = self.stage(stage);
+                stage.lines += 1;
+                if stage.tail.len() == TAIL_LINES_MAX {
+                    stage.tail.pop_front();
+                }
+                stage.tail.push_back(text::clean_line(line));
+            }
+            Event::StepCached { stage, .. } => self.stage(stage).activate(at_ms),
+            Event::StepFinished { stage, step, duration_ms, .. } => self.step_finished(stage, *step, *duration_ms),
+            Event::Transfer { stage, item, done_bytes, total_bytes } => {
+                let stage = self.stage(stage);
+                stage.transfers.retain(|(other, ..)| other != item);
+                if *total_bytes != Some(*done_bytes) {
+                    stage.transfers.push((text::one_line(item), *done_bytes, *total_bytes));
+                }
+            }
+            Event::ImageBuilt { size_bytes, layers, steps, steps_cached, saved_ms, .. } => {
+                self.image = Some(ImageFacts {
+                    size_bytes: *size_bytes,
+                    layers: *layers,
+                    steps: *steps,
+                    steps_cached: *steps_cached,
+                    saved_ms: *saved_ms,
+                });
+            }
+            Event::ImageSealed { digest, size_bytes } => self.sealed = Some((digest.clone(), *size_bytes)),
+            Event::GateFinished { verdict, cached, tests, .. } => {
+                if let Some(tests) = tests {
+                    self.tests.passed += tests.passed;
+                    self.tests.failed += tests.failed;
+                    self.tests.skipped += tests.skipped;
+                }
+                self.gates.push(GateFacts { verdict: *verdict, cached: *cached });
+            }
+            Event::HealthAttempt { attempt, attempts, .. } => {
+                let health = self.health.get_or_insert_default();
+                (health.attempt, health.attempts) = (*attempt, *attempts);
+            }
+            Event::HealthFinished { verdict, attempt, .. } => {
+                let health = self.health.get_or_insert_default();
+                (health.verdict, health.attempt) = (Some(*verdict), *attempt);
+            }
+            Event::TagSkipped { template, reason } => {
+                self.skipped_tags.push((text::one_line(template), text::one_line(reason)));
+            }
+            Event::TagWritten { reference, .. } => self.tags.push(text::one_line(reference)),
+            Event::StageFinished { stage, verdict, duration_ms, summary } => {
+                let (verdict, duration_ms, summary) = (*verdict, *duration_ms, text::one_line(summary));
+                let stage = self.stage(stage);
+                stage.state = State::Done { verdict, duration_ms, summary };
+                stage.steps.clear();
+                stage.transfers.clear();
+            }
+            Event::Warning { .. } => {}
+            Event::RunFinished { verdict, duration_ms } => self.finished = Some((*verdict, *duration_ms)),
+        }
+    }
+
+    fn step_finished(&mut self, stage: &str, id: u64, duration_ms: u64) {
+        let stage = self.stage(stage);
+        let Some(position) = stage.steps.iter().position(|step| step.id == id) else { return };
+        let step = stage.steps.remove(position);
+        let slow = SlowStep { stage: stage.id.clone(), text: step.text, place: step.place, duration_ms };
+        let rank = self.slowest.partition_point(|other| other.duration_ms >= duration_ms);
+        self.slowest.insert(rank, slow);
+        self.slowest.truncate(SLOWEST_MAX);
+    }
+
+    /// The stage of this id; a stage that nobody announced comes last.
+    fn stage(&mut self, id: &str) -> &mut Stage {
+        let position = self.stages.iter().position(|stage| stage.id == id).unwrap_or_else(|| {
+            self.stages.push(Stage::new(id));
+            self.stages.len() - 1
+        });
+        &mut self.stages[position]
+    }
+
+    /// The stage of this id, if anything was heard of it.
+    pub(crate) fn find_stage(&self, id: &str) -> Option<&Stage> {
+        self.stages.iter().find(|stage| stage.id == id)
+    }
+
+    /// Stages that run now.
+    pub(crate) fn active(&self) -> impl Iterator<Item = &Stage> {
+        self.stages.iter().filter(|stage| stage.state == State::Active)
+    }
+
+    /// `numbers-api 3f2a91c feature/even`.
+    pub(crate) fn title(&self) -> String {
+        let parts = [Some(self.name.as_str()), self.commit.as_deref(), self.branch.as_deref()];
+        parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Stage {
+    fn new(id: &str) -> Self {
+        Self {
+            id: text::one_line(id),
+            state: State::Pending,
+            started_ms: 0,
+            steps: Vec::new(),
+            tail: VecDeque::new(),
+            lines: 0,
+            transfers: Vec::new(),
+        }
+    }
+
+    fn activate(&mut self, at_ms: u64) {
+        if self.state == State::Pending {
+            self.state = State::Active;
+            self.started_ms = at_ms;
+        }
+    }
+
+    /// What it does now, in the user's words.
+    pub(crate) fn doing(&self) -> String {
+        if let Some((item, done, total)) = self.transfers.last() {
+            let moved: u64 = self.transfers.iter().map(|(_, done, _)| done).sum();
+            return match (self.transfers.len(), total) {
+                (1, Some(total)) => format!("{item} {} of {}", text::bytes(*done), text::bytes(*total)),
+                (1, None) => format!("{item} {}", text::bytes(*done)),
+                (number, _) => format!("{number} blobs, {}", text::bytes(moved)),
+            };
+        }
+        match self.steps.as_slice() {
+            [] => String::new(),
+            [step] => step.text.clone(),
+            [.., step] => format!("{} (and {} more)", step.text, self.steps.len() - 1),
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! The block that stays when a run is over: verdict, image, tags, what was slow; and `✗` blocks for what failed.
+
+use std::{path::Path, time::Duration};
+
+use engine::{Exit, FailedStep};
+use events::{Place, Verdict};
+use pipeline::{GateFailure, GateOutcome, Outcome};
+
+use super::{
+    Palette,
+    model::{Model, State},
+    text,
+};
+
+/// Lines of a failure's output that are shown in its block.
+const BLOCK_LINES_MAX: usize = 12;
+/// The same without a terminal: the log may be all that is left.
+const BLOCK_LINES_PLAIN_MAX: usize = 40;
+
+/// A command that said no, ready to be shown.
+pub(crate) struct Failed {
+    /// `gate unit`, `build`, `health check`.
+    pub(crate) what: String,
+    /// The command as the user wrote it.
+    pub(crate) command: String,
+    /// `exited 1`.
+    pub(crate) reason: String,
+    pub(crate) place: Option<Place>,
+    pub(crate) tail: Vec<String>,
+    pub(crate) earlier_lines: u64,
+    pub(crate) duration: Duration,
+    /// Whole commands.
+    pub(crate) hints: Vec<String>,
+    /// The command that shows the whole log.
+    pub(crate) log_command: String,
+}
+
+impl Failed {
+    /// A failed instruction of a build, or command of a setup.
+    pub(crate) fn step(what: &str, stage: &str, run: u64, step: &FailedStep) -> Self {
+        let mut hints = Vec::new();
+        if step.kept.is_some() {
+            hints.push(format!("enter the failed step's root filesystem with `seatrial shell {run} {stage}`"));
+        }
+        hints.extend(network_hint(&step.tail));
+        Self {
+            what: what.to_owned(),
+            command: step.text.clone(),
+            reason: exit_words(&step.exit),
+            place: step.place.clone(),
+            tail: step.tail.clone(),
+            earlier_lines: step.earlier_lines,
+            duration: step.duration,
+            hints,
+            log_command: format!("seatrial logs {run} {stage}"),
+        }
+    }
+
+    /// A failed gate or health check.
+    pub(crate) fn gate(run: u64, failure: &GateFailure) -> Self {
+        let is_health = failure.gate == "health";
+        let mut hints = Vec::new();
+        hints.extend(failure.hint.clone());
+        if failure.kept.is_some() {
+            hints.push(format!("enter the failed container with `seatrial shell {run} {}`", failure.gate));
+        }
+        hints.push(if is_health {
+            "repeat the health check alone with `seatrial health`".to_owned()
+        } else {
+            format!("repeat this gate alone with `seatrial test {}`", failure.gate)
+        });
+        Self {
+            what: if is_health { "health check".to_owned() } else { format!("gate {}", failure.gate) },
+            command: failure.command.clone(),
+            reason: failure.reason.clone(),
+            place: failure.place.clone(),
+            tail: failure.tail.clone(),
+            earlier_lines: failure.earlier_lines,
+            duration: failure.duration,
+            hints,
+            log_command: format!("seatrial logs {run} {}", failure.gate),
+        }
+    }
+
+    /// The `✗` block.
+    pub(crate) fn render(&self, palette: Palette, lines_max: usize) -> String {
+        let command = self.command.lines().next().unwrap_or_default();
+        let more = if self.command.lines().nth(1).is_some() { " …" } else { "" };
+        let command = text::fit(&text::one_line(command), 200);
+        let mut out = format!(
+            "{} {}\n",
+            palette.bad("✗"),
+            palette.strong(&format!(
+                "{}: `{command}{more}` {} after {}",
+                text::one_line(&self.what),
+                self.reason,
+                text::duration(self.duration)
+            ))
+        );
+        if let Some(Place { file, line, column }) = &self.place {
+            out.push_str(&format!(" {} {}:{line}:{column}\n", palette.hint("-->"), text::one_line(file)));
+        }
+        let skip = self.tail.len().saturating_sub(lines_max);
+        for line in &self.tail[skip..] {
+            out.push_str(&format!("  {} {}\n", palette.faint("│"), text::clean_line(line)));
+        }
+        match self.earlier_lines + skip as u64 {
+            0 => {}
+            1 => out.push_str(&format!("  1 earlier line: {}\n", self.log_command)),
+            earlier => out.push_str(&format!("  {earlier} earlier lines: {}\n", self.log_command)),
+        }
+        out.push_str(&super::hints(&self.hints, palette));
+        out
+    }
+}
+
+/// How a process ended, in words.
+pub(crate) fn exit_words(exit: &Exit) -> String {
+    if exit.out_of_memory {
+        return "was killed: it hit the memory limit".into();
+    }
+    if exit.out_of_pids {
+        return format!("exited {}: it hit the limit of processes", exit.code);
+    }
+    if exit.timed_out {
+        return "was stopped: its time was over".into();
+    }
+    match (exit.signal, exit.code) {
+        (Some(signal), _) => format!("was killed by signal {signal}{}", signal_name(signal)),
+        (None, 126) => "exited 126: the program could not be executed".into(),
+        (None, 127) => "exited 127: the program was not found".into(),
+        (None, code) => format!("exited {code}"),
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        1 => " (SIGHUP)",
+        2 => " (SIGINT)",
+        3 => " (SIGQUIT)",
+        4 => " (SIGILL)",
+        6 => " (SIGABRT)",
+        7 => " (SIGBUS)",
+        8 => " (SIGFPE)",
+        9 => " (SIGKILL)",
+        11 => " (SIGSEGV)",
+        13 => " (SIGPIPE)",
+        15 => " (SIGTERM)",
+        31 => " (SIGSYS)",
+        _ => "",
+    }
+}
+
+/// Output that looks like a missing network; the container's own words seldom say how to give it one.
+fn network_hint(tail: &[String]) -> Option<String> {
+    let words = ["temporary failure in name resolution", "could not resolve", "network is unreachable", "bad address"];
+    let found = tail.iter().any(|line| {
+        let line = line.to_ascii_lowercase();
+        words.iter().any(|word| line.contains(word))
+    });
+    found.then(|| "the step found no network: try `--network host`, and see `seatrial doctor`".to_owned())
+}
+
+/// Everything that stays of a run: the blocks of what failed, then the summary.
+pub(crate) fn run(
+    outcome: &Outcome,
+    model: &Model,
+    before_bytes: Option<u64>,
+    is_terminal: bool,
+    palette: Palette,
+) -> String {
+    let lines_max = if is_terminal { BLOCK_LINES_MAX } else { BLOCK_LINES_PLAIN_MAX };
+    let mut out = String::new();
+    for failed in failures(outcome) {
+        out.push('\n');
+        out.push_str(&failed.render(palette, lines_max));
+    }
+    for broken in &outcome.broken_limits {
+        out.push_str(&format!(
+            "\n{} {}\n",
+            palette.bad("✗"),
+            palette.strong(&format!("limit: {}", text::one_line(broken)))
+        ));
+    }
+    out.push('\n');
+    out.push_str(&verdict_line(outcome, model, before_bytes, palette));
+    for line in [counts_line(outcome, model), tags_line(outcome), slowest_line(outcome, model)] {
+        if !line.is_empty() {
+            out.push_str(&format!("  {line}\n"));
+        }
+    }
+    out
+}
+
+/// What failed, in the order in which it was tried.
+fn failures(outcome: &Outcome) -> Vec<Failed> {
+    let run = outcome.run.0;
+    let build = outcome.build_failure.iter().map(|step| Failed::step("build", "build", run, step));
+    let setup = outcome.setup_failure.iter().map(|step| Failed::step("setup", "setup", run, step));
+    let gates = outcome.gates.iter().filter_map(|gate| gate.failure.as_ref()).map(|failure| Failed::gate(run, failure));
+    let health =
+        outcome.health.iter().filter_map(|health| health.failure.as_ref()).map(|failure| Failed::gate(run, failure));
+    build.chain(setup).chain(gates).chain(health).collect()
+}
+
+fn verdict_line(outcome: &Outcome, model: &Model, before_bytes: Option<u64>, palette: Palette) -> String {
+    let took = text::duration(outcome.duration);
+    let mut line = match outcome.verdict {
+        Verdict::Passed => format!("{} {}", palette.good("✓"), palette.strong(&format!("passed in {took}"))),
+        Verdict::Skipped => format!("{} {}", palette.good("✓"), palette.strong(&format!("built in {took}"))),
+        Verdict::Failed => format!("{} {}", palette.bad("✗"), palette.strong(&format!("failed in {took}"))),
+    };
+    if let Some(image) = &outcome.image {
+        if let Some(digest) = image.digest.as_ref().or(image.id.as_ref()) {
+            line.push_str(&format!("  {}…", &digest.to_string()[..15]));
+        }
+        if let Some(size_bytes) = image.size_bytes {
+            line.push_str(&format!("  {}", text::bytes(size_bytes)));
+            let delta = before_bytes.map(|before| text::delta(size_bytes, before)).unwrap_or_default();
+            if !delta.is_empty() {
+                line.push_str(&format!(" {delta}"));
+            }
+            line.push_str(&format!(
+                ", {}",
+                text::count(model.image.as_ref().map_or(image.built.layers.len(), |image| image.layers), "layer")
+            ));
+        }
+    }
+    line + "\n"
+}
+
+fn counts_line(outcome: &Outcome, model: &Model) -> String {
+    let mut parts = Vec::new();
+    if let Some(State::Done { duration_ms, .. }) = model.find_stage("build").map(|stage| &stage.state) {
+        let saved_ms = model.image.as_ref().map_or(0, |image| image.saved_ms);
+        let saved = if saved_ms >= 1000 { format!(" (cache saved {})", text::millis(saved_ms)) } else { String::new() };
+        parts.push(format!("build {}{saved}", text::millis(*duration_ms)));
+    }
+    if !outcome.gates.is_empty() {
+        parts.push(gates_words(&outcome.gates));
+    }
+    if let Some(tests) = &outcome.tests {
+        let all = tests.passed + tests.failed + tests.skipped;
+        let mut words = text::count(usize::try_from(all).unwrap_or(usize::MAX), "test");
+        if tests.failed > 0 {
+            words = format!("{words}, {} failed", tests.failed);
+        }
+        if tests.skipped > 0 {
+            words = format!("{words}, {} skipped", tests.skipped);
+        }
+        parts.push(words);
+    }
+    if let Some(health) = &outcome.health
+        && !health.summary.is_empty()
+    {
+        parts.push(text::one_line(&health.summary));
+    }
+    parts.join(" · ")
+}
+
+fn gates_words(gates: &[GateOutcome]) -> String {
+    let failed = gates.iter().filter(|gate| gate.verdict == Verdict::Failed).count();
+    let skipped = gates.iter().filter(|gate| gate.verdict == Verdict::Skipped).count();
+    let allowed = gates.iter().filter(|gate| gate.verdict == Verdict::Failed && gate.allow_failure).count();
+    let mut words = text::count(gates.len(), "gate");
+    if failed > 0 {
+        words = format!("{words}, {failed} failed");
+        if allowed > 0 {
+            words = format!("{words} ({allowed} allowed)");
+        }
+    }
+    if skipped > 0 {
+        words = format!("{words}, {skipped} skipped");
+    }
+    words
+}
+
+fn tags_line(outcome: &Outcome) -> String {
+    let mut parts = Vec::new();
+    if !outcome.tagged.is_empty() {
+        parts.push(format!("tagged {}", tag_words(&outcome.tagged)));
+    }
+    if !outcome.published.is_empty() {
+        let published: Vec<String> =
+            outcome.published.iter().map(|published| text::one_line(&published.reference)).collect();
+        parts.push(format!("published {}", published.join(", ")));
+    }
+    if let Some(reason) = &outcome.not_published {
+        let would = if outcome.publish_tags.is_empty() {
+            String::new()
+        } else {
+            format!(" (would be {})", tag_words(&outcome.publish_tags))
+        };
+        parts.push(format!("not published: {}{would}", text::one_line(reason)));
+    }
+    if !outcome.skipped_tags.is_empty() && outcome.verdict == Verdict::Passed {
+        let skipped: Vec<String> = outcome
+            .skipped_tags
+            .iter()
+            .map(|skipped| format!("`{}`: {}", text::one_line(&skipped.template), text::one_line(&skipped.reason)))
+            .collect();
+        parts.push(format!("skipped {}", skipped.join("; ")));
+    }
+    parts.join(" · ")
+}
+
+/// References of one repository are shown by their tags.
+fn tag_words(references: &[String]) -> String {
+    let short: Vec<String> = references
+        .iter()
+        .map(|reference| {
+            let name = reference.rsplit('/').next().unwrap_or(reference);
+            text::one_line(name.split_once(':').map_or(name, |(_, tag)| tag))
+        })
+        .collect();
+    short.join(", ")
+}
+
+/// Below this nobody waits.
+const SLOW: Duration = Duration::from_millis(500);
+/// Slow things that are named.
+const SLOW_SHOWN: usize = 3;
+
+fn slowest_line(outcome: &Outcome, model: &Model) -> String {
+    let mut slow: Vec<(String, Duration)> =
+        outcome.slowest.iter().map(|(what, took)| (text::one_line(what), *took)).collect();
+    let is_build = |stage: &str| stage == "build" || stage.starts_with("build ") || stage == "setup";
+    slow.extend(model.slowest.iter().filter(|step| is_build(&step.stage)).map(|step| {
+        let place = step.place.as_ref().map(|place| format!("{}:{} ", text::one_line(&place.file), place.line));
+        (format!("{}{}", place.unwrap_or_default(), text::fit(&step.text, 30)), Duration::from_millis(step.duration_ms))
+    }));
+    slow.retain(|(_, took)| *took >= SLOW);
+    slow.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+    let slow: Vec<String> = slow
+        .iter()
+        .take(SLOW_SHOWN)
+        .map(|(what, took)| format!("{} {}", text::fit(what, 50), text::duration(*took)))
+        .collect();
+    if slow.is_empty() { String::new() } else { format!("slowest: {}", slow.join(", ")) }
+}
+
+/// Where a path is, as the user would name it from the working directory.
+pub(crate) fn relative<'a>(path: &'a Path, cwd: &Path) -> &'a Path {
+    path.strip_prefix(cwd).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn a_failed_gate_says_where_and_how_to_go_on() {
+        let failed = Failed {
+            what: "gate unit".into(),
+            command: "python -m pytest tests".into(),
+            reason: exit_words(&Exit { code: 1, ..Exit::default() }),
+            place: Some(Place { file: "seatrial.yaml".into(), line: 18, column: 12 }),
+            tail: vec![
+                "old".into(),
+                "tests/test_even.py:12 test_returns_even: assert 1 == 0".into(),
+                "1 failed, 23 passed in 1.21s".into(),
+            ],
+            earlier_lines: 205,
+            duration: Duration::from_millis(19_600),
+            hints: vec![
+                "enter the failed container with `seatrial shell 42 unit`".into(),
+                "repeat this gate alone with `seatrial test unit`".into(),
+            ],
+            log_command: "seatrial logs 42 unit".into(),
+        };
+        expect![[r#"
+            ✗ gate unit: `python -m pytest tests` exited 1 after 19.6s
+             --> seatrial.yaml:18:12
+              │ tests/test_even.py:12 test_returns_even: assert 1 == 0
+              │ 1 failed, 23 passed in 1.21s
+              206 earlier lines: seatrial logs 42 unit
+
+            hint: enter the failed container with `seatrial shell 42 unit`
+            hint: repeat this gate alone with `seatrial test unit`
+        "#]]
+        .assert_eq(&failed.render(Palette::new(false), 2));
+    }
+
+    #[test]
+    fn ends_have_words() {
+        let exit = |code, signal| Exit { code, signal, ..Exit::default() };
+        assert_eq!(exit_words(&exit(137, Some(9))), "was killed by signal 9 (SIGKILL)");
+        assert_eq!(exit_words(&exit(127, None)), "exited 127: the program was not found");
+        assert_eq!(
+            exit_words(&Exit { out_of_memory: true, ..exit(137, Some(9)) }),
+            "was killed: it hit the memory limit"
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! `seatrial build`.
+
+use expect_test::expect;
+
+use crate::{world, world_with_image};
+
+const DOCKERFILE: &str = "FROM tiny:1\nCOPY app.sh /app.sh\nRUN echo made > /made && cat /made\nCMD [\"/app.sh\"]\n";
+
+#[test]
+fn an_image_is_built_and_named() {
+    let world = world_with_image();
+    world.file("Dockerfile", DOCKERFILE).program("app.sh", "#!/bin/sh\necho app\n");
+    world.seatrial(["build", "-t", "app:1", "."]).run().exits(0).stdout_is(&expect![""]).stderr_has("PASS");
+    world.seatrial(["images", "app"]).run().exits(0).stdout_is(&expect![[r#"
+            REPOSITORY   TAG   IMAGE ID       CREATED        SIZE
+            app          1     [ID]   AGO   SIZE
+        "#]]);
+    world.seatrial(["shell", "app:1", "--", "/bin/cat", "/made"]).run().exits(0).stdout_is(&expect![[r#"
+        made
+    "#]]);
+}
+
+#[test]
+fn quiet_prints_the_id_and_nothing_else() {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\nENV A=1\n");
+    let first = world.seatrial(["build", "-q"]).run().exits(0).stderr_is(&expect![""]).stdout();
+    let again = world.seatrial(["build", "-q"]).run().exits(0).stdout();
+    assert_eq!(first, again);
+    assert_eq!(first.trim().len(), "sha256:".len() + 64);
+}
+
+#[test]
+fn a_second_build_takes_every_step_from_the_cache() {
+    let world = world_with_image();
+    world.file("Dockerfile", DOCKERFILE).program("app.sh", "#!/bin/sh\n");
+    world.seatrial(["build", "-t", "app"]).run().exits(0);
+    world
+        .seatrial(["build", "-t", "app", "--progress=quiet", "--format", "{{.StepsCached}} {{.Steps}}"])
+        .run()
+        .exits(0);
+    let counts = world.seatrial(["build", "--format", "{{.StepsCached}}/{{.Steps}}"]).run().exits(0).stdout();
+    let (cached, steps) = counts.trim().split_once('/').unwrap();
+    assert_eq!(cached, steps);
+}
+
+#[test]
+fn a_failing_instruction_is_shown_with_its_place_and_tail() {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\nRUN echo one && echo two && false\n");
+    world.seatrial(["build", "--progress=none"]).run().exits(1).stderr_is(&expect![[r#"
+        ✗ build: `RUN echo one && echo two && false` exited 1 after TIMEs
+         --> Dockerfile:2:1
+          │ one
+          │ two
+
+        hint: enter the failed step's root filesystem with `seatrial shell 1 build`
+    "#]]);
+    world.seatrial(["shell", "1", "build", "--", "/bin/echo", "inside"]).run().exits(0).stdout_is(&expect![[r#"
+        inside
+    "#]]);
+    world.seatrial(["logs", "1", "build"]).run().exits(0).stdout_has("two");
+}
+
+#[test]
+fn a_missing_source_is_pointed_at() {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\nCOPY ap.sh /app.sh\n").file("app.sh", "");
+    let finished = world.seatrial(["build", "--progress=none"]).run().exits(2);
+    let stderr = finished.stderr();
+    assert!(stderr.contains("error[ST"), "{stderr}");
+    assert!(stderr.contains(" --> Dockerfile:2:6\n"), "{stderr}");
+    assert!(stderr.contains("2 | COPY ap.sh /app.sh\n  |      ^^^^^ did you mean `app.sh`?"), "{stderr}");
+}
+
+#[test]
+fn wrong_invocations_exit_2() {
+    let world = world();
+    world.file("Dockerfile", "FROM scratch\n");
+    world.seatrial(["build", "--no-cahce"]).run().exits(2).stderr_has("--no-cache");
+    world.seatrial(["build", "--secret", "id=x"]).run().exits(2).stderr_is(&expect![[r#"
+        error: `--secret` is not supported yet
+
+        hint: build without `--secret`
+    "#]]);
+    world.seatrial(["build", "-o", "out"]).run().exits(2).stderr_has("`--output type=local` is not supported yet");
+    world.seatrial(["build", "nowhere"]).run().exits(2).stderr_has("there is no build context `nowhere`");
+    world.seatrial(["build", "--push"]).run().exits(2).stderr_has("an image needs a name to be pushed");
+    std::fs::remove_file(world.repo().join("Dockerfile")).unwrap();
+    world.seatrial(["build"]).run().exits(2).stderr_is(&expect![[r#"
+        error: there is no Dockerfile (nor Containerfile) in [WORLD]/repo/.
+
+        hint: name one with `-f FILE`, or the directory that has one: `seatrial build DIRECTORY`
+    "#]]);
+}
+
+#[test]
+fn flags_that_change_nothing_are_accepted() {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\n");
+    world
+        .seatrial([
+            "build",
+            "--rm",
+            "--force-rm=true",
+            "--compress",
+            "--disable-content-trust",
+            "--load",
+            "--provenance=false",
+            "-q",
+        ])
+        .run()
+        .exits(0);
+}
+
+#[test]
+fn a_dockerfile_may_come_from_stdin() {
+    let world = world_with_image();
+    world.file("x", "content");
+    world.seatrial(["build", "-q", "-"]).stdin("FROM tiny:1\nRUN true\n").run().exits(0);
+    world.seatrial(["build", "-q", "-f", "-", "."]).stdin("FROM tiny:1\nCOPY x /x\n").run().exits(0);
+}
+
+#[test]
+fn ids_and_metadata_are_written_to_files() {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\nLABEL a=b\n");
+    world.seatrial(["build", "-q", "-t", "app:2", "--iidfile", "id", "--metadata-file", "meta.json"]).run().exits(0);
+    let id = std::fs::read_to_string(world.repo().join("id")).unwrap();
+    assert!(id.starts_with("sha256:"), "{id}");
+    let metadata = std::fs::read_to_string(world.repo().join("meta.json")).unwrap();
+    assert!(metadata.contains(&id) && metadata.contains("containerimage.digest"), "{metadata}");
+}
+
+#[test]
+fn a_base_that_cannot_be_had_names_the_ways_without_a_registry() {
+    let world = world_with_image();
+    // Nothing listens on the discard port.
+    world.file("Dockerfile", "FROM 127.0.0.1:9/base:1\n");
+    let finished = world.seatrial(["build", "--progress=none"]).run().exits(3);
+    let stderr = finished.stderr();
+    for words in ["127.0.0.1:9/base:1", "seatrial base", "seatrial load", "--build-context"] {
+        assert!(stderr.contains(words), "`{words}` is missing in:\n{stderr}");
+    }
+}
+
+#[test]
+fn questions_are_answered_without_a_build() {
+    let world = world();
+    world.file("Dockerfile", "ARG V=1\nFROM scratch AS one\nARG W\nFROM scratch AS two\nCOPY --from=one / /\n");
+    world.seatrial(["build", "--call=targets"]).run().exits(0).stdout_is(&expect![[r#"
+        TARGET          BASE
+        one             scratch
+        two (default)   scratch
+    "#]]);
+    world.seatrial(["build", "--call=outline", "--build-arg", "W=2"]).run().exits(0).stdout_is(&expect![[r#"
+        BUILD ARG   VALUE
+        V           1
+        W           2
+    "#]]);
+    world.file("Dockerfile", "FROM scratch as x\n");
+    world.seatrial(["build", "--check"]).run().exits(1).stdout_has("FROM scratch as x");
+}

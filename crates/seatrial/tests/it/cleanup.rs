@@ -1,0 +1,81 @@
+//! Nothing stays behind: signals once and twice, `kill -9` at any moment.
+
+use rustix::process::Signal;
+use testkit::{Running, World};
+
+use crate::world_with_image;
+
+/// A world whose build waits in its RUN until it is stopped.
+fn waiting() -> (World, Running) {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\nRUN touch /tmp/x && echo waiting && sleep 100\n");
+    let mut session = world.seatrial(["build", "--progress=json"]).start();
+    let log = world.store().join("runs/1/log/build");
+    let events = world.store().join("runs/1/events.jsonl");
+    session.wait_until("the RUN has started", || {
+        // Logs are buffered; a process called `sleep 100` below ours is the proof.
+        let _ = (&log, &events);
+        has_sleeper(&world)
+    });
+    (world, session)
+}
+
+/// Whether `sleep 100` runs in a container of this world: its root has the world's store among its mounts.
+fn has_sleeper(world: &World) -> bool {
+    let store = world.store().to_string_lossy().into_owned();
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        line.ends_with(b"sleep\0100\0")
+            && std::fs::read_to_string(entry.path().join("mountinfo")).unwrap_or_default().contains(&store)
+    })
+}
+
+#[test]
+fn one_interrupt_stops_in_grace() {
+    let (world, session) = waiting();
+    session.signal(Signal::INT);
+    session.finish().exits(130).stderr_has("stopping…");
+    assert!(!has_sleeper(&world));
+    assert_eq!(world.remains(), Vec::<String>::new());
+}
+
+#[test]
+fn a_termination_exits_143() {
+    let (world, session) = waiting();
+    session.signal(Signal::TERM);
+    session.finish().exits(143);
+    assert_eq!(world.remains(), Vec::<String>::new());
+}
+
+#[test]
+fn two_interrupts_kill() {
+    let world = world_with_image();
+    // Nothing in the container ends at SIGTERM, so the first signal alone would take the grace period.
+    world.file("Dockerfile", "FROM tiny:1\nRUN trap '' TERM; while true; do sleep 100; done\n");
+    let mut session = world.seatrial(["build", "--progress=json"]).start();
+    session.wait_until("the RUN has started", || has_sleeper(&world));
+    // Signals of one kind that come at once are one signal, so it takes some.
+    session.repeat_until_end(Signal::INT).exits(130);
+    world.seatrial(["images"]).run().exits(0);
+    assert!(!has_sleeper(&world));
+    assert_eq!(world.remains(), Vec::<String>::new());
+}
+
+#[test]
+fn the_next_command_sweeps_after_a_kill() {
+    let (world, session) = waiting();
+    session.signal(Signal::KILL);
+    session.finish().exits(137);
+    // The kernel ends the container with its parent; that takes a moment.
+    for _ in 0..500 {
+        if !has_sleeper(&world) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(!has_sleeper(&world));
+    world.seatrial(["images"]).run().exits(0);
+    assert_eq!(world.remains(), Vec::<String>::new());
+    world.file("Dockerfile", "FROM tiny:1\nRUN true\n");
+    world.seatrial(["build", "-q"]).run().exits(0);
+}

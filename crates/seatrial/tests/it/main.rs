@@ -1,0 +1,23 @@
+//! Terminal sessions: the program as users type it.
+
+mod build;
+mod cleanup;
+mod front;
+mod images;
+mod registry;
+mod run;
+mod shell;
+
+use testkit::World;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_seatrial");
+
+/// An empty world.
+fn world() -> World {
+    World::new(PROGRAM)
+}
+
+/// A world with the image `tiny:1`.
+fn world_with_image() -> World {
+    World::with_image(PROGRAM)
+}

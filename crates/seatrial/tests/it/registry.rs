@@ -1,0 +1,48 @@
+//! Push and pull against the embedded registry.
+
+use crate::{world, world_with_image};
+
+#[test]
+fn an_image_goes_to_a_registry_and_comes_back() {
+    let world = world_with_image();
+    let registry = world.registry();
+    let name = format!("{registry}/team/tiny:1");
+    world.seatrial(["tag", "tiny:1", &name]).run().exits(0);
+    let pushed = world.seatrial(["push", &name]).run().exits(0);
+    assert!(pushed.stdout().starts_with(&format!("{registry}/team/tiny@sha256:")), "{}", pushed.stdout());
+    assert_eq!(world.registry_tags("team/tiny"), ["1"]);
+
+    let id = world.seatrial(["inspect", "-f", "{{.Id}}", "tiny:1"]).run().exits(0).stdout();
+    world.seatrial(["rmi", "-f", &name, "tiny:1"]).run().exits(0);
+    world.seatrial(["clean", "--all"]).run().exits(0);
+    world.seatrial(["pull", &name]).run().exits(0);
+    assert_eq!(world.seatrial(["inspect", "-f", "{{.Id}}", &name]).run().exits(0).stdout(), id);
+}
+
+#[test]
+fn a_build_is_pushed_under_all_its_names() {
+    let world = world_with_image();
+    let registry = world.registry();
+    world.file("Dockerfile", "FROM tiny:1\nLABEL a=1\n");
+    world
+        .seatrial(["build", "--push", "-t", &format!("{registry}/app:1"), "-t", &format!("{registry}/app:latest")])
+        .run()
+        .exits(0)
+        .stderr_has("pushed [REGISTRY]/app@sha256:[DIGEST]");
+    assert_eq!(world.registry_tags("app"), ["1", "latest"]);
+}
+
+#[test]
+fn a_registry_that_does_not_answer_exits_3() {
+    let world = world_with_image();
+    world.seatrial(["tag", "tiny:1", "127.0.0.1:9/x:1"]).run().exits(0);
+    world.seatrial(["push", "127.0.0.1:9/x:1"]).run().exits(3).stderr_has("registry cannot be reached");
+    world.seatrial(["pull", "127.0.0.1:9/x:1"]).run().exits(3).stderr_has("seatrial base");
+}
+
+#[test]
+fn what_is_not_in_the_registry_exits_1() {
+    let world = world();
+    let name = format!("{}/nothing:1", world.registry());
+    world.seatrial(["pull", &name]).run().exits(1).stderr_has("not found in the registry");
+}

@@ -1,0 +1,55 @@
+//! `seatrial shell`.
+
+use expect_test::expect;
+
+use crate::{world, world_with_image};
+
+#[test]
+fn the_commands_code_is_ours() {
+    let world = world_with_image();
+    world.seatrial(["shell", "tiny:1", "--", "/bin/sh", "-c", "exit 42"]).run().exits(42);
+    world.seatrial(["shell", "tiny:1", "--", "no-such-program"]).run().exits(127);
+    world.seatrial(["shell", "tiny:1", "--", "/etc/passwd"]).run().exits(126);
+}
+
+#[test]
+fn user_directory_and_environment_can_be_chosen() {
+    let world = world_with_image();
+    world
+        .seatrial([
+            "shell",
+            "-u",
+            "app",
+            "-w",
+            "/tmp",
+            "-e",
+            "A=1",
+            "tiny:1",
+            "--",
+            "/bin/sh",
+            "-c",
+            "id -u; pwd; echo $A",
+        ])
+        .run()
+        .exits(0)
+        .stdout_is(&expect![[r#"
+            1000
+            /tmp
+            1
+        "#]]);
+}
+
+#[test]
+fn what_is_not_kept_cannot_be_entered() {
+    let world = world_with_image();
+    world.seatrial(["shell", "7", "unit"]).run().exits(1).stderr_has("there is no run 7");
+    world.file("Dockerfile", "FROM tiny:1\n");
+    world.seatrial(["build"]).run().exits(0);
+    world.seatrial(["shell", "1"]).run().exits(1).stderr_has("nothing of run 1 is kept");
+    world.seatrial(["shell", "nothing:1"]).run().exits(1).stderr_has("there is no image `nothing:1` here");
+}
+
+#[test]
+fn an_image_is_needed() {
+    world().seatrial(["shell"]).run().exits(2);
+}
