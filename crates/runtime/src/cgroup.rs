@@ -79,10 +79,10 @@ impl Cgroup {
                 warnings.push(format!("the {} limit is not applied: {error}", controller.name()));
             }
         }
-        if let Some((dir, _)) = unified {
-            if !cgroup.dirs.contains(&dir) {
-                cgroup.dirs.push(dir);
-            }
+        if let Some((dir, _)) = unified
+            && !cgroup.dirs.contains(&dir)
+        {
+            cgroup.dirs.push(dir);
         }
         cgroup
     }

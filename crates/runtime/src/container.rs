@@ -37,14 +37,19 @@ impl Container {
     pub fn start(spec: ContainerSpec) -> Result<Container, StartError> {
         let request = bundle::write(&spec)?;
         let program = spec.process.args.first().cloned().unwrap_or_default();
-        let supervised =
-            Supervised::launch(&Request::Start(request), spec.process.stdio, None, &program, &spec.process.user)
-                .inspect_err(|error| {
-                    // A helper that reports has tidied up; one that was killed has not.
-                    if matches!(error, StartError::Setup { .. }) {
-                        cgroup::sweep(&spec.id);
-                    }
-                })?;
+        let supervised = Supervised::launch(
+            &Request::Start(Box::new(request)),
+            spec.process.stdio,
+            None,
+            &program,
+            &spec.process.user,
+        )
+        .inspect_err(|error| {
+            // A helper that reports has tidied up; one that was killed has not.
+            if matches!(error, StartError::Setup { .. }) {
+                cgroup::sweep(&spec.id);
+            }
+        })?;
         Ok(Container {
             supervised,
             id: spec.id,
@@ -137,11 +142,13 @@ impl Container {
                 dir: dir.clone(),
                 id: self.id.clone(),
                 serial,
+                pid: self.supervised.pid,
             }),
         };
         let program = process.args.first().cloned().unwrap_or_default();
         let container = Some(self.supervised.first.as_fd());
-        Supervised::launch(&Request::Exec(request), process.stdio, container, &program, &process.user).map(Exec)
+        Supervised::launch(&Request::Exec(Box::new(request)), process.stdio, container, &program, &process.user)
+            .map(Exec)
     }
 
     /// What could not be had and was done without: limits, control groups, id mapping.

@@ -289,4 +289,32 @@ mod tests {
         let error = overlay.open_view().expect_err("too many");
         assert!(error.to_string().contains("501"), "{error}");
     }
+
+    #[test]
+    #[expect(clippy::print_stderr, reason = "says why it skips")]
+    fn the_old_call_mounts_as_well() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: not root");
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("runtime-classic-{}", std::process::id()));
+        let names: Vec<PathBuf> = (0..127).map(|number| dir.join(format!("lower-{number}"))).collect();
+        for name in names.iter().chain([&dir.join("upper"), &dir.join("work")]) {
+            std::fs::create_dir_all(name).expect("writable");
+            std::fs::write(name.join(name.file_name().expect("a name")), "").expect("writable");
+        }
+        // A thread of its own, since it gets a mount namespace of its own.
+        let overlay = Overlay { lowers: names, upper: Some(dir.join("upper")), work: Some(dir.join("work")) };
+        std::thread::spawn(move || {
+            sys::unshare(libc::CLONE_NEWNS).expect("a mount namespace");
+            sys::set_propagation(libc::MS_PRIVATE).expect("private mounts");
+            let mount = Layers::open(&overlay, None).and_then(|layers| layers.mount_classic()).expect("an overlay");
+            for name in ["lower-0", "lower-126", "upper"] {
+                rustix::fs::statat(&mount, name, AtFlags::empty()).expect(name);
+            }
+        })
+        .join()
+        .expect("no panic");
+        std::fs::remove_dir_all(dir).expect("removable");
+    }
 }

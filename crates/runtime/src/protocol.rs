@@ -19,8 +19,8 @@ use std::{
 /// Engine to helper, in the memfd that is descriptor 0 of the first packet.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    Start(StartRequest),
-    Exec(ExecRequest),
+    Start(Box<StartRequest>),
+    Exec(Box<ExecRequest>),
 }
 
 /// What the bundle's `config.json` cannot say about a container.
@@ -58,6 +58,8 @@ pub(crate) struct ForeignExec {
     pub(crate) dir: PathBuf,
     pub(crate) id: String,
     pub(crate) serial: u64,
+    /// Its first process.
+    pub(crate) pid: i32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -519,3 +519,8 @@ fn raise_capabilities(mut data: [CapData; 2]) -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+/// Which kind of file system a descriptor is on (statfs(2), `f_type`).
+pub(crate) fn file_system_magic(fd: BorrowedFd<'_>) -> io::Result<i64> {
+    Ok(rustix::fs::fstatfs(fd)?.f_type)
+}

@@ -1,4 +1,5 @@
 //! Limits, and that nothing stays when a process of ours is killed.
+#![allow(clippy::print_stderr, reason = "tests say why they skip")]
 
 #[allow(dead_code, unreachable_pub, reason = "shared by several test programs")]
 mod support;

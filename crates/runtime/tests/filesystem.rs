@@ -1,4 +1,5 @@
 //! What a container sees and leaves of file systems: layers, owners, mounts, masks, traces; and hostile images.
+#![allow(clippy::print_stderr, reason = "tests say why they skip")]
 
 #[allow(dead_code, unreachable_pub, reason = "shared by several test programs")]
 mod support;

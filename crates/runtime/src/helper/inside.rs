@@ -18,7 +18,7 @@ use crate::{
 };
 use oci_spec::runtime::Spec;
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, fstat, fstatfs, mkdirat, openat, symlinkat},
+    fs::{CWD, FileType, Mode, OFlags, fstat, mkdirat, openat, symlinkat},
     io::Errno,
     mount::MountAttrFlags,
 };
@@ -28,25 +28,26 @@ use std::{
     path::Path,
 };
 
+/// What a first process knows from its helper, of which it is a copy.
+pub(super) struct Birth<'a> {
+    pub(super) request: &'a StartRequest,
+    pub(super) spec: &'a Spec,
+    pub(super) ids: IdMode,
+    pub(super) helper: &'a Channel,
+    pub(super) stdio: &'a Stdio,
+}
+
 /// Does everything; returns only with a failure.
-pub(super) fn run(
-    request: &StartRequest,
-    spec: &Spec,
-    ids: IdMode,
-    helper: &Channel,
-    stdio: &Stdio,
-    tell_status: Option<OwnedFd>,
-    entrances: &mut Entrances,
-) -> Failure {
-    match prepare(request, spec, ids, helper, stdio, entrances) {
+pub(super) fn run(birth: &Birth<'_>, tell_status: Option<OwnedFd>, entrances: &mut Entrances) -> Failure {
+    match prepare(birth, entrances) {
         Ok(terminal) => {
-            let Some(process) = spec.process() else {
+            let Some(process) = birth.spec.process() else {
                 return Failure::new("find a process in the bundle", &io::Error::from_raw_os_error(libc::EINVAL));
             };
-            let program = payload::Program { process, user: &request.user, stdio, terminal };
+            let program = payload::Program { process, user: &birth.request.user, stdio: birth.stdio, terminal };
             match tell_status {
                 Some(tell_status) => init::run(program, tell_status),
-                None => payload::run(program, payload::Parent::Helper(helper)),
+                None => payload::run(program, payload::Parent::Helper(birth.helper)),
             }
         }
         Err(failure) => failure,
@@ -54,20 +55,14 @@ pub(super) fn run(
 }
 
 /// Returns the slave side of the terminal, if one was asked for.
-fn prepare(
-    request: &StartRequest,
-    spec: &Spec,
-    ids: IdMode,
-    helper: &Channel,
-    stdio: &Stdio,
-    entrances: &mut Entrances,
-) -> Result<Option<OwnedFd>, Failure> {
+fn prepare(birth: &Birth<'_>, entrances: &mut Entrances) -> Result<Option<OwnedFd>, Failure> {
+    let Birth { request, spec, ids, helper, stdio } = birth;
     let mut warnings = Vec::new();
     entrances.enter(&mut warnings);
     sys::die_with_parent().step("tie the container to its helper")?;
     let go = helper.receive::<Go>().step("hear from the helper")?;
     let Some((go, fds)) = go else { sys::exit_now(0) };
-    settle_in(ids)?;
+    settle_in(*ids)?;
     // The signal would not have come if the helper had died before we asked for it.
     if helper.is_hung_up() {
         sys::exit_now(0);
@@ -210,7 +205,7 @@ fn mount_sys(places: &mut Places<'_>, own_network: bool) -> Result<OwnedFd, Fail
 
 fn fstatfs_of(path: &str) -> Option<i64> {
     let fd = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    fstatfs(&fd).ok().map(|stat| stat.f_type as i64)
+    sys::file_system_magic(fd.as_fd()).ok()
 }
 
 /// Devices every program may expect (runtime-spec, "Default Devices").
@@ -313,7 +308,7 @@ fn mount_one(
     let want = if is_directory { Want::Directory } else { Want::File };
     let place = places.mount_point(target, want)?;
     const PROC_SUPER_MAGIC: i64 = 0x9fa0;
-    if fstatfs(&place).step_at("look at the mount point", target)?.f_type as i64 == PROC_SUPER_MAGIC {
+    if sys::file_system_magic(place.as_fd()).step_at("look at the mount point", target)? == PROC_SUPER_MAGIC {
         // It could replace what is masked, or what programs and we ourselves believe (CVE-2019-16884).
         return Err(io::Error::from_raw_os_error(libc::EPERM)).step_at("mount inside /proc at", target);
     }
@@ -395,7 +390,7 @@ fn move_in(root: &OwnedFd) -> Result<(), Failure> {
 
 impl Places<'_> {
     /// The working directory, made if absent. It stays: that is what `WORKDIR` means.
-    fn lasting_directory_unless_root(&mut self, path: &Path) -> Result<(), Failure> {
+    pub(super) fn lasting_directory_unless_root(&mut self, path: &Path) -> Result<(), Failure> {
         let text = path.to_string_lossy();
         let is_root = text.split('/').all(|name| name.is_empty() || name == ".");
         if is_root { Ok(()) } else { self.lasting_directory(&text).map(drop) }

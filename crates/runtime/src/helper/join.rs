@@ -3,7 +3,7 @@
 //! The helper forks a scout, which joins the namespaces; the scout forks the process as a child of the helper
 //! (`CLONE_PARENT`), since one enters a pid namespace only by being born in it. The helper itself stays outside.
 
-use super::{Stdio, listen, payload, watch};
+use super::{Notes, Stdio, listen, payload, watch};
 use crate::{
     cgroup::Entrances,
     protocol::{Channel, ExecRequest, Failure, FromInside, Report, Step},
@@ -37,8 +37,8 @@ pub(super) fn exec(engine: &Channel, request: &ExecRequest, mut fds: Vec<OwnedFd
     };
     drop((inner, stdio));
 
-    let mut warnings = Vec::new();
-    let heard = listen(&outer, &mut Vec::new(), &mut warnings);
+    let mut notes = Notes::default();
+    let heard = listen(engine, &outer, &mut notes);
     drop(sys::reap(scout.pidfd.as_fd()));
     let heard = heard?;
     let pid = heard.joined.ok_or_else(|| {
@@ -53,7 +53,7 @@ pub(super) fn exec(engine: &Channel, request: &ExecRequest, mut fds: Vec<OwnedFd
 
     let mut fds = vec![child.pidfd.as_fd()];
     fds.extend(heard.terminal.as_ref().map(AsFd::as_fd));
-    drop(engine.send(&Report::Started { pid, inside: request.inside.clone(), warnings }, &fds));
+    drop(engine.send(&Report::Started { pid, inside: request.inside.clone(), warnings: notes.warnings }, &fds));
     drop(heard);
     // It leads a session and group of its own, so what it started goes with it.
     let ending = watch(engine, &child, || sys::kill_group(pid))?;
@@ -106,7 +106,7 @@ fn settle(request: &ExecRequest, inner: &Channel, stdio: &Stdio) -> Result<Optio
     let pts = openat(CWD, "/dev/pts", flags, Mode::empty()).step("open /dev/pts")?;
     const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
     // The container may have put something else there.
-    if rustix::fs::fstatfs(&pts).step("look at /dev/pts")?.f_type as i64 != DEVPTS_SUPER_MAGIC {
+    if sys::file_system_magic(pts.as_fd()).step("look at /dev/pts")? != DEVPTS_SUPER_MAGIC {
         return Err(io::Error::from_raw_os_error(libc::ENODEV)).step("open a terminal in /dev/pts");
     }
     let (master, slave) = payload::new_terminal(pts.as_fd(), *rows, *cols)?;

@@ -83,16 +83,16 @@ fn start(engine: &Channel, request: &StartRequest, fds: Vec<OwnedFd>) -> Result<
     let mut warnings = Vec::new();
     let cgroup = Cgroup::create(&request.id, &bundle::bounds(&spec), &mut warnings);
 
-    let mut stubs = Vec::new();
-    let launched = launch(request, &spec, request.ids, &stdio, &cgroup, &mut stubs, &mut warnings);
-    let launched = match launched {
+    let mut notes = Notes { stubs: Vec::new(), warnings };
+    let start = Start { engine, request, spec: &spec, stdio: &stdio, cgroup: &cgroup };
+    let launched = match start.launch(request.ids, &mut notes) {
         Err(failure) if failure.kind == FailureKind::NoIdmap && request.ids == IdMode::Shifted => {
-            warnings.push(format!(
+            notes.warnings.push(format!(
                 "the container has no user namespace: cannot {} ({})",
                 failure.step,
                 io::Error::from_raw_os_error(failure.errno)
             ));
-            launch(request, &spec, IdMode::Plain, &stdio, &cgroup, &mut stubs, &mut warnings)
+            start.launch(IdMode::Plain, &mut notes)
         }
         other => other,
     };
@@ -101,7 +101,7 @@ fn start(engine: &Channel, request: &StartRequest, fds: Vec<OwnedFd>) -> Result<
 
     let outcome = launched.and_then(|running| {
         let inside = Inside { namespaces: running.namespaces, cgroups: cgroup.dirs().to_vec() };
-        let report = Report::Started { pid: running.child.pid, inside, warnings };
+        let report = Report::Started { pid: running.child.pid, inside, warnings: notes.warnings };
         let mut fds = vec![running.child.pidfd.as_fd()];
         fds.extend(running.terminal.as_ref().map(AsFd::as_fd));
         // An engine that has gone meanwhile is noticed below.
@@ -115,7 +115,7 @@ fn start(engine: &Channel, request: &StartRequest, fds: Vec<OwnedFd>) -> Result<
     let (oom, pids_limit_hit) = (cgroup.killed_for_memory(), cgroup.hit_pids_limit());
     cgroup.remove();
     if let Some(ground) = ground {
-        stubs::remove(&ground, &stubs);
+        stubs::remove(&ground, &notes.stubs);
     }
     drop(engine.send(&Report::Ended { ending: outcome?, oom, pids_limit_hit }, &[]));
     Ok(())
@@ -130,89 +130,92 @@ struct Running {
     status: Option<OwnedFd>,
 }
 
-/// Makes the first process and leads it through its start. On failure nothing of it is left but the `stubs`.
-fn launch(
-    request: &StartRequest,
-    spec: &Spec,
-    ids: IdMode,
-    stdio: &Stdio,
-    cgroup: &Cgroup,
-    stubs: &mut Vec<Stub>,
-    warnings: &mut Vec<String>,
-) -> Result<Running, Failure> {
-    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    if request.own_network {
-        namespaces |= libc::CLONE_NEWNET;
-    }
-    if ids == IdMode::Shifted {
-        namespaces |= libc::CLONE_NEWUSER;
-    }
-    let (outer, inner) = Channel::pair().step("make a socket")?;
-    let (status, tell_status) = if request.init {
-        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
-        (Some(read), Some(write))
-    } else {
-        (None, None)
-    };
-    if ids == IdMode::Shifted {
-        stdio.give_to(enter::SHIFTED_BASE);
-    }
-    // A v2 group is entered by birth. Where that fails, as with v1 groups, the child enters through what we open here.
-    let unified = cgroup.unified();
-    let mut entrances = cgroup.entrances(unified.is_some());
-    let mut forked = sys::fork(namespaces, unified.as_ref().map(AsFd::as_fd));
-    if unified.is_some() && forked.is_err() {
-        entrances = cgroup.entrances(false);
-        forked = sys::fork(namespaces, None);
-    }
-    let child = match forked.step("make a process in new namespaces")? {
-        Fork::Child => {
-            drop((outer, status));
-            let failure = inside::run(request, spec, ids, &inner, stdio, tell_status, &mut entrances);
-            drop(inner.send(&FromInside::Failed(failure), &[]));
-            sys::exit_now(125)
-        }
-        Fork::Parent(child) => child,
-    };
-    drop((inner, tell_status));
-
-    drop(entrances);
-    let led = lead(request, ids, &child, &outer, stubs, warnings);
-    match led {
-        Ok(terminal) => {
-            // Made by the first process for itself once it was in its control groups.
-            namespaces |= libc::CLONE_NEWCGROUP;
-            Ok(Running { child, namespaces, terminal, status })
-        }
-        Err(failure) => {
-            drop(sys::signal_pidfd(child.pidfd.as_fd(), libc::SIGKILL));
-            drop(sys::reap(child.pidfd.as_fd()));
-            Err(failure)
-        }
-    }
+/// What a start needs.
+struct Start<'a> {
+    engine: &'a Channel,
+    request: &'a StartRequest,
+    spec: &'a Spec,
+    stdio: &'a Stdio,
+    cgroup: &'a Cgroup,
 }
 
-/// Gives the first process what only we can give, and listens until its program runs.
-fn lead(
-    request: &StartRequest,
-    ids: IdMode,
-    child: &Child,
-    outer: &Channel,
-    stubs: &mut Vec<Stub>,
-    warnings: &mut Vec<String>,
-) -> Result<Option<OwnedFd>, Failure> {
-    let userns = if ids == IdMode::Shifted {
-        enter::write_shifted_map(child.pid).step("map the ids of a user namespace")?;
-        Some(File::open(format!("/proc/{}/ns/user", child.pid)).step("open the user namespace")?)
-    } else {
-        None
-    };
-    let opened = sources::open(request, userns.as_ref().map(AsFd::as_fd), warnings)?;
-    let fds: Vec<BorrowedFd<'_>> = opened.fds.iter().map(AsFd::as_fd).collect();
-    outer.send(&Go { sources: opened.kinds }, &fds).step("send the mounts to the container")?;
-    drop(fds);
-    drop(opened.fds);
-    listen(outer, stubs, warnings).map(|heard| heard.terminal)
+/// What a start leaves to be known, also when it fails.
+#[derive(Default)]
+struct Notes {
+    stubs: Vec<Stub>,
+    warnings: Vec<String>,
+}
+
+impl Start<'_> {
+    /// Makes the first process and leads it through its start. On failure nothing of it is left but the stubs.
+    fn launch(&self, ids: IdMode, notes: &mut Notes) -> Result<Running, Failure> {
+        let Start { request, spec, stdio, cgroup, .. } = self;
+        let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        if request.own_network {
+            namespaces |= libc::CLONE_NEWNET;
+        }
+        if ids == IdMode::Shifted {
+            namespaces |= libc::CLONE_NEWUSER;
+        }
+        let (outer, inner) = Channel::pair().step("make a socket")?;
+        let (status, tell_status) = if request.init {
+            let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
+            (Some(read), Some(write))
+        } else {
+            (None, None)
+        };
+        if ids == IdMode::Shifted {
+            stdio.give_to(enter::SHIFTED_BASE);
+        }
+        // A v2 group is entered by birth. Where that fails, as with v1 groups, the child enters through what we open.
+        let unified = cgroup.unified();
+        let mut entrances = cgroup.entrances(unified.is_some());
+        let mut forked = sys::fork(namespaces, unified.as_ref().map(AsFd::as_fd));
+        if unified.is_some() && forked.is_err() {
+            entrances = cgroup.entrances(false);
+            forked = sys::fork(namespaces, None);
+        }
+        let child = match forked.step("make a process in new namespaces")? {
+            Fork::Child => {
+                drop((outer, status));
+                let birth = inside::Birth { request, spec, ids, helper: &inner, stdio };
+                let failure = inside::run(&birth, tell_status, &mut entrances);
+                drop(inner.send(&FromInside::Failed(failure), &[]));
+                sys::exit_now(125)
+            }
+            Fork::Parent(child) => child,
+        };
+        drop((inner, tell_status, entrances));
+
+        match self.lead(ids, &child, &outer, notes) {
+            Ok(terminal) => {
+                // Made by the first process for itself once it was in its control groups.
+                namespaces |= libc::CLONE_NEWCGROUP;
+                Ok(Running { child, namespaces, terminal, status })
+            }
+            Err(failure) => {
+                drop(sys::signal_pidfd(child.pidfd.as_fd(), libc::SIGKILL));
+                drop(sys::reap(child.pidfd.as_fd()));
+                Err(failure)
+            }
+        }
+    }
+
+    /// Gives the first process what only we can give, and listens until its program runs.
+    fn lead(&self, ids: IdMode, child: &Child, outer: &Channel, notes: &mut Notes) -> Result<Option<OwnedFd>, Failure> {
+        let userns = if ids == IdMode::Shifted {
+            enter::write_shifted_map(child.pid).step("map the ids of a user namespace")?;
+            Some(File::open(format!("/proc/{}/ns/user", child.pid)).step("open the user namespace")?)
+        } else {
+            None
+        };
+        let opened = sources::open(self.request, userns.as_ref().map(AsFd::as_fd), &mut notes.warnings)?;
+        let fds: Vec<BorrowedFd<'_>> = opened.fds.iter().map(AsFd::as_fd).collect();
+        outer.send(&Go { sources: opened.kinds }, &fds).step("send the mounts to the container")?;
+        drop(fds);
+        drop(opened.fds);
+        listen(self.engine, outer, notes).map(|heard| heard.terminal)
+    }
 }
 
 /// What a starting process told.
@@ -223,13 +226,18 @@ struct Heard {
 }
 
 /// Takes messages until the program runs (the socket closes on exec) or a step failed.
-fn listen(outer: &Channel, stubs: &mut Vec<Stub>, warnings: &mut Vec<String>) -> Result<Heard, Failure> {
+fn listen(engine: &Channel, outer: &Channel, notes: &mut Notes) -> Result<Heard, Failure> {
     let mut heard = Heard::default();
     loop {
+        // A start may hang on a dead network file system; the end of the engine ends that, too.
+        let ready = sys::poll(&[outer.as_fd(), engine.as_fd()], -1).step("hear from the container")?;
+        if !ready[0] {
+            return Err(Failure::new("go on without the engine", &io::Error::from_raw_os_error(libc::EPIPE)));
+        }
         match outer.receive::<FromInside>().step("hear from the container")? {
             Some((FromInside::Mounted { stubs: made, warnings: more }, _)) => {
-                stubs.extend(made);
-                warnings.extend(more);
+                notes.stubs.extend(made);
+                notes.warnings.extend(more);
             }
             Some((FromInside::Terminal, mut fds)) => heard.terminal = fds.pop(),
             Some((FromInside::Joined { pid }, _)) => heard.joined = Some(pid),
@@ -311,7 +319,7 @@ impl Stdio {
 /// Changes the owner of an anonymous pipe. Failing is harmless: only opening it by name would be refused.
 fn give_pipe(fd: BorrowedFd<'_>, uid: u32, gid: u32) {
     const PIPEFS_MAGIC: i64 = 0x5049_5045;
-    if rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type as i64 == PIPEFS_MAGIC) {
+    if sys::file_system_magic(fd).is_ok_and(|magic| magic == PIPEFS_MAGIC) {
         let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
         let _ = rustix::fs::fchown(fd, Some(uid), Some(gid));
     }

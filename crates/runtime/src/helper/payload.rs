@@ -41,7 +41,10 @@ pub(super) fn run(program: Program<'_>, parent: Parent<'_>) -> Failure {
 
 fn become_program(program: Program<'_>, parent: Parent<'_>) -> Result<std::convert::Infallible, Failure> {
     let Program { process, user, stdio, terminal } = program;
-    let identity = users::look_up(user)?;
+    let root = openat(rustix::fs::CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step("open the root")?;
+    let identity = users::look_up(root.as_fd(), user)?;
+    drop(root);
     let caps = capabilities(process)?;
     let _ = rustix::process::setsid();
     connect(stdio, terminal.as_ref(), &identity)?;
@@ -115,11 +118,11 @@ fn connect(stdio: &Stdio, terminal: Option<&OwnedFd>, identity: &users::Identity
     }
 }
 
-/// A new terminal of a devpts: master and slave.
-pub(super) fn new_terminal(pts: BorrowedFd<'_>, rows: u16, cols: u16) -> Result<(OwnedFd, OwnedFd), Failure> {
+/// A new terminal from the `ptmx` in `dir` (a devpts, or a `/dev`): master and slave.
+pub(super) fn new_terminal(dir: BorrowedFd<'_>, rows: u16, cols: u16) -> Result<(OwnedFd, OwnedFd), Failure> {
     const STEP: &str = "open a terminal";
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let master = openat(pts, "ptmx", flags, Mode::empty()).step(STEP)?;
+    let master = openat(dir, "ptmx", flags, Mode::empty()).step(STEP)?;
     rustix::pty::unlockpt(&master).step(STEP)?;
     let open = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
     // By ioctl, not by a name that could lead elsewhere.

@@ -101,11 +101,11 @@ fn bind(path: &Path, userns: Option<BorrowedFd<'_>>, warnings: &mut Vec<String>)
     let Some(userns) = userns else { return Ok((whole, is_directory)) };
     let Err(error) = sys::idmap_mount(whole.as_fd(), userns, true) else { return Ok((whole, is_directory)) };
     // Perhaps only something mounted below cannot be mapped.
-    if let Ok(top) = clone_mount(source.as_fd(), false) {
-        if sys::idmap_mount(top.as_fd(), userns, false).is_ok() {
-            warnings.push(format!("what is mounted below {} is not visible in the container", path.display()));
-            return Ok((top, is_directory));
-        }
+    if let Ok(top) = clone_mount(source.as_fd(), false)
+        && sys::idmap_mount(top.as_fd(), userns, false).is_ok()
+    {
+        warnings.push(format!("what is mounted below {} is not visible in the container", path.display()));
+        return Ok((top, is_directory));
     }
     warnings.push(format!(
         "files of {} have foreign owners in the container: its file system cannot map ids ({error})",

@@ -41,8 +41,8 @@ impl Meta {
             mode: stat.st_mode,
             uid: stat.st_uid,
             gid: stat.st_gid,
-            mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
-            ctime: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            mtime: (stat.st_mtime, stat.st_mtime_nsec.cast_signed()),
+            ctime: (stat.st_ctime, stat.st_ctime_nsec.cast_signed()),
         }
     }
 
@@ -292,6 +292,5 @@ fn is_new(ground: &Ground, fd: &OwnedFd) -> bool {
     }
     let Ok(stat) = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME) else { return false };
     stat.stx_mask & StatxFlags::BTIME.bits() != 0
-        && (stat.stx_btime.tv_sec, i64::from(stat.stx_btime.tv_nsec))
-            >= (ground.started.tv_sec, ground.started.tv_nsec as i64)
+        && (stat.stx_btime.tv_sec, i64::from(stat.stx_btime.tv_nsec)) >= (ground.started.tv_sec, ground.started.tv_nsec)
 }

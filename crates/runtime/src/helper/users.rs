@@ -1,11 +1,8 @@
 //! `user[:group]` against the container's own `/etc/passwd` and `/etc/group`.
 
 use crate::protocol::{Failure, FailureKind};
-use std::{
-    fs::OpenOptions,
-    io::Read,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use std::{fs::File, io::Read, os::fd::BorrowedFd};
 
 /// Who a process runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +20,8 @@ const GROUPS_MAX: usize = 65_536;
 
 /// Looks a user up as docker does: names or numbers, the group from passwd unless told, supplementary groups unless a
 /// group is told, root's group for numbers that passwd does not know. Empty means root.
-pub(super) fn look_up(user: &str) -> Result<Identity, Failure> {
-    resolve(user, &read_accounts("/etc/passwd"), &read_accounts("/etc/group")).ok_or_else(|| Failure {
+pub(super) fn look_up(root: BorrowedFd<'_>, user: &str) -> Result<Identity, Failure> {
+    resolve(user, &read_accounts(root, "etc/passwd"), &read_accounts(root, "etc/group")).ok_or_else(|| Failure {
         step: "find the user".to_owned(),
         path: Some(user.to_owned()),
         errno: libc::ENOENT,
@@ -46,6 +43,8 @@ fn resolve(user: &str, passwd: &str, group: &str) -> Option<Identity> {
         Some(entry) => (entry.uid, entry.gid, entry.home, entry.name),
         None => (number?, 0, "/", ""),
     };
+    // The group itself is listed too: programs that drop it would else gain rights where it is denied some
+    // (CVE-2022-36109).
     let mut groups = Vec::new();
     match wanted_group {
         Some(wanted) => {
@@ -58,11 +57,13 @@ fn resolve(user: &str, passwd: &str, group: &str) -> Option<Identity> {
             groups = group_lines(group)
                 .filter(|(_, _, members)| members.split(',').any(|member| member == name))
                 .map(|(_, gid, _)| gid)
-                .take(GROUPS_MAX)
+                .take(GROUPS_MAX - 1)
                 .collect();
         }
         None => {}
     }
+    groups.retain(|group| *group != gid);
+    groups.insert(0, gid);
     let home = if home.is_empty() { "/" } else { home };
     Some(Identity { uid, gid, groups, home: home.to_owned() })
 }
@@ -104,15 +105,16 @@ fn parse_id(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id <= i32::MAX as u32)
 }
 
-/// A regular file of bounded size; anything else counts as empty (a FIFO would hang us).
-fn read_accounts(path: &str) -> String {
-    let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
-    let Ok(file) = open else { return String::new() };
-    if !file.metadata().is_ok_and(|metadata| metadata.mode() & libc::S_IFMT == libc::S_IFREG) {
+/// A regular file of bounded size, links resolved inside the root; anything else counts as empty (a FIFO would hang us).
+fn read_accounts(root: BorrowedFd<'_>, path: &str) -> String {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let Ok(file) = openat2(root, path, flags, Mode::empty(), resolve) else { return String::new() };
+    if !fstat(&file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile) {
         return String::new();
     }
     let mut bytes = Vec::new();
-    drop(file.take(ACCOUNTS_MAX).read_to_end(&mut bytes));
+    drop(File::from(file).take(ACCOUNTS_MAX).read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -132,15 +134,15 @@ mod tests {
 
     #[test]
     fn users_are_found_as_docker_finds_them() {
-        check("", Some((0, 0, &[10], "/root")));
-        check("ada", Some((1000, 1001, &[10, 44], "/home/ada")));
-        check("1000", Some((1000, 1001, &[10, 44], "/home/ada")));
-        check("ada:video", Some((1000, 44, &[], "/home/ada")));
-        check("ada:5", Some((1000, 5, &[], "/home/ada")));
-        check(":wheel", Some((0, 10, &[], "/root")));
-        check("5000", Some((5000, 0, &[], "/")));
-        check("5000:6000", Some((5000, 6000, &[], "/")));
-        check("4", Some((7, 8, &[], "/seven")));
+        check("", Some((0, 0, &[0, 10], "/root")));
+        check("ada", Some((1000, 1001, &[1001, 10, 44], "/home/ada")));
+        check("1000", Some((1000, 1001, &[1001, 10, 44], "/home/ada")));
+        check("ada:video", Some((1000, 44, &[44], "/home/ada")));
+        check("ada:5", Some((1000, 5, &[5], "/home/ada")));
+        check(":wheel", Some((0, 10, &[10], "/root")));
+        check("5000", Some((5000, 0, &[0], "/")));
+        check("5000:6000", Some((5000, 6000, &[6000], "/")));
+        check("4", Some((7, 8, &[8], "/seven")));
         check("eve", None);
         check("ada:eves", None);
         check("-1", None);
