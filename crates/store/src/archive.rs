@@ -7,7 +7,7 @@ mod read;
 mod write;
 
 pub(crate) use compress::Compressor;
-pub(crate) use decompress::{Format, decompress};
+pub(crate) use decompress::{Format, decompress, sniff};
 pub(crate) use header::{BLOCK_BYTES, EntryKind};
 pub(crate) use read::{Entry, TarReader};
 pub(crate) use write::{Member, TarWriter};

@@ -11,7 +11,7 @@ use std::{
 
 use fs_err as fs;
 use oci::{Digest, Hasher};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 
 use crate::{Store, StoreError, store::random};
 
@@ -38,7 +38,7 @@ impl Store {
     /// Stores bytes from memory. Known ones are not written again.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        if self.has_blob(&digest) == Some(bytes.len() as u64) {
+        if self.touch_blob(&digest, bytes.len() as u64)? {
             return Ok(digest);
         }
         let mut writer = self.blob_writer()?;
@@ -87,6 +87,15 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => StoreError::MissingBlob(digest.clone()),
             Err(error) => error.into(),
         }
+    }
+
+    /// Whether the blob is there. Its new time keeps it from a prune that runs now.
+    fn touch_blob(&self, digest: &Digest, size_bytes: u64) -> Result<bool, StoreError> {
+        if self.has_blob(digest) != Some(size_bytes) {
+            return Ok(false);
+        }
+        let _lock = self.lock_prune(FlockOperation::LockShared)?;
+        Ok(rustix::fs::utimensat(CWD, self.blob_path(digest), &now(), AtFlags::empty()).is_ok())
     }
 
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -166,13 +175,9 @@ impl BlobWriter {
         let link = |to: &Path| rustix::fs::linkat(CWD, &*unnamed, CWD, to, AtFlags::SYMLINK_FOLLOW);
         match link(&path) {
             Ok(()) => Ok(()),
-            Err(rustix::io::Errno::EXIST) if self.store.has_blob(digest) == Some(size_bytes) => {
-                // The same bytes are there. Its new time keeps it from a prune that runs now.
-                let _ = rustix::fs::utimensat(CWD, &path, &now(), AtFlags::empty());
-                Ok(())
-            }
+            Err(rustix::io::Errno::EXIST) if self.store.touch_blob(digest, size_bytes)? => Ok(()),
+            // A torn one, or one that prune took a moment ago: put in its place at once.
             Err(rustix::io::Errno::EXIST) => {
-                // A torn one: replaced at once.
                 let temporary = path.with_file_name(format!(".{:016x}.tmp", random()));
                 link(&temporary).map_err(StoreError::at("link", &temporary))?;
                 Ok(fs::rename(&temporary, &path)?)

@@ -16,8 +16,8 @@ use crate::{
     tree::{self, Found, View, join},
 };
 
-/// Directories in directories; the kernel's paths end at 4,096 bytes anyway.
-const DEPTH_MAX: usize = 1000;
+/// As deep as unpacking goes: what is sealed here must be usable here.
+const DEPTH_MAX: usize = 400;
 /// One descriptor is held for each directory down to this depth; below it they are opened again on the way back.
 const DESCRIPTORS_MAX: usize = 64;
 /// What one layer may hold, so that a sparse file of terabytes is an error and not a day of zeros.
@@ -34,8 +34,16 @@ pub(crate) fn write_layer<W: Write>(
     tar: &mut TarWriter<W>,
 ) -> Result<i64, StoreError> {
     let root = tree::open_dir(fs)?;
-    let mut differ =
-        Differ { root: &root, below_paths: below, below: None, is_full, epoch_s, newest_s: 0, links: HashMap::new(), tar };
+    let mut differ = Differ {
+        root: &root,
+        below_paths: below,
+        below: None,
+        is_full,
+        epoch_s,
+        newest_s: 0,
+        links: HashMap::new(),
+        tar,
+    };
     differ.root_entry()?;
     let top = differ.on(b"/", tree::open_dir_at(&root, b"."))?;
     differ.directory(b"", top, 0)?;
@@ -203,7 +211,8 @@ impl<W: Write> Differ<'_, W> {
         } else {
             for layer in self.below_paths {
                 let layer = tree::open_dir(layer)?;
-                if let Ok(old) = tree::open_in_root(&layer, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
+                if let Ok(old) = tree::open_in_root(&layer, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)
+                {
                     gone.extend(self.on(path, tree::sorted_names(&old))?);
                 }
             }

@@ -121,9 +121,8 @@ impl Store {
             return true;
         }
         let mut marks = self.inner.marks.lock().expect("no panic while held");
-        let mark = marks
-            .entry(stamp.boot.clone())
-            .or_insert_with(|| self.read_mark(&stamp.boot).map(|mark| mark.at_ns));
+        let mark =
+            marks.entry(stamp.boot.clone()).or_insert_with(|| self.read_mark(&stamp.boot).map(|mark| mark.at_ns));
         mark.is_some_and(|at_ns| stamp.at_ns <= at_ns)
     }
 

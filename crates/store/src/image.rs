@@ -256,29 +256,43 @@ impl Store {
         if let Some(foreign) = document.layers.iter().find(|layer| !is_layer(&layer.media_type)) {
             return refuse(format!("layers of type {} are not supported", foreign.media_type));
         }
-        let id = document.config.digest.clone();
+        let digest = self.put_blob(manifest)?;
+        let epoch = SystemTime::UNIX_EPOCH;
+        let image =
+            self.import_parts(scope, document.config.digest.clone(), &document.layers, epoch, Some(digest.clone()))?;
+        self.put_record(&self.manifest_path(&digest), &image.id)?;
+        Ok(image)
+    }
+
+    /// Makes an image of a config and layers whose blobs are in the store. `pulled` is the manifest it came with.
+    pub(crate) fn import_parts(
+        &self,
+        scope: &Scope,
+        id: Digest,
+        blobs: &[Descriptor],
+        epoch: SystemTime,
+        pulled: Option<Digest>,
+    ) -> Result<Image, ImportError> {
+        let refuse = |reason: String| Err(ImportError::Refused(reason));
         // The lease comes before the look, so that prune cannot come between.
         let _ = scope.lease_blob(&id);
         let bytes = self.read_blob(&id, DOCUMENT_BYTES_MAX)?.ok_or(StoreError::MissingBlob(id.clone()))?;
         let config: ImageConfig = serde_json::from_slice(&bytes).map_err(ImportError::Config)?;
         let diff_ids = &config.rootfs.diff_ids;
-        if diff_ids.len() != document.layers.len() {
-            let (listed, given) = (diff_ids.len(), document.layers.len());
-            return refuse(format!("the image config lists {listed} layers where the manifest has {given}"));
+        if diff_ids.len() != blobs.len() {
+            let (listed, given) = (diff_ids.len(), blobs.len());
+            return refuse(format!("the image config lists {listed} layers where {given} are given"));
         }
         if diff_ids.len() > LAYERS_MAX {
             return refuse(format!("the image has {} layers; the limit is {LAYERS_MAX}", diff_ids.len()));
         }
         let mut layers: Vec<SnapshotId> = Vec::new();
         let mut chain: Option<ChainId> = None;
-        for (layer, diff_id) in document.layers.iter().zip(diff_ids) {
+        for (layer, diff_id) in blobs.iter().zip(diff_ids) {
             layers.push(self.apply_layer(scope, layers.last(), chain.as_ref(), layer, diff_id)?);
             chain = Some(ChainId::extend(chain.as_ref(), diff_id));
         }
-        let digest = self.put_blob(manifest)?;
-        let image = self.record_image(id, config, &layers, SystemTime::UNIX_EPOCH, Some(digest.clone()))?;
-        self.put_record(&self.manifest_path(&digest), &image.id)?;
-        Ok(image)
+        Ok(self.record_image(id, config, &layers, epoch, pulled)?)
     }
 
     /// Forgets an image and its names. What only it needed goes with the next prune.

@@ -175,8 +175,7 @@ fn read_layer(
         // After a bad entry the reader stops to decompress (it may be a bomb) and only hashes the rest of the blob, to tell
         // a corrupt blob from a bad archive.
         drop(receiver);
-        let (format, blob) =
-            reader.join().expect("the reading thread does not panic").map_err(ApplyErrorKind::Read)?;
+        let (format, blob) = reader.join().expect("the reading thread does not panic").map_err(ApplyErrorKind::Read)?;
         let (size_bytes, tar_bytes) = (blob.length_bytes(), plain.length_bytes());
         Ok(Pass { outcome, digest: blob.finish(), size_bytes, diff_id: DiffId(plain.finish()), tar_bytes, format })
     })

@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
 
 use fs_err as fs;
 use oci::{Digest, Reference};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use crate::{Image, Store, StoreError, image::time, store::names_in};
+use crate::{Image, Store, StoreError, image::time, save::named, store::names_in};
 
 /// Fewer digits than this are too easily met by chance.
 const PREFIX_DIGITS_MIN: usize = 4;
@@ -33,12 +34,15 @@ impl Store {
         self.expect_image(image)?;
         // Everything the name speaks of is on the disk before the name is.
         self.sync()?;
+        let _lock = self.lock_prune(FlockOperation::LockShared)?;
+        self.expect_image(image)?;
         self.write_durably(&self.name_path(reference), &name_file(reference, image))
     }
 
     /// As [`Store::tag`] without any sync, for builds that tag each time: a power loss soon after may cost a rebuild, never
     /// gives a wrong image.
     pub fn tag_relaxed(&self, reference: &Reference, image: &Digest) -> Result<(), StoreError> {
+        let _lock = self.lock_prune(FlockOperation::LockShared)?;
         self.expect_image(image)?;
         self.write_file(&self.name_path(reference), &name_file(reference, image))
     }
@@ -136,11 +140,6 @@ impl Store {
 fn encode(text: &str) -> String {
     let name = text.replace('%', "%25").replace('/', "%2F");
     if name.len() <= FILE_NAME_BYTES_MAX { name } else { format!("%{}", Digest::of(text.as_bytes()).hex()) }
-}
-
-/// The reference as a name: with a tag, without a digest.
-fn named(reference: &Reference) -> Reference {
-    reference.with_tag(reference.tag().unwrap_or("latest"))
 }
 
 fn name_file(reference: &Reference, image: &Digest) -> Vec<u8> {

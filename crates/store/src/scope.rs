@@ -239,9 +239,7 @@ impl ScopeInner {
         if leases.held.contains(name) {
             return Ok(true);
         }
-        let path = self.store.path("prune.lock");
-        let lock = self.store.lock_file("prune.lock")?;
-        rustix::fs::flock(&lock, FlockOperation::LockShared).map_err(StoreError::at("lock", path))?;
+        let _lock = self.store.lock_prune(FlockOperation::LockShared)?;
         leases.file.write_all(format!("{name}\n").as_bytes())?;
         let exists = exists();
         if exists {

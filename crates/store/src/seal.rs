@@ -97,12 +97,7 @@ impl Store {
 
     /// The layer as a blob in the store, made once and remembered by diff id. A layer that was pulled compressed stays what
     /// it was, whatever `compression` asks for: registries have it already.
-    pub fn seal(
-        &self,
-        id: &SnapshotId,
-        epoch: SystemTime,
-        compression: Compression,
-    ) -> Result<Descriptor, StoreError> {
+    pub fn seal(&self, id: &SnapshotId, epoch: SystemTime, compression: Compression) -> Result<Descriptor, StoreError> {
         let mut meta = self.meta_of(id)?;
         if meta.meta.diff_id.is_none() && self.is_empty(id, &meta)? {
             // `RUN true`: known without a pass.
@@ -146,8 +141,7 @@ impl Store {
         for known in record.all() {
             let Some(blob) = self.open_blob(&known.descriptor.digest)? else { continue };
             let (_, mut plain) = archive::decompress(blob)?;
-            let mut out =
-                Both { hasher: Hasher::new(), blob: Compressor::new(self.blob_writer()?, compression)? };
+            let mut out = Both { hasher: Hasher::new(), blob: Compressor::new(self.blob_writer()?, compression)? };
             let copied = io::copy(&mut plain, &mut out);
             let actual = DiffId(out.hasher.finish());
             match copied {
@@ -233,6 +227,18 @@ impl Store {
         self.put_meta_file(id, meta)
     }
 
+    /// Writes a layer's uncompressed tar.
+    pub(crate) fn write_layer_tar(
+        &self,
+        id: &SnapshotId,
+        epoch: SystemTime,
+        out: impl Write,
+    ) -> Result<(), StoreError> {
+        let meta = self.meta_of(id)?;
+        let mut pass = self.write_tar(id, &meta, epoch, io::BufWriter::with_capacity(256 * 1024, out))?;
+        Ok(pass.out.flush()?)
+    }
+
     fn write_tar<W: Write>(
         &self,
         id: &SnapshotId,
@@ -245,8 +251,7 @@ impl Store {
             Some(parent) => self.lowers(parent)?,
             None => Vec::new(),
         };
-        let newest_s =
-            diff::write_layer(&self.snapshot_fs(id), &below, meta.is_full, seconds(epoch), &mut tar)?;
+        let newest_s = diff::write_layer(&self.snapshot_fs(id), &below, meta.is_full, seconds(epoch), &mut tar)?;
         let (out, tar_bytes) = tar.finish()?;
         Ok(TarPass { out, tar_bytes, newest_s })
     }
@@ -290,4 +295,3 @@ impl<W: Write> Write for Both<W> {
         Ok(())
     }
 }
-

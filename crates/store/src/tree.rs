@@ -18,7 +18,7 @@ pub(crate) use attributes::{
     read_attributes, set_mtime, write_attributes,
 };
 pub(crate) use copy::{copy_entry, merge_copy};
-pub(crate) use remove::{remove, remove_at};
+pub(crate) use remove::{remove, remove_at, size_of};
 pub(crate) use view::{Found, View};
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

@@ -199,7 +199,8 @@ impl Unpacker {
             }
             EntryKind::Fifo => {
                 self.remove_old(parent, name)?;
-                rustix::fs::mknodat(parent, name, FileType::Fifo, Mode::RUSR, 0).map_err(errno("cannot make the FIFO"))?;
+                rustix::fs::mknodat(parent, name, FileType::Fifo, Mode::RUSR, 0)
+                    .map_err(errno("cannot make the FIFO"))?;
             }
             EntryKind::CharacterDevice | EntryKind::BlockDevice => {
                 if !self.device(entry, parent, name)? {
@@ -239,7 +240,8 @@ impl Unpacker {
         archive: &mut TarReader<R>,
     ) -> Outcome<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(errno("cannot make the file"))?;
+        let file =
+            rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(errno("cannot make the file"))?;
         let mut file = File::from(file);
         let mut write = || -> io::Result<()> {
             let Some(pieces) = &entry.pieces else {
@@ -273,7 +275,8 @@ impl Unpacker {
             return Ok(());
         }
         self.remove_old(parent, name)?;
-        rustix::fs::linkat(&source, target_name, parent, name, AtFlags::empty()).map_err(errno("cannot make the hard link"))
+        rustix::fs::linkat(&source, target_name, parent, name, AtFlags::empty())
+            .map_err(errno("cannot make the hard link"))
     }
 
     /// What this layer has at a path; a whiteout counts as nothing.

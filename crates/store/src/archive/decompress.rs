@@ -41,7 +41,13 @@ pub(crate) fn sniff(start: &[u8]) -> Format {
 pub(crate) fn decompress<'a>(source: impl Read + Send + 'a) -> io::Result<(Format, Box<dyn Read + Send + 'a>)> {
     let taken = Arc::new(AtomicU64::new(0));
     let mut source = BufReader::with_capacity(BUFFER_BYTES, Counting { source, taken: taken.clone() });
-    let format = sniff(peek(&mut source)?);
+    let start = peek(&mut source)?;
+    let format = sniff(start);
+    for (magic, name) in [(b"\xfd7zXZ\0".as_slice(), "xz"), (b"BZh", "bzip2")] {
+        if start.starts_with(magic) {
+            return Err(malformed(format!("it is compressed with {name}; only gzip, zstd and plain tar are read")));
+        }
+    }
     let inner: Box<dyn Read + Send + 'a> = match format {
         Format::Plain => return Ok((format, Box::new(source))),
         Format::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),

@@ -66,7 +66,8 @@ impl Fields {
         // The device fields of other entries may hold anything.
         let type_flag = block[TYPE];
         let is_device = matches!(type_flag, b'3' | b'4');
-        let device = |range: Range<usize>| if is_device { positive(range, "a device number is not a number") } else { Ok(0) };
+        let device =
+            |range: Range<usize>| if is_device { positive(range, "a device number is not a number") } else { Ok(0) };
         Ok(Self {
             name,
             link: text(&block[LINK]),

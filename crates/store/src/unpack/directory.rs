@@ -51,8 +51,8 @@ impl Unpacker {
                 if links == LINKS_MAX {
                     return Err(EntryErrorKind::Refused("its directory is a loop of symbolic links"));
                 }
-                let target = rustix::fs::readlinkat(&above, name, Vec::new())
-                    .map_err(errno("cannot read a symbolic link"))?;
+                let target =
+                    rustix::fs::readlinkat(&above, name, Vec::new()).map_err(errno("cannot read a symbolic link"))?;
                 let target = target.to_bytes();
                 let target = if target.starts_with(b"/") { clean(target) } else { clean(&join(above_path, target)) };
                 self.open_or_make(&target, links + 1)
@@ -138,7 +138,11 @@ impl Unpacker {
             None if self.is_full => Ok(()),
             None => tree::make_whiteout(parent, hidden).map_err(EntryErrorKind::io("cannot make the whiteout")),
             Some(stat) if !self.is_full => {
-                if tree::kind(&stat).is_dir() { self.make_opaque(parent, hidden) } else { Ok(()) }
+                if tree::kind(&stat).is_dir() {
+                    self.make_opaque(parent, hidden)
+                } else {
+                    Ok(())
+                }
             }
             Some(_) if !self.is_made(&path) => self.remove_old(parent, hidden),
             Some(stat) if tree::kind(&stat).is_dir() => {

@@ -172,9 +172,15 @@ fn impossible_entries_are_refused() {
         (Tar::new().raw(b"x", b'x', 0, b"", b"99 a=b\n"), "PAX record"),
         (Tar::new().raw(b"x", b'x', 0, b"", b"-1 a=b\n"), "PAX"),
         (Tar(vec![b'a'; 1024]), "checksum"),
-        (Tar::new().pax(&[("GNU.sparse.map", b"0,9"), ("GNU.sparse.realsize", b"5")]).file("x", "123456789"), "outside"),
+        (
+            Tar::new().pax(&[("GNU.sparse.map", b"0,9"), ("GNU.sparse.realsize", b"5")]).file("x", "123456789"),
+            "outside",
+        ),
         (Tar::new().pax(&[("GNU.sparse.map", b"0,3"), ("GNU.sparse.realsize", b"5")]).file("x", "1"), "as long as"),
-        (Tar::new().pax(&[("GNU.sparse.map", b"0,1"), ("GNU.sparse.realsize", b"999999999999999")]).file("x", "1"), "too many bytes"),
+        (
+            Tar::new().pax(&[("GNU.sparse.map", b"0,1"), ("GNU.sparse.realsize", b"999999999999999")]).file("x", "1"),
+            "too many bytes",
+        ),
     ] {
         let refusal = world.refusal(&tar);
         assert!(refusal.contains(expected), "{refusal:?} does not say {expected:?}");
@@ -239,7 +245,8 @@ fn is_opaque(path: &std::path::Path) -> bool {
 fn unlisted_directories_look_as_they_do_below() {
     let world = World::new();
     let base = world.apply(None, &Tar::new().raw(b"tmp", b'5', 0o1777, b"", b"")).unwrap();
-    let fs = world.store.snapshot_fs(&world.apply(Some(&base), &Tar::new().file("tmp/x", "").file("new/y", "")).unwrap());
+    let fs =
+        world.store.snapshot_fs(&world.apply(Some(&base), &Tar::new().file("tmp/x", "").file("new/y", "")).unwrap());
     assert_eq!(fs::metadata(fs.join("tmp")).unwrap().mode() & 0o7777, 0o1777);
     assert_eq!(fs::metadata(fs.join("tmp")).unwrap().mtime(), 1_600_000_000);
     assert_eq!(fs::metadata(fs.join("new")).unwrap().mode() & 0o7777, 0o755);

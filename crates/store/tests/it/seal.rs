@@ -98,7 +98,8 @@ fn what_was_sealed_unpacks_to_the_same_tree() {
     assert_eq!(a, b);
     // And its tar is the same again.
     let again = other.snapshot(None, |root| {
-        let run = std::process::Command::new("cp").arg("-a").arg(other.store.snapshot_fs(&copy).join(".")).arg(root).status();
+        let run =
+            std::process::Command::new("cp").arg("-a").arg(other.store.snapshot_fs(&copy).join(".")).arg(root).status();
         assert!(run.unwrap().success());
     });
     assert!(other.tar(&again) == plain);
@@ -110,7 +111,8 @@ fn layer_with_every_entry_of_an_archive_survives_a_round_trip() {
     let tar = Tar::new().dir("d").file("d/f", "1").raw(b"d/p", b'6', 0o600, b"", b"").symlink("d/s", "f");
     let id = world.apply(None, &tar).unwrap();
     let copy = world.snapshot(None, |root| {
-        let run = std::process::Command::new("cp").arg("-a").arg(world.store.snapshot_fs(&id).join(".")).arg(root).status();
+        let run =
+            std::process::Command::new("cp").arg("-a").arg(world.store.snapshot_fs(&id).join(".")).arg(root).status();
         assert!(run.unwrap().success());
     });
     let plain = world.tar(&copy);

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use oci::{ChainId, Descriptor, DiffId, Digest, media_type};
+use oci::{Descriptor, DiffId, Digest, media_type};
 use store::{ApplyError, Compression, Scope, SnapshotId, Store, StoreOptions};
 
 pub(crate) fn is_root() -> bool {
@@ -203,10 +203,6 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<String, String> {
 
 pub(crate) fn names(root: &Path) -> Vec<String> {
     tree(root).into_keys().collect()
-}
-
-pub(crate) fn chain(layers: &[DiffId]) -> Option<ChainId> {
-    ChainId::of(layers)
 }
 
 /// Says why a test cannot run here.

@@ -1,0 +1,463 @@
+//! Prune: removes what nothing needs any more, beside running builds.
+//!
+//! Nobody waits for anybody. Builders do not hold a lock while they work; they *lease* what they rely on (each `prepare`
+//! leases its parent, each commit the new snapshot, each unpacked layer its blob) by a line in their scope, written under the
+//! shared `prune.lock` together with a look whether the thing is still there. Prune first marks, without any lock, all
+//! that is needed; then, for each victim, it takes the lock alone for a moment, reads the leases again, and renames the victim into
+//! `trash`. So a lease either comes first, and the victim stays, or it comes later and sees that the thing is gone: a cache
+//! miss. The slow part, deleting, happens in `trash` without the lock.
+//!
+//! Records and blobs that have no lease (a manifest between sealing and its record) are protected by age: what is younger
+//! than the oldest open scope, or than a minute, stays.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use fs_err as fs;
+use oci::{DiffId, Digest, Manifest};
+use rustix::fs::FlockOperation;
+use serde::Serialize;
+
+use crate::{
+    SnapshotId, Store, StoreError,
+    image::DOCUMENT_BYTES_MAX,
+    names::digest_of,
+    seal::{LayerRecord, seconds},
+    store::{names_in, random},
+    tree,
+};
+
+/// What was written in the last minute may be about to be named by a process that has no scope.
+const YOUNG: Duration = Duration::from_secs(60);
+/// Victims renamed while the lock is held once; a builder waits some milliseconds for it at most.
+const BATCH: usize = 100;
+
+/// What to remove.
+#[derive(Clone, Debug, Default)]
+pub struct PruneOptions {
+    /// Keep cache records, and what they need (but see the next two).
+    pub keep_cache: bool,
+    /// Of cache records, remove only those not used for so long (with `keep_cache`: these after all).
+    pub unused_for: Option<Duration>,
+    /// Remove the least recently used cache records until blobs and snapshots take no more than this.
+    pub max_bytes: Option<u64>,
+    /// Only count.
+    pub dry_run: bool,
+    /// Keep this many of the latest runs; `None` keeps all.
+    pub keep_runs: Option<usize>,
+}
+
+/// What was (or would be) removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PruneReport {
+    /// Images without a name.
+    pub images: usize,
+    /// Snapshots.
+    pub snapshots: usize,
+    /// Blobs.
+    pub blobs: usize,
+    /// Cache records.
+    pub cache_records: usize,
+    /// Runs.
+    pub runs: usize,
+    /// Bytes of disk.
+    pub bytes: u64,
+}
+
+/// What the store holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Bytes of all blobs.
+    pub blob_bytes: u64,
+    /// Bytes of disk of all snapshots.
+    pub snapshot_bytes: u64,
+    /// Images.
+    pub images: usize,
+    /// Cache records.
+    pub cache_records: usize,
+}
+
+/// A cache record's file.
+struct CacheFile {
+    path: PathBuf,
+    snapshot: Option<SnapshotId>,
+    used: SystemTime,
+}
+
+/// What must stay.
+#[derive(Default)]
+struct Needed {
+    snapshots: HashSet<String>,
+    images: HashSet<String>,
+    blobs: HashSet<String>,
+    layers: HashSet<String>,
+}
+
+impl Store {
+    /// Removes what no image name, lease, scope or (with `keep_cache`) cache record needs.
+    pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport, StoreError> {
+        let mut report = PruneReport::default();
+        let young_since = self.young_since()?;
+        let (mut kept, mut doomed) = self.sort_cache(options, young_since)?;
+        let mut needed = self.mark(&kept, young_since)?;
+        if let Some(max_bytes) = options.max_bytes {
+            kept.sort_by_key(|file| std::cmp::Reverse(file.used));
+            while !kept.is_empty() && self.needed_bytes(&needed)? > max_bytes {
+                // Halves, so that a million records take twenty rounds.
+                let stay = kept.len() / 2;
+                doomed.extend(kept.drain(stay..));
+                needed = self.mark(&kept, young_since)?;
+            }
+        }
+        report.cache_records = doomed.len();
+        if !options.dry_run {
+            for file in &doomed {
+                fs::remove_file(&file.path)?;
+            }
+        }
+        self.sweep_images(&mut needed, young_since, options.dry_run, &mut report)?;
+        self.sweep_snapshots(&needed, options.dry_run, &mut report)?;
+        self.sweep_blobs(&needed, young_since, options.dry_run, &mut report)?;
+        self.sweep_runs(options, young_since, &mut report)?;
+        if !options.dry_run {
+            self.sweep_leftovers(&needed, young_since)?;
+        }
+        Ok(report)
+    }
+
+    /// What the store holds. Walks all snapshots.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        let mut usage = Usage { images: names_in(&self.path("images"))?.len(), ..Usage::default() };
+        for name in names_in(&self.path("blobs/sha256"))? {
+            usage.blob_bytes += std::fs::metadata(self.path("blobs/sha256").join(name)).map_or(0, |blob| blob.len());
+        }
+        for name in names_in(&self.path("snapshots"))? {
+            usage.snapshot_bytes += tree::size_of(&self.path("snapshots").join(name));
+        }
+        for shard in names_in(&self.path("cache"))? {
+            usage.cache_records += names_in(&self.path("cache").join(shard))?.len();
+        }
+        Ok(usage)
+    }
+
+    /// What changed since then may belong to work in progress.
+    fn young_since(&self) -> Result<SystemTime, StoreError> {
+        let mut since = SystemTime::now() - YOUNG;
+        let mut has_scope = false;
+        for name in names_in(&self.path("scopes"))? {
+            if let Ok(opened) =
+                std::fs::metadata(self.path("scopes").join(name).join("lock")).and_then(|m| m.modified())
+            {
+                since = since.min(opened);
+                has_scope = true;
+            }
+        }
+        // Nobody at work: only the very last moment is in doubt.
+        Ok(if has_scope { since } else { SystemTime::now() - Duration::from_secs(1) })
+    }
+
+    /// Cache records to keep and to remove.
+    fn sort_cache(
+        &self,
+        options: &PruneOptions,
+        young_since: SystemTime,
+    ) -> Result<(Vec<CacheFile>, Vec<CacheFile>), StoreError> {
+        let (mut kept, mut doomed) = (Vec::new(), Vec::new());
+        let unused_since = options.unused_for.and_then(|age| SystemTime::now().checked_sub(age));
+        for shard in names_in(&self.path("cache"))? {
+            for name in names_in(&self.path("cache").join(&shard))? {
+                let path = self.path("cache").join(&shard).join(name);
+                let Ok(used) = std::fs::metadata(&path).and_then(|metadata| metadata.modified()) else { continue };
+                let record: Option<crate::CacheRecord> = self.get_record(&path);
+                let file = CacheFile { path, snapshot: record.map(|record| record.snapshot), used };
+                let stays = match unused_since {
+                    Some(since) => used >= since,
+                    None => options.keep_cache || used >= young_since,
+                };
+                if stays && file.snapshot.is_some() { kept.push(file) } else { doomed.push(file) }
+            }
+        }
+        Ok((kept, doomed))
+    }
+
+    fn mark(&self, cache: &[CacheFile], young_since: SystemTime) -> Result<Needed, StoreError> {
+        let mut needed = Needed::default();
+        for (_, id) in self.names()? {
+            needed.images.insert(id.hex().to_owned());
+        }
+        for name in names_in(&self.path("images"))? {
+            if is_younger(&self.path("images").join(&name), young_since) {
+                needed.images.extend(digest_of(&name).map(|id| id.hex().to_owned()));
+            }
+        }
+        let leased = self.leased()?;
+        let mut tops: Vec<SnapshotId> = cache.iter().filter_map(|file| file.snapshot.clone()).collect();
+        tops.extend(leased.iter().filter_map(|name| SnapshotId::try_from(name.clone()).ok()));
+        tops.extend(self.kept_for_inspection()?);
+        needed.blobs.extend(leased);
+        for top in tops {
+            self.mark_snapshot(&mut needed, &top)?;
+        }
+        for hex in needed.images.clone() {
+            self.mark_image(&mut needed, &hex)?;
+        }
+        self.mark_layers(&mut needed);
+        Ok(needed)
+    }
+
+    /// The blobs of the layers that are needed.
+    fn mark_layers(&self, needed: &mut Needed) {
+        for diff_id in &needed.layers {
+            let Some(digest) = digest_of(diff_id) else { continue };
+            let record = self.layer_record(&DiffId(digest)).unwrap_or_default();
+            needed.blobs.extend(record.all().map(|known| known.descriptor.digest.hex().to_owned()));
+        }
+    }
+
+    fn mark_image(&self, needed: &mut Needed, hex: &str) -> Result<(), StoreError> {
+        let Some(id) = digest_of(hex) else { return Ok(()) };
+        let Some(record) = self.image_record(&id) else { return Ok(()) };
+        for layer in &record.layers {
+            self.mark_snapshot(needed, layer)?;
+        }
+        needed.blobs.insert(hex.to_owned());
+        for digest in record.pulled.iter().chain(record.sealed.iter().map(|(_, digest)| digest)) {
+            needed.blobs.insert(digest.hex().to_owned());
+            let manifest = self.read_blob(digest, DOCUMENT_BYTES_MAX).ok().flatten();
+            if let Some(manifest) = manifest.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok()) {
+                needed.blobs.extend(manifest.layers.iter().map(|layer| layer.digest.hex().to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The snapshot and those below it.
+    fn mark_snapshot(&self, needed: &mut Needed, id: &SnapshotId) -> Result<(), StoreError> {
+        let mut next = Some(id.clone());
+        while let Some(id) = next.take() {
+            if !needed.snapshots.insert(id.as_str().to_owned()) {
+                break;
+            }
+            if let Some(meta) = self.snapshot(&id)? {
+                needed.layers.extend(meta.diff_id.map(|diff_id| diff_id.0.hex().to_owned()));
+                next = meta.parent;
+            }
+        }
+        Ok(())
+    }
+
+    fn kept_for_inspection(&self) -> Result<Vec<SnapshotId>, StoreError> {
+        let now = seconds(SystemTime::now()) as u64;
+        let mut kept = Vec::new();
+        for id in self.snapshot_ids()? {
+            if self.meta_file(&id)?.and_then(|meta| meta.keep_until_s).is_some_and(|until| until > now) {
+                kept.push(id);
+            }
+        }
+        Ok(kept)
+    }
+
+    fn snapshot_ids(&self) -> Result<Vec<SnapshotId>, StoreError> {
+        // Those in the making have other names.
+        Ok(names_in(&self.path("snapshots"))?.into_iter().filter_map(|name| SnapshotId::try_from(name).ok()).collect())
+    }
+
+    fn needed_bytes(&self, needed: &Needed) -> Result<u64, StoreError> {
+        let snapshots: u64 =
+            needed.snapshots.iter().map(|name| tree::size_of(&self.path("snapshots").join(name))).sum();
+        let blob = |name: &String| std::fs::metadata(self.path("blobs/sha256").join(name)).map_or(0, |blob| blob.len());
+        Ok(snapshots + needed.blobs.iter().map(blob).sum::<u64>())
+    }
+
+    fn sweep_images(
+        &self,
+        needed: &mut Needed,
+        young_since: SystemTime,
+        dry_run: bool,
+        report: &mut PruneReport,
+    ) -> Result<(), StoreError> {
+        let _lock = self.lock_prune(FlockOperation::LockExclusive)?;
+        // Named since we looked: needed with all that it is made of. From here on naming finds no doomed image any more.
+        for (_, id) in self.names()? {
+            if needed.images.insert(id.hex().to_owned()) {
+                self.mark_image(needed, id.hex())?;
+            }
+        }
+        self.mark_layers(needed);
+        for name in names_in(&self.path("images"))? {
+            let path = self.path("images").join(&name);
+            let is_needed = digest_of(&name).is_some_and(|id| needed.images.contains(id.hex()));
+            if is_needed || is_younger(&path, young_since) {
+                continue;
+            }
+            report.images += 1;
+            if !dry_run {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Held shared by whoever relies on something that is there already, alone by prune while it takes names away.
+    pub(crate) fn lock_prune(&self, operation: FlockOperation) -> Result<fs::File, StoreError> {
+        let lock = self.lock_file("prune.lock")?;
+        rustix::fs::flock(&lock, operation).map_err(StoreError::at("lock", self.path("prune.lock")))?;
+        Ok(lock)
+    }
+
+    fn sweep_snapshots(&self, needed: &Needed, dry_run: bool, report: &mut PruneReport) -> Result<(), StoreError> {
+        let victims: Vec<String> = self
+            .snapshot_ids()?
+            .into_iter()
+            .map(|id| id.as_str().to_owned())
+            .filter(|id| !needed.snapshots.contains(id))
+            .collect();
+        let directory = self.path("snapshots");
+        if dry_run {
+            report.snapshots += victims.len();
+            report.bytes += victims.iter().map(|id| tree::size_of(&directory.join(id))).sum::<u64>();
+            return Ok(());
+        }
+        for batch in victims.chunks(BATCH) {
+            for moved in self.move_to_trash(&directory, batch, None)? {
+                report.snapshots += 1;
+                report.bytes += tree::remove(&moved)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep_blobs(
+        &self,
+        needed: &Needed,
+        young_since: SystemTime,
+        dry_run: bool,
+        report: &mut PruneReport,
+    ) -> Result<(), StoreError> {
+        let directory = self.path("blobs/sha256");
+        let mut victims = names_in(&directory)?;
+        victims.retain(|name| !needed.blobs.contains(name) && !is_younger(&directory.join(name), young_since));
+        let size = |name: &String| std::fs::metadata(directory.join(name)).map_or(0, |blob| blob.len());
+        if dry_run {
+            report.blobs += victims.len();
+            report.bytes += victims.iter().map(size).sum::<u64>();
+            return Ok(());
+        }
+        for batch in victims.chunks(BATCH) {
+            for moved in self.move_to_trash(&directory, batch, Some(young_since))? {
+                report.blobs += 1;
+                report.bytes += tree::remove(&moved)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Renames what is not leased and was not touched, while nobody can do either. Gives the new paths.
+    fn move_to_trash(
+        &self,
+        directory: &Path,
+        names: &[String],
+        young_since: Option<SystemTime>,
+    ) -> Result<Vec<PathBuf>, StoreError> {
+        let _lock = self.lock_prune(FlockOperation::LockExclusive)?;
+        let mut held = Needed::default();
+        for name in self.leased()? {
+            match SnapshotId::try_from(name) {
+                // A lease of a snapshot holds those below it, and their layers.
+                Ok(id) => self.mark_snapshot(&mut held, &id)?,
+                Err(other) => drop(held.blobs.insert(other.0)),
+            }
+        }
+        self.mark_layers(&mut held);
+        let mut moved = Vec::new();
+        for name in names {
+            let is_young = young_since.is_some_and(|since| is_younger(&directory.join(name), since));
+            if is_young || held.blobs.contains(name) || held.snapshots.contains(name) {
+                continue;
+            }
+            let to = self.path("trash").join(format!("{name}-{:016x}", random()));
+            match fs::rename(directory.join(name), &to) {
+                Ok(()) => moved.push(to),
+                // Another prune was faster.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(moved)
+    }
+
+    fn sweep_runs(
+        &self,
+        options: &PruneOptions,
+        young_since: SystemTime,
+        report: &mut PruneReport,
+    ) -> Result<(), StoreError> {
+        let Some(keep) = options.keep_runs else { return Ok(()) };
+        let runs = self.runs()?;
+        for run in &runs[..runs.len().saturating_sub(keep)] {
+            // A run in progress writes to its directory.
+            if is_younger(&run.path, young_since) {
+                continue;
+            }
+            report.runs += 1;
+            report.bytes += if options.dry_run { tree::size_of(&run.path) } else { tree::remove(&run.path)? };
+        }
+        Ok(())
+    }
+
+    /// Index entries that point at nothing, temporary files of killed processes, and the trash.
+    fn sweep_leftovers(&self, needed: &Needed, young_since: SystemTime) -> Result<(), StoreError> {
+        let remove_old = |path: PathBuf| -> Result<(), StoreError> {
+            if !is_younger(&path, young_since) {
+                tree::remove(&path)?;
+            }
+            Ok(())
+        };
+        for name in names_in(&self.path("chains"))? {
+            let path = self.path("chains").join(name);
+            let snapshot: Option<SnapshotId> = self.get_record(&path);
+            if snapshot.is_none_or(|id| !self.snapshot_dir(&id).exists()) {
+                remove_old(path)?;
+            }
+        }
+        for name in names_in(&self.path("manifests"))? {
+            let path = self.path("manifests").join(name);
+            let image: Option<Digest> = self.get_record(&path);
+            if image.is_none_or(|id| self.image_record(&id).is_none()) {
+                remove_old(path)?;
+            }
+        }
+        for name in names_in(&self.path("layers"))? {
+            let path = self.path("layers").join(&name);
+            let record: Option<LayerRecord> = self.get_record(&path);
+            let has_blob = record
+                .is_some_and(|record| record.all().any(|known| self.has_blob(&known.descriptor.digest).is_some()));
+            let is_needed = digest_of(&name).is_some_and(|diff_id| needed.layers.contains(diff_id.hex()));
+            if !has_blob && !is_needed {
+                remove_old(path)?;
+            }
+        }
+        for directory in ["blobs/sha256", "chains", "images", "layers", "manifests", "names", "trash"] {
+            for entry in fs::read_dir(self.path(directory))? {
+                let entry = entry?;
+                if directory == "trash" || crate::store::is_temporary(&entry.file_name()) {
+                    remove_old(entry.path())?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Written (or given its place) at or after that time. What cannot be looked at is gone or about to be: not ours.
+fn is_younger(path: &Path, since: SystemTime) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| {
+        let changed = Duration::new(metadata.ctime().max(0) as u64, metadata.ctime_nsec() as u32);
+        let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        modified.max(SystemTime::UNIX_EPOCH + changed) >= since
+    })
+}
