@@ -116,7 +116,7 @@ pub fn interpolate(template: &str, values: &Values) -> Result<String, TemplateEr
 ///
 /// # Errors
 /// As [`interpolate`], without [`TemplateError::Absent`].
-pub fn check(template: &str, values: &Values) -> Result<(), TemplateError> {
+pub(crate) fn check(template: &str, values: &Values) -> Result<(), TemplateError> {
     let (mut rest, mut depth) = (template, 0usize);
     // An absent value hides what comes after it, so each place is looked at alone.
     while let Some(start) = rest.find('$') {

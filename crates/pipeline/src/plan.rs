@@ -309,7 +309,7 @@ impl Planner<'_> {
     }
 
     fn conditions(&mut self, rules: &[WhenRule]) -> Vec<When> {
-        let mut list = |planner: &mut Self, patterns: &[At<String>]| -> Vec<String> {
+        let list = |planner: &mut Self, patterns: &[At<String>]| -> Vec<String> {
             patterns.iter().filter_map(|pattern| planner.fill(pattern)).collect()
         };
         rules

@@ -76,7 +76,7 @@ pub fn legal_tag(name: &str) -> Option<String> {
 ///
 /// # Errors
 /// Why not, in words: `branch is not master`.
-pub fn holds(conditions: &[When], source: &Source, env: &BTreeMap<String, String>) -> Result<(), String> {
+pub(crate) fn holds(conditions: &[When], source: &Source, env: &BTreeMap<String, String>) -> Result<(), String> {
     let mut reasons = Vec::new();
     for condition in conditions {
         match condition.holds(source, env) {

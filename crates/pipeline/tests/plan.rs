@@ -241,7 +241,7 @@ fn mistakes_across_sections_are_shown() {
             "test: {gates: {unit: x, b: {run: x, needs: [uint]}}}",
             "ST208 1:45 there is no gate `uint` (did you mean `unit`?)",
         ),
-        ("image: A/b", "ST206 1:8 `A/b` is not the name of an image: repository names are lower-case"),
+        ("image: r.example/A/b", "ST206 1:8 `r.example/A/b` is not the name of an image: repository names are lower-case"),
         ("image: a/b:1", "ST206 1:8 the image's name has a tag"),
         ("build: {labels: {a: \"${git.sha}\"}}", "ST213 1:21 `${git.sha}` has no value: there is no Git commit"),
         ("build: {labels: {a: \"${git.shaa}\"}}", "ST212 1:21 `${git.shaa}` is not known (did you mean `${git.sha}`?)"),
@@ -257,6 +257,7 @@ fn mistakes_across_sections_are_shown() {
         ),
         ("version: {file: data}", "ST206 1:17 no version can be read: `data` holds more than a version alone"),
     ] {
+        println!("{yaml}");
         assert_eq!(with_file(yaml).refused(), expected, "{yaml}");
     }
 }
