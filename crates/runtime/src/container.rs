@@ -46,7 +46,7 @@ impl Container {
         )
         .inspect_err(|error| {
             // A helper that reports has tidied up; one that was killed has not.
-            if matches!(error, StartError::Setup { .. }) {
+            if matches!(error, StartError::Setup { step, .. } if step == HELPER_LOST) {
                 cgroup::sweep(&spec.id);
             }
         })?;
@@ -293,12 +293,12 @@ impl Supervised {
             Ok(None) => {
                 drop(sys::reap(helper.as_fd()));
                 let error = io::Error::other("it was killed, or crashed");
-                return Err(StartError::setup("hear from the helper", error));
+                return Err(StartError::setup(HELPER_LOST, error));
             }
             Err(error) => {
                 drop(channel);
                 drop(sys::reap(helper.as_fd()));
-                return Err(StartError::setup("hear from the helper", error));
+                return Err(StartError::setup(HELPER_LOST, error));
             }
         };
         match report {
@@ -389,6 +389,9 @@ impl Supervised {
         let _ = rustix::net::shutdown(self.channel.as_fd(), rustix::net::Shutdown::Write);
     }
 }
+
+/// The step at which a helper went missing.
+const HELPER_LOST: &str = "hear from the helper";
 
 /// How long the kernel may take to end a killed pid namespace.
 const LOST_WAIT_MS: i32 = 10_000;

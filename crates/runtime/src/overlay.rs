@@ -22,8 +22,15 @@ use std::{
 /// The kernel's own bound (`OVL_MAX_STACK`).
 pub(crate) const LOWERS_MAX: usize = 500;
 
+/// Whatever the kernel was built with: layers that a differ can read (no renames by reference, no contents elsewhere), and
+/// no following of such notes in layers that others made.
+const PLAIN_LAYERS: &[(&str, &str)] = &[("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")];
+
 /// An overlay mount as data. `lowers[0]` is the topmost. 500 lowers work with the new mount API; kernels whose overlayfs
 /// does not know `lowerdir+` (before 6.8) take what fits in one page, about 200.
+///
+/// Mounted `volatile`: the end of a container does not sync the file system (which would write out whatever anybody has
+/// written to that disk). Who wants changes to survive a power loss syncs them when keeping them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overlay {
     /// Read-only layers, the topmost first; at least one.
@@ -100,6 +107,15 @@ impl Layers {
         for path in &paths {
             fds.push(open_directory(path).step_at("open the layer", path)?);
         }
+        if overlay.upper.is_some()
+            && let Some(work) = fds.last()
+        {
+            // The mark that a volatile mount leaves would refuse the next one. It says that the layer may be incomplete
+            // after a crash, which is the caller's to know.
+            let _ = rustix::fs::unlinkat(work, "work/incompat/volatile/dirty", AtFlags::empty());
+            let _ = rustix::fs::unlinkat(work, "work/incompat/volatile", AtFlags::REMOVEDIR);
+            let _ = rustix::fs::unlinkat(work, "work/incompat", AtFlags::REMOVEDIR);
+        }
         if let Some(userns) = userns {
             fds = idmapped(&fds, userns)?;
         }
@@ -151,6 +167,12 @@ impl Layers {
             fsconfig_set_string(&fs, "upperdir", fd_path(upper.as_fd())).step(STEP)?;
             fsconfig_set_string(&fs, "workdir", fd_path(work.as_fd())).step(STEP)?;
         }
+        if self.upper.is_some() {
+            fsconfig_set_flag(&fs, "volatile").step(STEP)?;
+        }
+        for (key, value) in PLAIN_LAYERS {
+            fsconfig_set_string(&fs, *key, *value).step(STEP)?;
+        }
         if in_user_namespace() {
             fsconfig_set_flag(&fs, "userxattr").step(STEP)?;
         }
@@ -167,6 +189,9 @@ impl Layers {
         let mut options = format!("lowerdir={}", lowers.join(":"));
         if let Some((upper, work)) = &self.upper {
             options.push_str(&format!(",upperdir={},workdir={}", fd_path(upper.as_fd()), fd_path(work.as_fd())));
+        }
+        for (key, value) in PLAIN_LAYERS {
+            options.push_str(&format!(",{key}={value}"));
         }
         if in_user_namespace() {
             options.push_str(",userxattr");

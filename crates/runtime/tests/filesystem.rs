@@ -250,3 +250,13 @@ fn mounting_over_proc_is_refused() {
         }
     });
 }
+
+#[test]
+fn an_upper_directory_can_be_used_again() {
+    for_both(|world| {
+        let first = world.run(json!({"args": sh("echo first > /made")}));
+        let again = json!({"args": sh("cat /made"), "upper": first.dir.join("upper"), "work": first.dir.join("work")});
+        world.run(again.clone()).says("first\n[exit 0]");
+        world.run(again).says("first\n[exit 0]");
+    });
+}
