@@ -1,9 +1,11 @@
 //! The client: one value for all registries, cheap to clone, with connections and tokens kept between calls.
 
+mod answer;
 mod auth;
 mod body;
 mod pull;
 mod push;
+mod retry;
 mod transport;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -18,8 +20,9 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::{Credential, Credentials, ErrorKind, RegistryError};
+use answer::{header_text, read_bounded};
 use auth::Scope;
-use transport::{Call, Transport, header_text, read_bounded};
+use transport::{Call, Transport};
 
 pub use body::BlobSource;
 pub use pull::{BlobTarget, CommitError};

@@ -6,6 +6,7 @@ mod helper;
 use std::{ffi::OsString, fmt, path::PathBuf};
 
 use file::ConfigFile;
+use helper::Helper;
 
 /// How to identify at one registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub enum CredentialError {
 pub struct Credentials {
     fixed: Vec<(String, Credential)>,
     files: Vec<PathBuf>,
+    // Where helpers are looked for: a `PATH`; `None` for the process's own.
+    search: Option<OsString>,
 }
 
 impl Credentials {
@@ -96,12 +99,12 @@ impl Credentials {
         files.extend(path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
         let config = path("XDG_CONFIG_HOME").or_else(|| home.map(|home| home.join(".config")));
         files.extend(config.map(|dir| dir.join("containers/auth.json")));
-        Self { fixed: Vec::new(), files }
+        Self { fixed: Vec::new(), files, search: path("PATH").map(PathBuf::into_os_string) }
     }
 
     /// Files in docker's format; the first is where logins are written.
     pub fn from_files(files: impl IntoIterator<Item = PathBuf>) -> Self {
-        Self { fixed: Vec::new(), files: files.into_iter().collect() }
+        Self { files: files.into_iter().collect(), ..Self::default() }
     }
 
     /// Adds a credential for a host, stronger than any file.
@@ -119,7 +122,7 @@ impl Credentials {
         for file in &self.files {
             let Some(config) = ConfigFile::read(file)? else { continue };
             if let Some(name) = config.helper(&host)
-                && let Some(credential) = helper::get(&name, server_key(&host)).await?
+                && let Some(credential) = helper::get(self.helper(&name), server_key(&host)).await?
             {
                 return Ok(Some(credential));
             }
@@ -130,13 +133,17 @@ impl Credentials {
         Ok(None)
     }
 
+    fn helper<'a>(&'a self, name: &'a str) -> Helper<'a> {
+        Helper { name, search: self.search.as_deref() }
+    }
+
     /// Writes a login: to the configured helper, else into the first file (mode 0600, atomically, unknown fields kept).
     pub async fn store(&self, host: &str, user: &str, password: &str) -> Result<LoginPlace, CredentialError> {
         let host = canonical_host(host);
         let path = self.files.first().ok_or(CredentialError::NoPlace)?;
         let config = ConfigFile::read(path)?.unwrap_or_else(|| ConfigFile::empty(path));
         if let Some(name) = config.helper(&host) {
-            helper::store(&name, server_key(&host), user, password).await?;
+            helper::store(self.helper(&name), server_key(&host), user, password).await?;
             return Ok(LoginPlace::Helper(name));
         }
         file::update(path, |config| config.set(server_key(&host), user, password))?;
@@ -150,9 +157,9 @@ impl Credentials {
         for path in &self.files {
             let Some(config) = ConfigFile::read(path)? else { continue };
             if let Some(name) = config.helper(&host)
-                && helper::get(&name, server_key(&host)).await?.is_some()
+                && helper::get(self.helper(&name), server_key(&host)).await?.is_some()
             {
-                helper::erase(&name, server_key(&host)).await?;
+                helper::erase(self.helper(&name), server_key(&host)).await?;
                 places.push(LoginPlace::Helper(name));
             }
             if config.mentions(&host) {

@@ -1,6 +1,6 @@
 //! What can go wrong with a registry, in kinds that callers act on.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use oci::{Digest, Platform};
 
@@ -57,7 +57,7 @@ pub enum ErrorKind {
         reason: String,
     },
     /// A document is larger than we accept, or the registry does not take one of that size.
-    #[error("larger than the limit of {limit_bytes} bytes")]
+    #[error("{}", too_large(*.limit_bytes))]
     TooLarge {
         /// The limit in bytes; 0 when the registry does not tell its own.
         limit_bytes: u64,
@@ -134,6 +134,19 @@ impl RegistryError {
         matches!(self.kind, ErrorKind::NotFound { .. })
     }
 
+    /// Whether our disk is full, or our quota used up.
+    pub fn is_no_space(&self) -> bool {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&self.kind);
+        while let Some(error) = cause {
+            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+                return true;
+            }
+            cause = error.source();
+        }
+        matches!(&self.kind, ErrorKind::Import(error) if error.is_no_space())
+    }
+
     /// Whether the registry was not reached at all: the hint for images without a registry fits.
     pub fn is_unreachable(&self) -> bool {
         matches!(self.kind, ErrorKind::Unreachable(_))
@@ -164,6 +177,13 @@ fn code_hint(code: &str) -> String {
 
 fn retry_hint(retry_after: &Option<Duration>) -> String {
     retry_after.map_or_else(String::new, |wait| format!("; it says to come back in {} s", wait.as_secs()))
+}
+
+fn too_large(limit_bytes: u64) -> String {
+    match limit_bytes {
+        0 => "larger than the registry takes".into(),
+        limit => format!("larger than the limit of {limit} bytes"),
+    }
 }
 
 fn list(platforms: &[Platform]) -> String {

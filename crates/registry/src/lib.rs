@@ -14,4 +14,4 @@ pub use client::{
 };
 pub use credentials::{Credential, CredentialError, Credentials, LoginPlace};
 pub use error::{ErrorKind, RegistryError};
-pub use server::{Server, ServerError, ServerOptions};
+pub use server::{DEFAULT_ADDRESS, Server, ServerError, ServerOptions};

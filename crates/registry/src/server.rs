@@ -11,7 +11,14 @@ mod routes;
 mod storage;
 mod uploads;
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, serve::ListenerExt};
 use tokio::{
@@ -23,6 +30,8 @@ use tokio::{
 use storage::Storage;
 use uploads::Uploads;
 
+/// Where a server listens unless told otherwise: on this machine only, at the port that registries have by custom.
+pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
 /// After a shutdown was asked for, open requests get this long.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// How often abandoned uploads are looked for.

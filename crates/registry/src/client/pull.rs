@@ -17,8 +17,10 @@ use tokio::{
 
 use super::{
     Client, MANIFEST_BYTES_MAX, Progress, ResolvedManifest,
+    answer::{header_text, next_chunk},
     auth::Scope,
-    transport::{Call, Failure, header_text, next_chunk},
+    retry::Failure,
+    transport::Call,
 };
 use crate::{ErrorKind, RegistryError, spool::Spool};
 

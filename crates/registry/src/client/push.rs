@@ -13,10 +13,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use url::Url;
 
 use super::{
-    BlobSource, Client, Progress,
-    auth::Scope,
-    body::Part,
-    transport::{Call, Failure, header_text},
+    BlobSource, Client, Progress, answer::header_text, auth::Scope, body::Part, retry::Failure, transport::Call,
 };
 use crate::{ErrorKind, RegistryError};
 

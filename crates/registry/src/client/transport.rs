@@ -3,33 +3,30 @@
 use std::{
     collections::HashMap,
     future::Future,
-    hash::{BuildHasher, RandomState},
-    io,
     net::IpAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use oci::Reference;
 use reqwest::{
     Method, Response, StatusCode,
-    header::{
-        AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK, LOCATION, RETRY_AFTER,
-    },
+    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK, LOCATION},
 };
-use serde::Deserialize;
 use tokio::{
     sync::{Mutex as AsyncMutex, OnceCell},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use url::Url;
 
 use super::{
     ClientOptions,
+    answer::{check_status, header_text, lost, read_bounded, silent},
     auth::{self, Challenge, Scope, Token},
     body::Part,
     describe,
+    retry::{Failure, Retries},
 };
 use crate::{Credential, ErrorKind};
 
@@ -37,12 +34,8 @@ use crate::{Credential, ErrorKind};
 const REDIRECTS_MAX: usize = 5;
 /// Answers to 401 within one request: no token, an old token, a new token.
 const AUTH_ROUNDS_MAX: usize = 3;
-/// An error document has a few hundred bytes; the rest of a longer one is not read.
-const ERROR_BYTES_MAX: u64 = 64 * 1024;
 /// A token answer; tokens of large registries have some ten kilobytes.
 const TOKEN_BYTES_MAX: u64 = 1024 * 1024;
-/// Repetitions when not even a connection comes about: more would make a machine without network wait for nothing.
-const CONNECT_RETRIES_MAX: u32 = 2;
 /// TLS against a plain server on loopback or a named insecure host must end quickly.
 const TLS_PROBE_WAIT: Duration = Duration::from_secs(5);
 /// How often an upload's progress is looked at.
@@ -120,62 +113,14 @@ impl Call {
     }
 }
 
-/// A failed attempt: what it was, and whether another one makes sense.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) kind: ErrorKind,
-    pub(super) is_transient: bool,
-    pub(super) is_connect: bool,
-    pub(super) retry_after: Option<Duration>,
-}
-
-impl From<ErrorKind> for Failure {
-    fn from(kind: ErrorKind) -> Self {
-        // Wrong content may come from a proxy's bad copy or a cut connection: asking again is worth it.
-        let is_transient = matches!(kind, ErrorKind::Unreachable(_) | ErrorKind::WrongContent { .. });
-        Self { kind, is_transient, is_connect: false, retry_after: None }
-    }
-}
-
-/// Counts the repetitions of one operation and waits between them.
-pub(super) struct Retries {
-    done: u32,
-    connects: u32,
-    max: u32,
-    wait: Duration,
-    wait_max: Duration,
-}
-
-impl Retries {
-    /// Waits before the next attempt, or gives the failure back when there is to be none.
-    pub(super) async fn again(&mut self, failure: Failure) -> Result<(), ErrorKind> {
-        self.connects += u32::from(failure.is_connect);
-        let is_over = self.done >= self.max || self.connects > CONNECT_RETRIES_MAX;
-        if !failure.is_transient || is_over || failure.retry_after.is_some_and(|wait| wait > self.wait_max) {
-            return Err(failure.kind);
-        }
-        let doubled = self.wait.saturating_mul(1 << self.done.min(16)).min(self.wait_max);
-        // Half fixed, half random, so that many clients do not come back together.
-        let jitter = RandomState::new().hash_one(self.done) % 1024;
-        let wait = doubled / 2 + doubled.mul_f64(jitter as f64 / 2048.0);
-        self.done += 1;
-        sleep(failure.retry_after.map_or(wait, |asked| asked.max(wait))).await;
-        Ok(())
-    }
-
-    /// Forgets past failures: there was progress since.
-    pub(super) fn reset(&mut self) {
-        self.done = 0;
-        self.connects = 0;
-    }
-}
-
 /// What is known of one registry.
 #[derive(Default)]
 struct Host {
     base: OnceCell<Url>,
     challenge: Mutex<Option<Challenge>>,
     tokens: AsyncMutex<HashMap<Scope, Token>>,
+    // By repository, because podman's files tell them apart. A helper is a program: it is asked once.
+    credentials: AsyncMutex<HashMap<String, Option<Credential>>>,
 }
 
 /// Connections, hosts and tokens.
@@ -207,8 +152,7 @@ impl Transport {
     }
 
     pub(super) fn retries(&self) -> Retries {
-        let ClientOptions { retries, retry_wait, retry_wait_max, .. } = self.options;
-        Retries { done: 0, connects: 0, max: retries, wait: retry_wait, wait_max: retry_wait_max }
+        Retries::new(&self.options)
     }
 
     /// Makes a request until it succeeds, fails for good, or the repetitions are used up.
@@ -270,7 +214,7 @@ impl Transport {
             };
             let is_fresh = authorization.is_some_and(|(_, is_fresh)| is_fresh);
             if is_fresh {
-                let is_denied = challenge.is_insufficient_scope() && self.credential(call).await?.is_some();
+                let is_denied = challenge.is_insufficient_scope() && self.credential(call, &host).await?.is_some();
                 let mut failure =
                     check_status(response, self.options.idle_timeout).await.expect_err("401 is a failure");
                 if is_denied && let ErrorKind::Unauthorized { message } = failure.kind {
@@ -297,7 +241,7 @@ impl Transport {
         match challenge {
             None => Ok(None),
             Some(Challenge::Basic) => {
-                let credential = self.credential(call).await?;
+                let credential = self.credential(call, host).await?;
                 let header = credential.as_ref().and_then(auth::basic_of);
                 let refusal = ErrorKind::Unauthorized { message: String::new() };
                 header.map(|header| Some((header, true))).ok_or_else(|| refusal.into())
@@ -308,7 +252,7 @@ impl Transport {
                 if let Some(token) = tokens.get(&call.scope).filter(|token| token.is_fresh()) {
                     return Ok(Some((token.header.clone(), false)));
                 }
-                let credential = self.credential(call).await?;
+                let credential = self.credential(call, host).await?;
                 if let Some(Credential::RegistryToken(token)) = &credential {
                     let refusal = ErrorKind::Unauthorized { message: "the stored token is not legal".into() };
                     return auth::bearer(token).map(|header| Some((header, true))).ok_or_else(|| refusal.into());
@@ -323,9 +267,15 @@ impl Transport {
         }
     }
 
-    async fn credential(&self, call: &Call) -> Result<Option<Credential>, Failure> {
+    async fn credential(&self, call: &Call, host: &Host) -> Result<Option<Credential>, Failure> {
         let path = call.scope.0.split(':').nth(1).unwrap_or_default();
-        Ok(self.options.credentials.lookup(&call.host, path).await.map_err(ErrorKind::from)?)
+        let mut known = host.credentials.lock().await;
+        if let Some(credential) = known.get(path) {
+            return Ok(credential.clone());
+        }
+        let credential = self.options.credentials.lookup(&call.host, path).await.map_err(ErrorKind::from)?;
+        known.insert(path.to_owned(), credential.clone());
+        Ok(credential)
     }
 
     async fn fetch_token(
@@ -479,7 +429,14 @@ impl Transport {
     fn client(&self, url: &Url) -> Result<&reqwest::Client, Failure> {
         let trust = self.trust(url);
         let client = self.clients[trust as usize].get_or_init(|| build_client(&self.options, trust));
-        client.as_ref().map_err(|reason| ErrorKind::local(reason.clone()).into())
+        client.as_ref().map_err(|reason| {
+            let reason = if reason.contains("No CA certificates") {
+                "no certificates of authorities are installed; install `ca-certificates` or set SSL_CERT_FILE"
+            } else {
+                reason.as_str()
+            };
+            Failure { is_transient: false, ..ErrorKind::Unreachable(reason.into()).into() }
+        })
     }
 }
 
@@ -535,97 +492,6 @@ async fn while_moving(
                 }
             }
         }
-    }
-}
-
-fn silent(limit: Duration) -> Failure {
-    let error = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {:.1} s", limit.as_secs_f64()));
-    ErrorKind::Unreachable(Box::new(error)).into()
-}
-
-/// A transport error. Its URL is left out: storage URLs carry signatures.
-pub(super) fn lost(error: reqwest::Error) -> Failure {
-    let is_connect = error.is_connect();
-    let error = error.without_url();
-    // A certificate does not get better by asking again.
-    let is_transient = !error.is_builder() && !describe(&error).contains("certificate");
-    Failure { is_transient, is_connect, ..ErrorKind::Unreachable(Box::new(error)).into() }
-}
-
-/// Reads a body of at most `limit_bytes`; `idle` is the longest silence.
-pub(super) async fn read_bounded(mut response: Response, limit_bytes: u64, idle: Duration) -> Result<Bytes, Failure> {
-    let too_large = || Failure::from(ErrorKind::TooLarge { limit_bytes });
-    if response.content_length().is_some_and(|length| length > limit_bytes) {
-        return Err(too_large());
-    }
-    let mut bytes = BytesMut::new();
-    while let Some(chunk) = next_chunk(&mut response, idle).await? {
-        if (bytes.len() + chunk.len()) as u64 > limit_bytes {
-            return Err(too_large());
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes.freeze())
-}
-
-/// The next bytes of a body; `None` at its end.
-pub(super) async fn next_chunk(response: &mut Response, idle: Duration) -> Result<Option<Bytes>, Failure> {
-    match timeout(idle, response.chunk()).await {
-        Ok(outcome) => outcome.map_err(lost),
-        Err(_) => Err(silent(idle)),
-    }
-}
-
-/// A header's value, where it is text.
-pub(super) fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
-/// Passes success; turns everything else into a failure with the registry's own words.
-async fn check_status(response: Response, idle: Duration) -> Result<Response, Failure> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let seconds = header_text(response.headers(), RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok());
-    let retry_after = seconds.map(Duration::from_secs);
-    // The status is what counts; a body that is missing, too long or broken changes nothing.
-    let body = read_bounded(response, ERROR_BYTES_MAX, idle).await.unwrap_or_default();
-    let (code, message) = error_text(&body);
-    let kind = match status {
-        StatusCode::UNAUTHORIZED => ErrorKind::Unauthorized { message },
-        StatusCode::FORBIDDEN => ErrorKind::Denied { message },
-        StatusCode::NOT_FOUND => ErrorKind::NotFound { message },
-        StatusCode::PAYLOAD_TOO_LARGE => ErrorKind::TooLarge { limit_bytes: 0 },
-        StatusCode::TOO_MANY_REQUESTS => ErrorKind::RateLimited { retry_after },
-        _ => ErrorKind::Unexpected { status: status.as_u16(), code, message },
-    };
-    let is_transient = matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504 | 520..=599);
-    Err(Failure { kind, is_transient, is_connect: false, retry_after })
-}
-
-/// Code and message of an error document (distribution-spec, "Error Codes"); control characters are dropped.
-fn error_text(body: &[u8]) -> (String, String) {
-    #[derive(Deserialize)]
-    struct Document {
-        #[serde(default)]
-        errors: Vec<Entry>,
-        /// Token servers and proxies.
-        #[serde(alias = "error_description", alias = "message")]
-        details: Option<String>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        #[serde(default)]
-        code: String,
-        #[serde(default)]
-        message: String,
-    }
-    let clean = |text: &str| text.chars().filter(|c| !c.is_control()).take(300).collect::<String>();
-    let Ok(document) = serde_json::from_slice::<Document>(body) else { return Default::default() };
-    match document.errors.first() {
-        Some(entry) => (clean(&entry.code), clean(&entry.message)),
-        None => (String::new(), clean(document.details.as_deref().unwrap_or_default())),
     }
 }
 

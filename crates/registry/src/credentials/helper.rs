@@ -1,6 +1,6 @@
 //! Credential helpers: programs `docker-credential-NAME` (docker-credential-helpers, "Usage").
 
-use std::{process::Stdio, time::Duration};
+use std::{ffi::OsStr, path::PathBuf, process::Stdio, time::Duration};
 
 use serde::Deserialize;
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
@@ -9,6 +9,23 @@ use super::{Credential, CredentialError};
 
 /// A helper may ask the user to unlock a key ring.
 const HELPER_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A helper by its name, and the `PATH` it is looked for in (`None`: the process's own).
+#[derive(Clone, Copy)]
+pub(super) struct Helper<'a> {
+    pub(super) name: &'a str,
+    pub(super) search: Option<&'a OsStr>,
+}
+
+impl Helper<'_> {
+    fn program(&self) -> PathBuf {
+        let file = format!("docker-credential-{}", self.name);
+        let found = self
+            .search
+            .and_then(|search| std::env::split_paths(search).map(|dir| dir.join(&file)).find(|path| path.is_file()));
+        found.unwrap_or_else(|| file.into())
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -20,16 +37,16 @@ struct Answer {
 }
 
 /// Asks for the credential of a server; `None` when the helper knows none.
-pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>, CredentialError> {
-    let (success, output) = run(name, "get", server).await?;
+pub(super) async fn get(helper: Helper<'_>, server: &str) -> Result<Option<Credential>, CredentialError> {
+    let (success, output) = run(helper, "get", server).await?;
     if !success {
         // The helpers' only way to say "none" is this text.
         if output.contains("credentials not found") {
             return Ok(None);
         }
-        return Err(failure(name, output));
+        return Err(failure(helper, output));
     }
-    let answer: Answer = serde_json::from_str(&output).map_err(|error| failure(name, error.to_string()))?;
+    let answer: Answer = serde_json::from_str(&output).map_err(|error| failure(helper, error.to_string()))?;
     Ok(match answer {
         Answer { secret, .. } if secret.is_empty() => None,
         Answer { username, secret } if username == "<token>" => Some(Credential::IdentityToken(secret)),
@@ -38,29 +55,30 @@ pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>, 
 }
 
 /// Keeps a credential.
-pub(super) async fn store(name: &str, server: &str, user: &str, password: &str) -> Result<(), CredentialError> {
+pub(super) async fn store(helper: Helper<'_>, server: &str, user: &str, password: &str) -> Result<(), CredentialError> {
     let input = serde_json::json!({ "ServerURL": server, "Username": user, "Secret": password }).to_string();
-    match run(name, "store", &input).await? {
+    match run(helper, "store", &input).await? {
         (true, _) => Ok(()),
-        (false, output) => Err(failure(name, output)),
+        (false, output) => Err(failure(helper, output)),
     }
 }
 
 /// Forgets a credential.
-pub(super) async fn erase(name: &str, server: &str) -> Result<(), CredentialError> {
-    match run(name, "erase", server).await? {
+pub(super) async fn erase(helper: Helper<'_>, server: &str) -> Result<(), CredentialError> {
+    match run(helper, "erase", server).await? {
         (true, _) => Ok(()),
-        (false, output) => Err(failure(name, output)),
+        (false, output) => Err(failure(helper, output)),
     }
 }
 
-async fn run(name: &str, verb: &str, input: &str) -> Result<(bool, String), CredentialError> {
+async fn run(helper: Helper<'_>, verb: &str, input: &str) -> Result<(bool, String), CredentialError> {
     // The name comes from a file and becomes part of a program's name: it must not become a path.
+    let name = helper.name;
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
-        return Err(failure(name, "not a legal helper name".into()));
+        return Err(failure(helper, "not a legal helper name".into()));
     }
-    let io = |error: std::io::Error| failure(name, error.to_string());
-    let mut child = Command::new(format!("docker-credential-{name}"))
+    let io = |error: std::io::Error| failure(helper, error.to_string());
+    let mut child = Command::new(helper.program())
         .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -77,7 +95,7 @@ async fn run(name: &str, verb: &str, input: &str) -> Result<(bool, String), Cred
     };
     let output = match timeout(HELPER_WAIT_MAX, work).await {
         Ok(output) => output.map_err(io)?,
-        Err(_) => return Err(failure(name, format!("no answer within {} s", HELPER_WAIT_MAX.as_secs()))),
+        Err(_) => return Err(failure(helper, format!("no answer within {} s", HELPER_WAIT_MAX.as_secs()))),
     };
     let mut text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if text.is_empty() && !output.status.success() {
@@ -86,6 +104,6 @@ async fn run(name: &str, verb: &str, input: &str) -> Result<(bool, String), Cred
     Ok((output.status.success(), text))
 }
 
-fn failure(name: &str, reason: String) -> CredentialError {
-    CredentialError::Helper { name: name.into(), reason: reason.chars().take(500).collect() }
+fn failure(helper: Helper<'_>, reason: String) -> CredentialError {
+    CredentialError::Helper { name: helper.name.into(), reason: reason.chars().take(500).collect() }
 }

@@ -96,3 +96,33 @@ fn environment_names_the_files() {
     let expected = ["/conf/config.json", "/home/a/.config/containers/auth.json"].map(PathBuf::from);
     assert_eq!(credentials.files, expected);
 }
+
+#[tokio::test]
+async fn helpers_are_asked_told_and_emptied() {
+    let dir = tempfile::tempdir().unwrap();
+    let helper = dir.path().join("docker-credential-test");
+    let script = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit 2
+case $1 in
+    get) read -r server; [ -f kept ] && cat kept && exit; echo "credentials not found in native keychain"; exit 1;;
+    store) cat > kept;;
+    erase) rm kept;;
+esac
+"#;
+    fs_err::write(&helper, script).unwrap();
+    fs_err::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
+    fs_err::write(dir.path().join("config.json"), r#"{"credsStore":"test"}"#).unwrap();
+    let path = dir.path().to_owned();
+    let credentials = Credentials::from_environment(move |name| match name {
+        "DOCKER_CONFIG" => Some(path.clone().into()),
+        "PATH" => Some(path.clone().into()),
+        _ => None,
+    });
+    assert_eq!(credentials.lookup("reg.example", "a").await.unwrap(), None);
+    let place = credentials.store("reg.example", "u", "p").await.unwrap();
+    assert_eq!(place, LoginPlace::Helper("test".into()));
+    assert_eq!(credentials.lookup("reg.example", "a").await.unwrap(), password("u", "p"));
+    assert_eq!(credentials.erase("reg.example").await.unwrap(), [place]);
+    assert_eq!(credentials.lookup("reg.example", "a").await.unwrap(), None);
+    assert!(!fs_err::read_to_string(dir.path().join("config.json")).unwrap().contains("auths"));
+}

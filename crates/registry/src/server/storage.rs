@@ -190,7 +190,8 @@ impl Storage {
         tag: Option<&str>,
     ) -> io::Result<()> {
         let _names = self.names.read().expect("nothing panics while names are written");
-        if !self.blob_path(digest).exists() {
+        // Damaged content is replaced.
+        if fs::read(self.blob_path(digest)).ok().as_deref() != Some(bytes) {
             self.write(&self.blob_path(digest), bytes)?;
         }
         self.write(&self.manifest_link(name, digest), &oci::to_json(link))?;

@@ -47,7 +47,7 @@ async fn podman(root: &Path, arguments: &[&str]) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn podman_pulls_and_pushes() {
-    if !has_tool("podman") {
+    if !has_tool("podman") || !is_root("podman's storage without root needs subordinate ids") {
         return;
     }
     let server = Embedded::start().await;
@@ -56,7 +56,6 @@ async fn podman_pulls_and_pushes() {
     let root = tempfile::tempdir().unwrap();
     let from = format!("{}/app:1", server.address);
     let to = format!("{}/pushed/app:2", server.address);
-    // No `--tls-verify=false` on purpose in the second: podman tries TLS first and must be refused cleanly.
     podman(root.path(), &["pull", "-q", "--tls-verify=false", &from]).await;
     podman(root.path(), &["tag", &from, &to]).await;
     podman(root.path(), &["push", "-q", "--tls-verify=false", &to]).await;

@@ -61,3 +61,12 @@ async fn broken_upload_and_download_are_completed() {
     let relay = Relay::start(registry.address, cuts).await;
     assert_eq!(fetch(&client(), &reference(relay.address, "cut"), &descriptor).await.unwrap(), blob);
 }
+
+#[tokio::test]
+async fn tls_with_an_unknown_certificate_is_fine_on_this_machine() {
+    let Some(registry) = DockerRegistry::start_tls().await else { return };
+    let (client, image) = (client(), image(&[("a", b"one"), ("b", &noise(2, 3_000_000))]));
+    let name = reference(registry.address, "app:1");
+    push(&client, &name, &image).await;
+    check_pulled(&client, &name, &image).await;
+}

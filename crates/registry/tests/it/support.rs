@@ -224,6 +224,15 @@ pub(crate) struct DockerRegistry {
 impl DockerRegistry {
     /// With user `user` and password `secret` when `with_login`. `None`, with a word on stderr, where it is not installed.
     pub(crate) async fn start(with_login: bool) -> Option<Self> {
+        Self::start_with(with_login, false).await
+    }
+
+    /// With a certificate that nobody vouches for.
+    pub(crate) async fn start_tls() -> Option<Self> {
+        if has_tool("openssl") { Self::start_with(false, true).await } else { None }
+    }
+
+    async fn start_with(with_login: bool, with_tls: bool) -> Option<Self> {
         if !has_tool("docker-registry") {
             return None;
         }
@@ -231,9 +240,18 @@ impl DockerRegistry {
         let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let mut config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {0}/data}}\n  delete: {{enabled: true}}\n\
-             http: {{addr: 127.0.0.1:{port}}}\n",
+             http:\n  addr: 127.0.0.1:{port}\n",
             directory.path().display()
         );
+        if with_tls {
+            let [key, certificate] = ["key.pem", "cert.pem"].map(|name| directory.path().join(name));
+            let (key, certificate) = (key.to_str().unwrap(), certificate.to_str().unwrap());
+            let subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
+            let kind =
+                ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", certificate];
+            run("openssl", &[&kind[..], &subject[..]].concat(), &[]).await;
+            config += &format!("  tls: {{certificate: {certificate}, key: {key}}}\n");
+        }
         if with_login {
             // `secret`, as `htpasswd -B` writes it.
             let hash = "$2b$04$nVV95ls4w7jkoDwOvtiNseZhPgIbXWD0mI2H/jgcmrkMUqdSfxN7e";
@@ -274,6 +292,16 @@ pub(crate) fn has_tool(name: &str) -> bool {
         let _ = writeln!(io::stderr(), "skipped: `{name}` is not installed");
     }
     found
+}
+
+/// Whether we are root; says on stderr why a test has to skip.
+pub(crate) fn is_root(reason: &str) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    if !is_root {
+        let _ = writeln!(io::stderr(), "skipped: {reason}");
+    }
+    is_root
 }
 
 /// Runs a program to its end and returns its output; fails the test when it fails.
