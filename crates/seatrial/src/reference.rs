@@ -87,7 +87,7 @@ fn options<'a>(out: &mut String, title: &str, arguments: impl Iterator<Item = &'
         }
         let default: Vec<String> =
             arg.get_default_values().iter().map(|value| value.to_string_lossy().into_owned()).collect();
-        if takes_value && !default.is_empty() {
+        if takes_value && !default.is_empty() && !arg.is_hide_default_value_set() {
             let _ = write!(says, " (default: `{}`)", default.join(","));
         }
         let _ = writeln!(out, "| `{}` | {} |", cell(&name), cell(&says));
@@ -125,6 +125,8 @@ fn keys(out: &mut String, schema: &Value) {
     out.push('\n');
 }
 
+const SCALARS: [&str; 4] = ["text", "number", "integer", "`true` or `false`"];
+
 /// What a value may be, in words.
 fn kinds(schema: &Value) -> Vec<String> {
     if let Some(name) = schema["$ref"].as_str() {
@@ -132,7 +134,8 @@ fn kinds(schema: &Value) -> Vec<String> {
         return vec![format!("[{name}](#{})", name.to_lowercase())];
     }
     if let Some(values) = schema["enum"].as_array() {
-        return values.iter().map(|value| format!("`{}`", value.as_str().unwrap_or(&value.to_string()))).collect();
+        let values = values.iter().filter(|value| !value.is_null());
+        return values.map(|value| format!("`{}`", value.as_str().unwrap_or(&value.to_string()))).collect();
     }
     let mut found: Vec<String> = Vec::new();
     for list in ["anyOf", "oneOf", "allOf"] {
@@ -149,9 +152,11 @@ fn kinds(schema: &Value) -> Vec<String> {
                 items if items.is_empty() => "list".into(),
                 items => format!("list of {items}"),
             }),
-            "object" => found.push(match kinds(&schema["additionalProperties"]).join(" or ") {
-                values if values.is_empty() => "map".into(),
-                values => format!("map of {values}"),
+            "object" => found.push(match kinds(&schema["additionalProperties"]).as_slice() {
+                [] => "map".into(),
+                [one] => format!("map of {one}"),
+                many if many.iter().all(|kind| SCALARS.contains(&kind.as_str())) => "map of scalars".into(),
+                many => format!("map of {}", many.join(" or ")),
             }),
             "string" => found.push("text".into()),
             "boolean" => found.push("`true` or `false`".into()),
@@ -159,7 +164,7 @@ fn kinds(schema: &Value) -> Vec<String> {
             other => found.push(other.into()),
         }
     }
-    found.retain(|kind| kind != "null");
+    found.retain(|kind| !matches!(kind.as_str(), "null" | "`null`"));
     let mut once: Vec<String> = Vec::new();
     for kind in found {
         if !once.contains(&kind) {
@@ -176,6 +181,10 @@ fn codes() -> String {
         for (code, says, explanation) in codes {
             let _ = write!(out, "### {code}: {says}\n\n{explanation}\n\n");
         }
+    }
+    out.push_str("## Build checks\n\n`seatrial check` runs them; `# check=skip=NAME` at the top of a Dockerfile leaves one out.\n\n");
+    for rule in dockerfile::lint::RULES {
+        let _ = write!(out, "### {}: {}\n\n{}. {}\n\n", rule.code, rule.name, rule.title, rule.docs);
     }
     out.trim_end().to_owned() + "\n"
 }

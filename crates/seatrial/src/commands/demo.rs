@@ -236,7 +236,9 @@ fn files(broken: Option<Break>, registry: SocketAddr) -> Vec<(&'static str, Stri
         None => {}
         Some(Break::Build) => edit("bin/number-api", "while (1) {", "while (1 {"),
         Some(Break::Style) => edit("lib/Numbers.pm", "    my $first =", "\tmy $first ="),
-        Some(Break::Static) => edit("lib/Numbers.pm", "    my $last ", "    my $first = 0;\n    my $last "),
+        Some(Break::Static) => {
+            edit("lib/Numbers.pm", "    return undef if $first", "    my $last = $last;\n    return undef if $first")
+        }
         Some(Break::Unit) => edit("lib/Numbers.pm", "return 2 * any(", "return 1 + 2 * any("),
         Some(Break::Health) => {
             edit("lib/Numbers.pm", "(200, '{\"status\": \"ok\"}')", "(503, '{\"status\": \"busy\"}')")
