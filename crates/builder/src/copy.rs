@@ -80,7 +80,7 @@ pub(crate) fn copy(at: &At<'_>, state: &mut State, copy: &CopyLike, is_add: bool
         listing::save(at.work.host.store, &files.digest, &selection.text);
         let active = at.work.host.store.prepare(at.work.host.scope, layers.top()).during(attempt)?;
         put(at, &request, &selection, &active, running.former)?;
-        settle(&active, at.work.epoch).during(attempt)?;
+        settle(at.work.host.store, &active, at.work.epoch).during(attempt)?;
         Ok(Made::layer(active.commit().during(attempt)?))
     })
 }

@@ -76,7 +76,7 @@ pub(crate) fn run(at: &At<'_>, state: &mut State, run: &Run) -> Result<Outcome, 
         // The scope removes its directory in the end in any case.
         let _ = fs_err::remove_dir_all(&scratch);
         let active = active?;
-        settle(&active, work.epoch).during(attempt)?;
+        settle(work.host.store, &active, work.epoch).during(attempt)?;
         Ok(Made::layer(active.commit().during(attempt)?))
     })
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, futimens, openat, utimensat};
-use store::ActiveSnapshot;
+use store::{ActiveSnapshot, Store};
 
 use crate::{
     copy::timestamps,
@@ -23,8 +23,12 @@ pub(crate) fn time(epoch: SystemTime) -> Time {
     (i64::try_from(seconds).unwrap_or(i64::MAX), 0)
 }
 
-/// Sets times that are later than the epoch to it, in everything that the step wrote.
-pub(crate) fn settle(active: &ActiveSnapshot, epoch: SystemTime) -> io::Result<()> {
+/// Sets times that are later than the epoch to it, in everything that the step wrote. Where each snapshot is a copy of the
+/// whole root nothing tells what that is, and sealing does the same for the layer.
+pub(crate) fn settle(store: &Store, active: &ActiveSnapshot, epoch: SystemTime) -> io::Result<()> {
+    if store.options().copy_snapshots {
+        return Ok(());
+    }
     let epoch = time(epoch);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let upper = openat(CWD, active.upper(), flags, Mode::empty())?;

@@ -249,6 +249,6 @@ fn make_directory(work: &Work<'_>, layers: &Layers, path: &str) -> Result<Made, 
     }
     target.ensure_dir(&resolved.path, None).during(attempt)?;
     drop(target);
-    settle(&active, work.epoch).during(attempt)?;
+    settle(work.host.store, &active, work.epoch).during(attempt)?;
     Ok(Made::layer(active.commit().during(attempt)?))
 }

@@ -184,7 +184,6 @@ impl Steps<'_> {
             return Ok(outcome);
         }
         let former = self.latest.record(self.host.store, &info.label);
-        let reason = self.reason(former.as_ref(), &key, use_cache);
         self.tally.made();
         let (text, place) = (info.text.clone(), info.place.clone());
         self.events.emit(Event::StepStarted { stage: stage(), step, text, place });
@@ -192,6 +191,8 @@ impl Steps<'_> {
         let running = Running { stage: &info.stage, step, events: self.events, former: former.as_ref() };
         let made = make(&running);
         let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // Only now: a COPY has just noted what it takes, which tells the file that changed.
+        let reason = self.reason(former.as_ref(), &key, use_cache);
         let exit_code = match &made {
             Ok(_) => 0,
             Err(BuildError::Step(failed)) => failed.exit.code,

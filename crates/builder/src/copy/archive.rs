@@ -172,7 +172,6 @@ impl Place {
         let id = |id: io::Result<u64>| id.map(|id| u32::try_from(id).unwrap_or(0));
         let owner = owner.unwrap_or((id(header.uid())?, id(header.gid())?));
         let time = (i64::try_from(header.mtime()?).unwrap_or(0), 0);
-        let device = rustix::fs::makedev(header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
         let (directory, name) = (&self.directory, self.name.as_slice());
         match kind {
             tar::EntryType::Directory => {
@@ -219,6 +218,11 @@ impl Place {
                     tar::EntryType::Char => 0o020_000,
                     tar::EntryType::Block => 0o060_000,
                     _ => 0o010_000,
+                };
+                // Only here: elsewhere the fields may hold anything.
+                let device = match kind {
+                    tar::EntryType::Fifo => 0,
+                    _ => rustix::fs::makedev(header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)),
                 };
                 self.clear()?;
                 let made = rustix::fs::FileType::from_raw_mode(raw);

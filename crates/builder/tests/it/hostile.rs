@@ -1,0 +1,197 @@
+//! Contexts and images that mean harm, or are merely odd.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt as _, fs::symlink, net::UnixListener},
+    process::Command,
+};
+
+use expect_test::expect;
+
+use crate::world::{World, explain};
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    ("links_do_not_lead_out", links_do_not_lead_out),
+    ("special_files_are_errors", special_files_are_errors),
+    ("odd_names_work", odd_names_work),
+    ("targets_stay_inside", targets_stay_inside),
+    ("archives_stay_inside", archives_stay_inside),
+    ("archive_bombs_are_refused", archive_bombs_are_refused),
+    ("odd_attributes_are_kept", odd_attributes_are_kept),
+];
+
+fn links_do_not_lead_out() {
+    let world = World::new();
+    fs::write(world.path().join("outside"), "secret").unwrap();
+    fs::create_dir(world.path().join("outdir")).unwrap();
+    fs::write(world.path().join("outdir/f"), "secret").unwrap();
+    world.file("abs", "-> /etc/hostname");
+    world.file("up", "-> ../outside");
+    world.file("updir", "-> ../outdir");
+    world.file("loop", "-> loop");
+    world.file("d/up", "-> ../../outside");
+    for source in ["abs", "up", "updir/f", "updir", "../outside", "d/../../outside", "updir/*"] {
+        let outcome = world.build(&format!("FROM base\nCOPY {source} /x/\n"));
+        let text = explain(outcome.failed());
+        assert!(text.contains("is not in the build context"), "{source}: {text}");
+    }
+    assert!(explain(world.build("FROM base\nCOPY loop /x\n").failed()).contains("loop"));
+    // Below a directory they are copied as links, whatever they say.
+    expect![[r#"
+        layer
+          d755 x/
+          l x/up -> ../../outside
+    "#]].assert_eq(&world.show(world.build("FROM base\nCOPY d /x\n").built()));
+    // A link to within is followed as if the context were the root.
+    world.file("in", "-> /d/real");
+    world.file("d/real", "R");
+    expect![[r#"
+        layer
+          -644 x "R"
+    "#]].assert_eq(&world.show(world.build("FROM base\nCOPY in /x\n").built()));
+}
+
+fn special_files_are_errors() {
+    let world = World::new();
+    fs::create_dir(world.context().join("d")).unwrap();
+    let fifo = world.context().join("d/fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    expect![[r#"
+        Dockerfile cannot be built
+        error[ST104]: `d/fifo` is a named pipe and cannot be copied at "d"
+          remove it from the context, or name it in `.dockerignore`"#]].assert_eq(&explain(world.build("FROM base\nCOPY d /x\n").failed()));
+    fs::remove_file(fifo).unwrap();
+    let _listener = UnixListener::bind(world.context().join("d/socket")).unwrap();
+    expect![[r#"
+        Dockerfile cannot be built
+        error[ST104]: `d/socket` is a socket and cannot be copied at "."
+          remove it from the context, or name it in `.dockerignore`"#]].assert_eq(&explain(world.build("FROM base\nCOPY . /x\n").failed()));
+    world.file(".dockerignore", "d/socket\n");
+    world.build("FROM base\nCOPY . /x\n").built();
+}
+
+fn odd_names_work() {
+    let world = World::new();
+    let long = "n".repeat(255);
+    for name in [b"not\xffutf8".as_slice(), b"new\nline", b"blank and\ttab", b"back\\slash", b"-dash", long.as_bytes()] {
+        fs::write(world.context().join(OsStr::from_bytes(name)), name).unwrap();
+    }
+    let dockerfile = "FROM base\nCOPY . /x\nRUN cd /x && for f in *; do cat ./\"$f\" > /dev/null || exit 1; echo ok; done\n";
+    let outcome = world.build(dockerfile);
+    outcome.built();
+    assert_eq!(outcome.logs().len(), 6);
+    assert_eq!(world.build(dockerfile).built().steps_cached, 2);
+    world.build("FROM base\nCOPY new* blank* /y/\n").built();
+    // A tree deeper than a path may be long is an error with its place.
+    let mut deep = world.context();
+    for _ in 0..12 {
+        deep.push("p".repeat(200));
+    }
+    fs::create_dir_all(&deep).unwrap();
+    world.build("FROM base\nCOPY p* /z/\n").built();
+}
+
+fn targets_stay_inside() {
+    let world = World::new();
+    world.file("a", "A");
+    world.file("d/l/f", "F");
+    let out = world.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let up = "../".repeat(20);
+    let dockerfile = format!(
+        "FROM base\nRUN ln -s {0} /abs && ln -s {up}{0} /up && ln -s loop /loop\nCOPY a /abs/a\nCOPY a /up/b\nCOPY a ../../../c\nWORKDIR /abs/w\n",
+        out.to_str().unwrap().trim_start_matches('/').split('/').fold(String::new(), |path, part| path + "/" + part),
+    );
+    world.build(&dockerfile).built();
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "nothing is written outside of the image");
+    assert!(explain(world.build("FROM base\nRUN ln -s loop /loop\nCOPY a /loop/x\n").failed()).contains("cannot make"));
+}
+
+fn archives_stay_inside() {
+    let world = World::new();
+    let out = world.path().join("out");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("kept"), "kept").unwrap();
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |kind: tar::EntryType, name: &str, link: &str, data: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_mtime(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        if !link.is_empty() {
+            header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        }
+        header.set_size(data.len() as u64);
+        header.set_cksum();
+        builder.append(&header, data).unwrap();
+    };
+    let outside = out.to_str().unwrap();
+    add(tar::EntryType::Symlink, "link", outside, b"");
+    add(tar::EntryType::Regular, "link/written", "", b"x");
+    add(tar::EntryType::Regular, "../../../../../../tmp/up", "", b"x");
+    add(tar::EntryType::Regular, "/abs", "", b"x");
+    add(tar::EntryType::Link, "hard", "abs", b"");
+    add(tar::EntryType::Symlink, "twice", "hard", b"");
+    add(tar::EntryType::Regular, "twice", "", b"file");
+    fs::write(world.context().join("a.tar"), builder.into_inner().unwrap()).unwrap();
+    let outcome = world.build("FROM base\nADD a.tar /x\nRUN cat /x/abs /x/hard /x/twice > /y\n");
+    assert_eq!(world.read(outcome.built(), "/y"), "xxfile");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+    // A hard link to what is not in the image.
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Link);
+    header.set_path("h").unwrap();
+    header.set_link_name("nothing").unwrap();
+    header.set_size(0);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_cksum();
+    builder.append(&header, &b""[..]).unwrap();
+    fs::write(world.context().join("b.tar"), builder.into_inner().unwrap()).unwrap();
+    assert!(explain(world.build("FROM base\nADD b.tar /x\n").failed()).contains("cannot unpack `h`"));
+}
+
+fn archive_bombs_are_refused() {
+    if std::env::var_os("SEATRIAL_SLOW_TESTS").is_none() {
+        println!("skipped: SEATRIAL_SLOW_TESTS is not set, and a bomb takes its time");
+        return;
+    }
+    let world = World::new();
+    let mut builder = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_path("bomb").unwrap();
+    header.set_size(1300 << 20);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_cksum();
+    builder.append(&header, std::io::Read::take(std::io::repeat(0), 1300 << 20)).unwrap();
+    fs::write(world.context().join("c.tar.gz"), builder.into_inner().unwrap().finish().unwrap()).unwrap();
+    let outcome = world.build("FROM base\nADD c.tar.gz /x\n");
+    assert!(explain(outcome.failed()).contains("bomb"), "{}", explain(outcome.failed()));
+}
+
+fn odd_attributes_are_kept() {
+    let world = World::new();
+    world.file("d/f", "F");
+    symlink("nowhere", world.context().join("d/dangling")).unwrap();
+    let set = Command::new("chmod").args(["6751", "--"]).arg(world.context().join("d/f")).status().unwrap();
+    assert!(set.success());
+    let set = Command::new("chmod").args(["1777", "--"]).arg(world.context().join("d")).status().unwrap();
+    assert!(set.success());
+    expect![[r#"
+        layer
+          d755 x/
+          d1777 x/d/
+          l x/d/dangling -> nowhere
+          -6751 x/d/f "F"
+    "#]].assert_eq(&world.show(world.build("FROM base\nCOPY . /x\n").built()));
+}
