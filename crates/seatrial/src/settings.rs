@@ -16,8 +16,6 @@ pub(crate) struct Settings {
     pub(crate) home: PathBuf,
     /// Absolute working directory.
     pub(crate) cwd: PathBuf,
-    /// This is the machine's real root, seen before any user namespace is entered.
-    pub(crate) is_root: bool,
     /// The CI system around us.
     pub(crate) ci: Option<Ci>,
     /// `SOURCE_DATE_EPOCH`.
@@ -59,7 +57,6 @@ impl Settings {
         Ok(Settings {
             home,
             cwd,
-            is_root,
             ci: Ci::detect(&|name| env::var_os(name)),
             source_date_epoch: epoch()?,
             demo_registry: None,
@@ -118,11 +115,6 @@ pub(crate) fn find_pipeline_file(from: &Path) -> Option<PathBuf> {
         }
     }
     None
-}
-
-/// The root of the Git repository around `from`, if there is one.
-pub(crate) fn find_git_root(from: &Path) -> Option<PathBuf> {
-    from.ancestors().find(|directory| directory.join(".git").exists()).map(Path::to_owned)
 }
 
 /// `Dockerfile` before `Containerfile`.

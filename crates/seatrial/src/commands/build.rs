@@ -24,7 +24,7 @@ use crate::{
     context::Context,
     exit::Exit,
     failure::{self, Failure},
-    terminal::{self, Palette, model::Model, table::Format, text, views::Views},
+    terminal::{self, Palette, model::Model, summary, table::Format, text, views::Views},
 };
 
 pub(crate) use flags::BuildArgs;
@@ -63,6 +63,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     });
 
     let started = Instant::now();
+    views.sink().emit(Event::StageStarted { stage: request.stage.clone() });
     let finished = context.block_on(build(&engine, request, &views))?;
     let finished = match finished {
         Ok(finished) => {
@@ -76,6 +77,18 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     };
     let verdict = if finished.is_ok() { Verdict::Passed } else { Verdict::Failed };
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    views.sink().emit(Event::StageFinished {
+        stage: "build".into(),
+        verdict,
+        duration_ms,
+        summary: match &finished {
+            Ok((finished, _)) => {
+                format!("{}, {}", text::bytes(finished.image.size_bytes), steps_words(&finished.built))
+            }
+            Err(BuildFailed::Build(engine::BuildError::Step(step))) => summary::exit_words(&step.exit),
+            Err(_) => String::new(),
+        },
+    });
     views.sink().emit(Event::RunFinished { verdict, duration_ms });
     views.finish();
 
@@ -84,7 +97,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
         Ok(finished) => finished,
         Err(error) => {
             if let BuildFailed::Build(engine::BuildError::Step(step)) = &error {
-                record.keep("build", step);
+                record.kept.extend(step.kept.clone().map(|root| ("build".to_owned(), root)));
             }
             record.write(&run);
             return Err(error.into_failure(run.number));
@@ -95,7 +108,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
 
     write_files(args, context, &finished, &names)?;
     if views.shows_summary() && views.progress != Progress::Quiet {
-        terminal::message(&summary(&finished, &names, &pushed, duration_ms, &views.model()));
+        terminal::message(&closing(&finished, &names, &pushed, duration_ms, &views.model()));
     }
     show_result(args, &format, &finished, &names, &views)?;
     Ok(Exit::Passed)
@@ -202,7 +215,7 @@ fn show_result(
     Ok(())
 }
 
-fn summary(finished: &Finished, names: &[Reference], pushed: &[String], duration_ms: u64, model: &Model) -> String {
+fn closing(finished: &Finished, names: &[Reference], pushed: &[String], duration_ms: u64, model: &Model) -> String {
     let palette = Palette::stderr();
     let image = &finished.image;
     let mut out = format!(
@@ -213,7 +226,7 @@ fn summary(finished: &Finished, names: &[Reference], pushed: &[String], duration
         text::bytes(image.size_bytes),
         text::count(image.layers.len(), "layer"),
     );
-    let steps = format!("{} of {} cached", finished.built.steps_cached, text::count(finished.built.steps, "step"));
+    let steps = steps_words(&finished.built);
     let saved = finished.built.saved;
     let saved = if saved.as_secs() >= 1 { format!(" (saved {})", text::duration(saved)) } else { String::new() };
     let mut parts = vec![format!("{steps}{saved}")];
@@ -238,6 +251,11 @@ fn summary(finished: &Finished, names: &[Reference], pushed: &[String], duration
         out.push_str(&format!("  slowest: {}\n", slow.join(", ")));
     }
     out
+}
+
+/// `9 of 11 steps cached`.
+fn steps_words(built: &Built) -> String {
+    format!("{} of {} cached", built.steps_cached, text::count(built.steps, "step"))
 }
 
 fn directory_name(context: &Context) -> String {

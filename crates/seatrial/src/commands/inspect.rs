@@ -48,7 +48,7 @@ fn describe(store: &Store, image: &Image) -> anyhow::Result<Value> {
     let named = named::all(store)?.into_iter().find(|named| named.image.id == image.id);
     let (references, digest) = named.map(|named| (named.references, named.manifest_digest)).unwrap_or_default();
     let repositories = {
-        let mut names: Vec<String> = references.iter().map(|reference| plain_name(reference)).collect();
+        let mut names: Vec<String> = references.iter().map(plain_name).collect();
         names.dedup();
         names
     };

@@ -45,7 +45,11 @@ fn missing(store: &Store, name: &str) -> Failure {
         .iter()
         .flat_map(|image| image.references.iter().map(Reference::familiar))
         .collect();
-    match dockerfile::nearest(name, known.iter().map(String::as_str)) {
+    // Another tag of the same repository is the likeliest slip of all.
+    let repository =
+        |name: &str| name.rsplit_once(':').map_or_else(|| name.to_owned(), |(repository, _)| repository.to_owned());
+    let same = known.iter().find(|other| repository(other) == repository(name)).map(String::as_str);
+    match same.or_else(|| dockerfile::nearest(name, known.iter().map(String::as_str))) {
         Some(near) => failure.hint(format!("did you mean `{near}`?")),
         None => {
             failure.hint(format!("see what is here with `seatrial images`, or fetch it with `seatrial pull {name}`"))

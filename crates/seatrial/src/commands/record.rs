@@ -5,9 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use engine::{BindMount, FailedStep};
 use events::Verdict;
-use oci::ImageConfig;
 use serde::{Deserialize, Serialize};
 use store::RunDir;
 
@@ -37,41 +35,9 @@ pub(super) struct RunRecord {
     /// Bytes of the image, uncompressed.
     #[serde(default)]
     pub(super) size_bytes: Option<u64>,
-    /// What `shell` can enter, by stage.
+    /// Root filesystems of what failed, by stage, as the engine calls them.
     #[serde(default)]
-    pub(super) kept: BTreeMap<String, Kept>,
-}
-
-/// A root filesystem that was kept, and how a shell is started in it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Kept {
-    /// What the engine calls it.
-    pub(super) root: String,
-    pub(super) config: ImageConfig,
-    pub(super) env: Vec<(String, String)>,
-    pub(super) user: String,
-    pub(super) workdir: String,
-    pub(super) mounts: Vec<KeptMount>,
-}
-
-/// A mount that the gate had.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct KeptMount {
-    source: std::path::PathBuf,
-    target: String,
-    readonly: bool,
-}
-
-impl From<BindMount> for KeptMount {
-    fn from(mount: BindMount) -> Self {
-        Self { source: mount.source, target: mount.target, readonly: mount.readonly }
-    }
-}
-
-impl From<KeptMount> for BindMount {
-    fn from(mount: KeptMount) -> Self {
-        Self { source: mount.source, target: mount.target, readonly: mount.readonly }
-    }
+    pub(super) kept: BTreeMap<String, String>,
 }
 
 impl RunRecord {
@@ -88,21 +54,6 @@ impl RunRecord {
             image: None,
             size_bytes: None,
             kept: BTreeMap::new(),
-        }
-    }
-
-    /// Notes the root of a failed step; the step's own environment is not known here.
-    pub(super) fn keep(&mut self, stage: &str, step: &FailedStep) {
-        if let Some(root) = &step.kept {
-            let kept = Kept {
-                root: root.clone(),
-                config: ImageConfig::scratch(&oci::Platform::host()),
-                env: Vec::new(),
-                user: String::new(),
-                workdir: "/".into(),
-                mounts: Vec::new(),
-            };
-            self.kept.insert(stage.to_owned(), kept);
         }
     }
 

@@ -1,6 +1,6 @@
 //! `seatrial run`, `test`, `health`, `publish`: the pipeline, whole or in part.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -9,10 +9,7 @@ use events::{RunId, Verdict};
 use pipeline::{Outcome, Plan, PrepareError, PrepareRequest, Prepared, RunContext, RunError, RunOptions, Stages};
 use store::{RunDir, Store};
 
-use super::{
-    init::environment,
-    record::{Kept, RunRecord},
-};
+use super::{init::environment, record::RunRecord};
 use crate::{
     cli::{EngineArgs, Progress},
     context::Context,
@@ -162,12 +159,7 @@ fn conclude(command: &str, plan: &Plan, outcome: &Outcome, views: &Views, store:
     record.branch = outcome.source.tag.clone().or_else(|| outcome.source.branch.clone());
     record.image = outcome.image.as_ref().and_then(|image| image.id.as_ref()).map(ToString::to_string);
     record.size_bytes = size_bytes;
-    for (stage, step) in [("build", &outcome.build_failure), ("setup", &outcome.setup_failure)] {
-        if let Some(step) = step {
-            record.keep(stage, step);
-        }
-    }
-    keep_gates(&mut record, plan, outcome);
+    record.kept = kept(outcome);
     record.write(run);
     if outcome.verdict != Verdict::Failed
         && let Some(size_bytes) = size_bytes
@@ -187,31 +179,14 @@ fn last_size(store: &Store, plan: &Plan) -> Option<u64> {
     std::str::from_utf8(&bytes).ok()?.parse().ok()
 }
 
-/// What `shell` needs to enter a failed gate as the gate was.
-fn keep_gates(record: &mut RunRecord, plan: &Plan, outcome: &Outcome) {
-    let Some(image) = &outcome.image else { return };
-    let config = &image.built.root.config;
+/// What `shell` can enter as it was when it failed.
+fn kept(outcome: &Outcome) -> BTreeMap<String, String> {
+    let steps = [("build", &outcome.build_failure), ("setup", &outcome.setup_failure)];
+    let steps = steps.into_iter().filter_map(|(stage, step)| Some((stage.to_owned(), step.as_ref()?.kept.clone()?)));
+    let gates = outcome.gates.iter().filter_map(|gate| gate.failure.as_ref());
     let health = outcome.health.iter().filter_map(|health| health.failure.as_ref());
-    for failure in outcome.gates.iter().filter_map(|gate| gate.failure.as_ref()).chain(health) {
-        let Some(root) = &failure.kept else { continue };
-        let gate = plan.test.gates.iter().find(|gate| gate.name == failure.gate);
-        let own = |value: Option<&String>, image: &str| value.cloned().unwrap_or_else(|| image.to_owned());
-        let workdir = own(gate.and_then(|gate| gate.workdir.as_ref()), &config.config.working_dir);
-        let workdir = if workdir.is_empty() { "/".to_owned() } else { workdir };
-        let mut environment = config.config.clone();
-        for (name, value) in gate.iter().flat_map(|gate| &gate.environment) {
-            environment.set_env(name, value);
-        }
-        let kept = Kept {
-            root: root.clone(),
-            config: config.clone(),
-            env: pairs(&environment.env),
-            user: own(gate.and_then(|gate| gate.user.as_ref()), &config.config.user),
-            mounts: gate.iter().flat_map(|gate| &gate.mounts).map(|mount| mount.bind(&workdir).into()).collect(),
-            workdir,
-        };
-        record.kept.insert(failure.gate.clone(), kept);
-    }
+    let gates = gates.chain(health).filter_map(|failure| Some((failure.gate.clone(), failure.kept.clone()?)));
+    steps.chain(gates).collect()
 }
 
 /// `NAME=value` as pairs.

@@ -8,12 +8,7 @@ use engine_embedded::Embedded;
 use events::RunId;
 use store::Store;
 
-use super::{
-    logs::find_run,
-    named,
-    record::{Kept, RunRecord},
-    run::pairs,
-};
+use super::{logs::find_run, named, record::RunRecord, run::pairs};
 use crate::{
     cli::EngineArgs,
     context::Context,
@@ -109,14 +104,7 @@ async fn find(args: &ShellArgs, store: &Store, engine: &Embedded) -> anyhow::Res
             || args.target.parse::<oci::Reference>().is_err()
             || named::find(store, &args.target).is_err())
     {
-        let (root, kept) = kept(args, store)?;
-        let inside = Inside {
-            env: kept.env,
-            user: kept.user,
-            workdir: kept.workdir,
-            mounts: kept.mounts.into_iter().map(Into::into).collect(),
-        };
-        return Ok((root, inside));
+        return of_run(args, store);
     }
     if let Some(stage) = &args.stage {
         return Err(Failure::usage(format!("`{}` is not the number of a run", args.target))
@@ -135,43 +123,47 @@ async fn find(args: &ShellArgs, store: &Store, engine: &Embedded) -> anyhow::Res
     Ok((root, inside))
 }
 
-/// The kept root of a failed stage.
-fn kept(args: &ShellArgs, store: &Store) -> anyhow::Result<(Root, Kept)> {
+/// The root of a stage: what it was when the stage failed, else what a gate started from.
+fn of_run(args: &ShellArgs, store: &Store) -> anyhow::Result<(Root, Inside)> {
     let run = find_run(store, &args.target)?;
-    let nothing = || {
-        Failure::refused(format!("nothing of run {} is kept to be entered", run.number))
-            .hint("only failed steps and gates are kept, and not for ever: run it again with `--keep-failed 24h`")
-    };
-    let record = RunRecord::read(&run).ok_or_else(nothing)?;
-    let kept = match &args.stage {
-        Some(stage) => record.kept.get(stage).cloned().ok_or_else(|| {
-            let names: Vec<&str> = record.kept.keys().map(String::as_str).collect();
-            if names.is_empty() {
-                return nothing();
-            }
-            Failure::refused(format!("`{stage}` of run {} is not kept", run.number))
-                .hint(format!("kept are: {}", names.join(", ")))
-        })?,
-        None => {
-            let mut all = record.kept.values();
-            let first = all.next().cloned().ok_or_else(nothing)?;
-            if all.next().is_some() {
-                let names: Vec<&str> = record.kept.keys().map(String::as_str).collect();
-                return Err(Failure::usage(format!("run {} has several things to enter", run.number))
-                    .hint(format!(
-                        "name one: {}",
-                        names
-                            .iter()
-                            .map(|name| format!("`seatrial shell {} {name}`", run.number))
-                            .collect::<Vec<_>>()
-                            .join(", ")
-                    ))
+    let number = run.number;
+    let mut kept = RunRecord::read(&run).map(|record| record.kept).unwrap_or_default();
+    let stage = match &args.stage {
+        Some(stage) => stage.clone(),
+        None => match kept.len() {
+            1 => kept.keys().next().cloned().expect("there is one"),
+            0 => {
+                return Err(Failure::refused(format!("nothing failed in run {number} that could be entered"))
+                    .hint(format!("name a gate: `seatrial shell {number} GATE`"))
                     .into());
             }
-            first
-        }
+            _ => {
+                let commands: Vec<String> =
+                    kept.keys().map(|stage| format!("`seatrial shell {number} {stage}`")).collect();
+                return Err(Failure::usage(format!("run {number} has several things to enter"))
+                    .hint(format!("name one: {}", commands.join(", ")))
+                    .into());
+            }
+        },
     };
-    Ok((Root { id: kept.root.clone(), config: kept.config.clone() }, kept))
+    let started = pipeline::stage_record(&run, &stage);
+    let root = kept.remove(&stage).or_else(|| started.as_ref().map(|record| record.root.clone())).ok_or_else(|| {
+        Failure::refused(format!("`{stage}` of run {number} cannot be entered"))
+            .hint("gates can, and steps that failed; they are not kept for ever: run it again with `--keep-failed 24h`")
+    })?;
+    Ok(match started {
+        Some(record) => {
+            let mounts = record.bind_mounts();
+            let inside = Inside { env: record.env, user: record.user, workdir: record.cwd, mounts };
+            (Root { id: root, config: record.config }, inside)
+        }
+        // A failed step's own environment is not known here; its files are what is looked for.
+        None => {
+            let config = oci::ImageConfig::scratch(&oci::Platform::host());
+            let inside = Inside { env: Vec::new(), user: String::new(), workdir: "/".into(), mounts: Vec::new() };
+            (Root { id: root, config }, inside)
+        }
+    })
 }
 
 fn spec(args: &ShellArgs, network: NetworkMode, root: Root, inside: Inside) -> ContainerSpec {

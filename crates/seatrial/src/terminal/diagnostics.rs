@@ -77,7 +77,7 @@ impl Findings<'_> {
         }
         let renderer = if palette.is_on() { Renderer::styled() } else { Renderer::plain() };
         let width = text::terminal_size().1.max(60);
-        renderer.term_width(width).render(&[group]).trim_end().to_owned()
+        tighten(&renderer.term_width(width).render(&[group]))
     }
 
     /// Findings as JSON values.
@@ -172,6 +172,23 @@ pub(crate) fn sarif(files: &[Findings<'_>]) -> Value {
     })
 }
 
+/// The library's drawing in our form: notes follow the marks directly, and a place without a line is indented like others.
+fn tighten(drawing: &str) -> String {
+    let lines: Vec<&str> = drawing.trim_end().lines().collect();
+    let plain: Vec<String> = lines.iter().map(|line| console::strip_ansi_codes(line).into_owned()).collect();
+    let has_marks = plain.iter().any(|line| line.trim() == "|");
+    let mut out = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let is_gap =
+            plain[index].trim() == "|" && plain.get(index + 1).is_some_and(|next| next.trim().starts_with("= "));
+        if !is_gap {
+            let indent = if !has_marks && index > 0 { " " } else { "" };
+            out.push(format!("{indent}{line}"));
+        }
+    }
+    out.join("\n")
+}
+
 fn word(severity: Severity) -> &'static str {
     match severity {
         Severity::Error => "error",
@@ -231,12 +248,10 @@ mod tests {
               |
             2 | COPY ap.sh /app.sh
               |      ^^^^^ did you mean `app.sh`?
-              |
               = note: context `.`: 6 files, 18 kB; `.dockerignore` line 3 hides 14
 
             warning[ST201]: whole file
              --> Dockerfile
-              |
               = help: do: this, or that
         "#]]
         .assert_eq(&findings.render(Palette::new(false)));

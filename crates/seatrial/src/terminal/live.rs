@@ -315,15 +315,15 @@ mod tests {
     fn a_low_and_narrow_terminal_keeps_what_matters() {
         check(
             &sample(),
-            6,
+            5,
             30,
             &expect![[r#"
-            numbers-api 3f2a91c fea… 12.4s
-             ✗ style    exited 1      3.0s
-             ▸ static   mypy thenumb… 4.2s
-             ▸ unit     pytest tests  4.2s
-             · health  · publish
-        "#]],
+                numbers-api 3f2a91c fe… 12.4s
+                   1 stage finished
+                 ✗ style    exited 1     3.0s
+                 ▸ static   mypy thenum… 4.2s
+                 ▸ unit     pytest tests 4.2s
+            "#]],
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use events::{Event, Place, Record, RunId, TestCounts, Verdict};
+use events::{Event, Place, Record, RunId, Verdict};
 
 use crate::terminal::text;
 
@@ -24,20 +24,8 @@ pub(crate) struct Model {
     pub(crate) branch: Option<String>,
     /// Stages in order.
     pub(crate) stages: Vec<Stage>,
-    /// Uncompressed size, layers and steps of the image.
+    /// Layers of the image, and what the cache saved.
     pub(crate) image: Option<ImageFacts>,
-    /// Manifest digest and compressed size.
-    pub(crate) sealed: Option<(oci::Digest, u64)>,
-    /// Tests of all gates.
-    pub(crate) tests: TestCounts,
-    /// Gates with a verdict.
-    pub(crate) gates: Vec<GateFacts>,
-    /// Attempts of the health check: the one that decided, and how many were allowed.
-    pub(crate) health: Option<HealthFacts>,
-    /// References that now name the image.
-    pub(crate) tags: Vec<String>,
-    /// Templates that were not used, with the reason.
-    pub(crate) skipped_tags: Vec<(String, String)>,
     /// The longest steps, longest first.
     pub(crate) slowest: Vec<SlowStep>,
     /// How it ended, and after how many milliseconds.
@@ -49,26 +37,8 @@ pub(crate) struct Model {
 /// `image.built`.
 #[derive(Clone, Debug)]
 pub(crate) struct ImageFacts {
-    pub(crate) size_bytes: u64,
     pub(crate) layers: usize,
-    pub(crate) steps: usize,
-    pub(crate) steps_cached: usize,
     pub(crate) saved_ms: u64,
-}
-
-/// `gate.finished`.
-#[derive(Clone, Debug)]
-pub(crate) struct GateFacts {
-    pub(crate) verdict: Verdict,
-    pub(crate) cached: bool,
-}
-
-/// `health.attempt` and `health.finished`.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct HealthFacts {
-    pub(crate) attempt: u32,
-    pub(crate) attempts: u32,
-    pub(crate) verdict: Option<Verdict>,
 }
 
 /// A step that took long.
@@ -110,7 +80,6 @@ pub(crate) struct Step {
     pub(crate) id: u64,
     pub(crate) text: String,
     pub(crate) place: Option<Place>,
-    pub(crate) started_ms: u64,
 }
 
 impl Model {
@@ -135,7 +104,7 @@ impl Model {
             }
             Event::StepStarted { stage, step, text, place } => {
                 let text = text::one_line(text);
-                let step = Step { id: *step, text, place: place.clone(), started_ms: at_ms };
+                let step = Step { id: *step, text, place: place.clone() };
                 let stage = self.stage(stage);
                 stage.activate(at_ms);
                 stage.steps.push(step);
@@ -157,36 +126,9 @@ impl Model {
                     stage.transfers.push((text::one_line(item), *done_bytes, *total_bytes));
                 }
             }
-            Event::ImageBuilt { size_bytes, layers, steps, steps_cached, saved_ms, .. } => {
-                self.image = Some(ImageFacts {
-                    size_bytes: *size_bytes,
-                    layers: *layers,
-                    steps: *steps,
-                    steps_cached: *steps_cached,
-                    saved_ms: *saved_ms,
-                });
+            Event::ImageBuilt { layers, saved_ms, .. } => {
+                self.image = Some(ImageFacts { layers: *layers, saved_ms: *saved_ms });
             }
-            Event::ImageSealed { digest, size_bytes } => self.sealed = Some((digest.clone(), *size_bytes)),
-            Event::GateFinished { verdict, cached, tests, .. } => {
-                if let Some(tests) = tests {
-                    self.tests.passed += tests.passed;
-                    self.tests.failed += tests.failed;
-                    self.tests.skipped += tests.skipped;
-                }
-                self.gates.push(GateFacts { verdict: *verdict, cached: *cached });
-            }
-            Event::HealthAttempt { attempt, attempts, .. } => {
-                let health = self.health.get_or_insert_default();
-                (health.attempt, health.attempts) = (*attempt, *attempts);
-            }
-            Event::HealthFinished { verdict, attempt, .. } => {
-                let health = self.health.get_or_insert_default();
-                (health.verdict, health.attempt) = (Some(*verdict), *attempt);
-            }
-            Event::TagSkipped { template, reason } => {
-                self.skipped_tags.push((text::one_line(template), text::one_line(reason)));
-            }
-            Event::TagWritten { reference, .. } => self.tags.push(text::one_line(reference)),
             Event::StageFinished { stage, verdict, duration_ms, summary } => {
                 let (verdict, duration_ms, summary) = (*verdict, *duration_ms, text::one_line(summary));
                 let stage = self.stage(stage);
@@ -194,8 +136,15 @@ impl Model {
                 stage.steps.clear();
                 stage.transfers.clear();
             }
-            Event::Warning { .. } => {}
             Event::RunFinished { verdict, duration_ms } => self.finished = Some((*verdict, *duration_ms)),
+            // The outcome of a run has these; views need them only as they come.
+            Event::ImageSealed { .. }
+            | Event::GateFinished { .. }
+            | Event::HealthAttempt { .. }
+            | Event::HealthFinished { .. }
+            | Event::TagSkipped { .. }
+            | Event::TagWritten { .. }
+            | Event::Warning { .. } => {}
         }
     }
 

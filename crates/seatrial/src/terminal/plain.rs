@@ -21,6 +21,10 @@ use crate::settings::Ci;
 
 /// After this long without a word, a line says what is still running.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How often the view looks whether there is something to say without an event.
+const TICK: Duration = Duration::from_millis(250);
+/// A stage that has run alone for this long is shown as it goes; quicker ones come as a block.
+const ALONE: Duration = Duration::from_millis(700);
 /// Bytes of a stage's output held back until its end; the whole log is on disk.
 const BLOCK_BYTES_MAX: usize = 4 << 20;
 
@@ -46,6 +50,8 @@ struct Lines {
     held: HashMap<String, Held>,
     /// The stage whose output is shown as it comes, because it runs alone.
     live: Option<String>,
+    /// The only stage that runs, and since when.
+    alone: Option<(String, Instant)>,
     /// Workflow commands are switched off at this point of the stream.
     commands_off: bool,
     last_word: Instant,
@@ -120,15 +126,20 @@ impl Shared {
     fn watch_for_silence(&self) {
         let mut guard = self.tick.0.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            guard = self.tick.1.wait_timeout(guard, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner).0;
+            guard = self.tick.1.wait_timeout(guard, TICK).unwrap_or_else(PoisonError::into_inner).0;
             if self.stopping.load(Ordering::SeqCst) {
                 return;
             }
             let mut state = self.state();
+            let mut out = String::new();
+            state.go_live(&mut out);
+            if !out.is_empty() {
+                state.last_word = Instant::now();
+                message(&out);
+            }
             if state.last_word.elapsed() >= SILENCE_MAX {
                 state.last_word = Instant::now();
-                let out = state.slow();
-                message(&out);
+                message(&state.slow());
             }
         }
     }
@@ -143,6 +154,7 @@ impl Lines {
             token,
             held: HashMap::new(),
             live: None,
+            alone: None,
             commands_off: false,
             last_word: Instant::now(),
             started: Instant::now(),
@@ -196,10 +208,32 @@ impl Lines {
         out
     }
 
-    /// A stage that starts while nothing else runs is shown live until something else starts.
+    /// A stage that runs while nothing else does may be shown live until something else starts.
     fn choose_live(&mut self, stage: &str) {
-        let alone = self.model.active().all(|active| active.id == stage);
-        self.live = alone.then(|| stage.to_owned());
+        let is_alone = self.model.active().all(|active| active.id == stage);
+        match &self.alone {
+            Some((alone, _)) if is_alone && alone == stage => {}
+            _ if is_alone => self.alone = Some((stage.to_owned(), Instant::now())),
+            _ => (self.alone, self.live) = (None, None),
+        }
+    }
+
+    /// Shows what was held back of a stage that has run alone for a while; from then on it is live.
+    fn go_live(&mut self, out: &mut String) {
+        let Some((stage, since)) = &self.alone else { return };
+        if self.live.is_some() || since.elapsed() < ALONE {
+            return;
+        }
+        let stage = stage.clone();
+        out.push_str(&self.own(&format!("{} {stage}\n", self.palette.strong("RUN          "))));
+        if let Some(held) = self.held.remove(&stage) {
+            self.commands_off(out);
+            for line in &held.lines {
+                out.push_str(&self.foreign(line));
+                out.push('\n');
+            }
+        }
+        self.live = Some(stage);
     }
 
     fn step(&mut self, stage: &str, mark: &str, text: &str, place: Option<&events::Place>, out: &mut String) {
@@ -210,7 +244,8 @@ impl Lines {
 
     /// A line of a stage: said now if the stage runs alone, held back otherwise.
     fn output(&mut self, stage: &str, line: String, out: &mut String) {
-        if self.live.as_deref() == Some(stage) && !self.held.contains_key(stage) {
+        self.go_live(out);
+        if self.live.as_deref() == Some(stage) {
             self.commands_off(out);
             out.push_str(&self.foreign(&line));
             out.push('\n');
@@ -232,6 +267,9 @@ impl Lines {
         let held = self.held.remove(stage).unwrap_or_default();
         if self.live.as_deref() == Some(stage) {
             self.live = None;
+        }
+        if self.alone.as_ref().is_some_and(|(alone, _)| alone == stage) {
+            self.alone = None;
         }
         self.commands_on(out);
         let title = self.title(stage, verdict);
@@ -390,15 +428,15 @@ mod tests {
         check(
             None,
             &expect![[r#"
-            run 42: numbers x##[error]y
-              RUN make
-                ::error::made
-            PASS [  3.0s] build  1 step
-            PASS [  3.0s] style  2 commands
-                ::set-output name=x::y
-            FAIL [  3.0s] unit  exited 1
-                not ok
-        "#]],
+                run 42: numbers x##[error]y
+                PASS [  3.0s] build  1 step
+                  RUN make
+                    ::error::made
+                PASS [  3.0s] style  2 commands
+                    ::set-output name=x::y
+                FAIL [  3.0s] unit  exited 1
+                    not ok
+            "#]],
         );
     }
 
@@ -408,11 +446,12 @@ mod tests {
             Some(Ci::GitHub),
             &expect![[r#"
             run 42: numbers x# #[error]y
+            ::group::PASS [  3.0s] build  1 step
             ::stop-commands::TOKEN
               RUN make
                 ::error::made
             ::TOKEN::
-            PASS [  3.0s] build  1 step
+            ::endgroup::
             ::group::PASS [  3.0s] style  2 commands
             ::stop-commands::TOKEN
                 ::set-output name=x::y

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use engine::{Exit, FailedStep};
 use events::{Place, Verdict};
-use pipeline::{GateFailure, GateOutcome, Outcome};
+use pipeline::{GateFailure, GateOutcome, Outcome, Published};
 
 use super::{
     Palette,
@@ -281,9 +281,7 @@ fn tags_line(outcome: &Outcome) -> String {
         parts.push(format!("tagged {}", tag_words(&outcome.tagged)));
     }
     if !outcome.published.is_empty() {
-        let published: Vec<String> =
-            outcome.published.iter().map(|published| text::one_line(&published.reference)).collect();
-        parts.push(format!("published {}", published.join(", ")));
+        parts.push(format!("published {}", published_words(&outcome.published)));
     }
     if let Some(reason) = &outcome.not_published {
         let would = if outcome.publish_tags.is_empty() {
@@ -302,6 +300,24 @@ fn tags_line(outcome: &Outcome) -> String {
         parts.push(format!("skipped {}", skipped.join("; ")));
     }
     parts.join(" · ")
+}
+
+/// `registry.example/app: 1.2, latest`.
+fn published_words(published: &[Published]) -> String {
+    let mut repositories: Vec<(String, Vec<String>)> = Vec::new();
+    for Published { reference, .. } in published {
+        let reference = text::one_line(reference);
+        let slash = reference.rfind('/').map_or(0, |slash| slash + 1);
+        let colon = reference[slash..].find(':').map_or(reference.len(), |colon| slash + colon);
+        let (repository, tag) = (reference[..colon].to_owned(), reference[colon..].trim_start_matches(':').to_owned());
+        match repositories.iter_mut().find(|(known, _)| *known == repository) {
+            Some((_, tags)) => tags.push(tag),
+            None => repositories.push((repository, vec![tag])),
+        }
+    }
+    let words: Vec<String> =
+        repositories.iter().map(|(repository, tags)| format!("{repository}: {}", tags.join(", "))).collect();
+    words.join("; ")
 }
 
 /// References of one repository are shown by their tags.

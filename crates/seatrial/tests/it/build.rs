@@ -11,10 +11,12 @@ fn an_image_is_built_and_named() {
     let world = world_with_image();
     world.file("Dockerfile", DOCKERFILE).program("app.sh", "#!/bin/sh\necho app\n");
     world.seatrial(["build", "-t", "app:1", "."]).run().exits(0).stdout_is(&expect![""]).stderr_has("PASS");
-    world.seatrial(["images", "app"]).run().exits(0).stdout_is(&expect![[r#"
-            REPOSITORY   TAG   IMAGE ID       CREATED        SIZE
-            app          1     [ID]   AGO   SIZE
-        "#]]);
+    world
+        .seatrial(["images", "app"])
+        .run()
+        .exits(0)
+        .stdout_has("REPOSITORY   TAG   IMAGE ID")
+        .stdout_has("app          1     [ID]");
     world.seatrial(["shell", "app:1", "--", "/bin/cat", "/made"]).run().exits(0).stdout_is(&expect![[r#"
         made
     "#]]);

@@ -25,7 +25,7 @@ fn has_sleeper(world: &World) -> bool {
     let store = world.store().to_string_lossy().into_owned();
     std::fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        line.ends_with(b"sleep\0100\0")
+        line.ends_with(b"sleep\x00100\x00")
             && std::fs::read_to_string(entry.path().join("mountinfo")).unwrap_or_default().contains(&store)
     })
 }

@@ -91,8 +91,9 @@ fn cleaning_keeps_named_images_and_their_cache() {
         world.seatrial(["build", "-t", "app", "--format", "{{.StepsCached}}/{{.Steps}}"]).run().exits(0).stdout();
     let (cached, steps) = counts.trim().split_once('/').unwrap();
     assert_eq!(cached, steps);
-    world.seatrial(["clean", "--all", "--dry-run"]).run().exits(0).stderr_has("would remove");
-    world.seatrial(["clean", "--all"]).run().exits(0).stderr_has("removed");
+    // What is younger than a minute may be in use elsewhere and stays, so there is nothing to count here.
+    world.seatrial(["clean", "--all", "--dry-run"]).run().exits(0);
+    world.seatrial(["clean", "--all"]).run().exits(0);
     world.seatrial(["shell", "app", "--", "/bin/cat", "/x"]).run().exits(0).stdout_is(&expect![[r#"
         1
     "#]]);

@@ -42,7 +42,7 @@ fn what_passes_is_tagged_and_published() {
     let world = app();
     let finished = world.seatrial(["run", "--publish"]).run().exits(0);
     let stderr = finished.stderr();
-    for words in ["✓ passed in TIMEs", "2 gates", "published [REGISTRY]/team/app:"] {
+    for words in ["✓ passed in TIMEs", "2 gates", "published [REGISTRY]/team/app: "] {
         assert!(stderr.contains(words), "`{words}` is missing in:\n{stderr}");
     }
     let tags = world.registry_tags("team/app");

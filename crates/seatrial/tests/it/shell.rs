@@ -45,7 +45,7 @@ fn what_is_not_kept_cannot_be_entered() {
     world.seatrial(["shell", "7", "unit"]).run().exits(1).stderr_has("there is no run 7");
     world.file("Dockerfile", "FROM tiny:1\n");
     world.seatrial(["build"]).run().exits(0);
-    world.seatrial(["shell", "1"]).run().exits(1).stderr_has("nothing of run 1 is kept");
+    world.seatrial(["shell", "1"]).run().exits(1).stderr_has("nothing failed in run 1");
     world.seatrial(["shell", "nothing:1"]).run().exits(1).stderr_has("there is no image `nothing:1` here");
 }
 
