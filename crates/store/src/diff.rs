@@ -128,15 +128,14 @@ impl<W: Write> Differ<'_, W> {
 
     fn directory_entry(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<(), StoreError> {
         let attributes = self.on(path, tree::read_attributes(directory, b"."))?;
-        if self.is_full {
-            if let Some(old) = self.find_below(path)?
-                && tree::kind(&old.stat).is_dir()
-                && same_owner_and_mode(stat, &old.stat)
-                && same_time(stat, &old.stat)
-                && attributes == self.on(path, tree::read_attributes(&old.parent, &old.name))?
-            {
-                return Ok(());
-            }
+        if self.is_full
+            && let Some(old) = self.find_below(path)?
+            && tree::kind(&old.stat).is_dir()
+            && same_owner_and_mode(stat, &old.stat)
+            && same_time(stat, &old.stat)
+            && attributes == self.on(path, tree::read_attributes(&old.parent, &old.name))?
+        {
+            return Ok(());
         }
         let name = [path, b"/"].concat();
         let member = self.member(&name, stat, b'5', &attributes);

@@ -440,6 +440,12 @@ impl Store {
                 remove_old(path)?;
             }
         }
+        for id in self.snapshot_ids()? {
+            let work = self.snapshot_dir(&id).join("work");
+            if work.exists() {
+                remove_old(work)?;
+            }
+        }
         for directory in ["blobs/sha256", "chains", "images", "layers", "manifests", "names", "trash"] {
             for entry in fs::read_dir(self.path(directory))? {
                 let entry = entry?;

@@ -67,6 +67,8 @@ pub(crate) struct ScopeInner {
 #[derive(Debug)]
 struct Leases {
     file: fs::File,
+    /// `prune.lock`, opened once.
+    lock: fs::File,
     held: HashSet<String>,
 }
 
@@ -82,7 +84,12 @@ impl Store {
             .map_err(StoreError::at("lock", &unfinished))?;
         fs::create_dir(unfinished.join("tmp"))?;
         let journal = Mutex::new(new_file(&unfinished.join("journal"))?);
-        let leases = Mutex::new(Leases { file: new_file(&unfinished.join("leases"))?, held: HashSet::new() });
+        let leases = Leases {
+            file: new_file(&unfinished.join("leases"))?,
+            lock: self.lock_file("prune.lock")?,
+            held: HashSet::new(),
+        };
+        let leases = Mutex::new(leases);
         fs::rename(&unfinished, &directory)?;
         let scratch = directory.join("tmp");
         let next = AtomicU64::new(0);
@@ -239,9 +246,15 @@ impl ScopeInner {
         if leases.held.contains(name) {
             return Ok(true);
         }
-        let _lock = self.store.lock_prune(FlockOperation::LockShared)?;
-        leases.file.write_all(format!("{name}\n").as_bytes())?;
-        let exists = exists();
+        let lock = |operation| {
+            let path = self.store.path("prune.lock");
+            rustix::fs::flock(&leases.lock, operation).map_err(StoreError::at("lock", path))
+        };
+        lock(FlockOperation::LockShared)?;
+        let written = (&leases.file).write_all(format!("{name}\n").as_bytes());
+        let exists = written.is_ok() && exists();
+        lock(FlockOperation::Unlock)?;
+        written?;
         if exists {
             leases.held.insert(name.to_owned());
         }

@@ -87,7 +87,8 @@ pub struct Skipped {
 pub(crate) struct MetaFile {
     #[serde(flatten)]
     pub(crate) meta: SnapshotMeta,
-    /// All snapshots below, topmost first, so that one read gives the overlay's lowers.
+    /// Snapshots whose directories lie below this one's, topmost first, so that one read gives the overlay's lowers. None
+    /// below a whole root file system.
     pub(crate) ancestors: Vec<SnapshotId>,
     /// `fs` holds the whole root file system.
     #[serde(default)]
@@ -122,8 +123,10 @@ impl Store {
         if let Some(parent) = parent {
             scope.lease(parent)?;
             let below = self.meta_file(parent)?.ok_or_else(|| StoreError::UnknownSnapshot(parent.clone()))?;
-            meta.ancestors = std::iter::once(parent.clone()).chain(below.ancestors.iter().cloned()).collect();
             parent_layers = self.layers_of(parent, &below);
+            if !meta.is_full {
+                meta.ancestors = std::iter::once(parent.clone()).chain(below.ancestors).collect();
+            }
         }
         let directory = self.path("snapshots").join(format!("tmp.{}.{}", scope.id(), scope.next_number()));
         let active = ActiveSnapshot {
@@ -164,18 +167,7 @@ impl Store {
     }
 
     fn layers_of(&self, id: &SnapshotId, meta: &MetaFile) -> Vec<PathBuf> {
-        let mut layers = vec![self.snapshot_fs(id)];
-        if meta.is_full {
-            return layers;
-        }
-        for ancestor in &meta.ancestors {
-            layers.push(self.snapshot_fs(ancestor));
-            // Full copies are rare; where this store makes none now, an older one may still lie below.
-            if self.snapshot_dir(ancestor).join("full").exists() {
-                break;
-            }
-        }
-        layers
+        std::iter::once(id).chain(&meta.ancestors).map(|id| self.snapshot_fs(id)).collect()
     }
 
     /// What is known of a snapshot; `None` when it is not there or a power loss tore it.
@@ -253,10 +245,7 @@ impl ActiveSnapshot {
 
     fn finish(&mut self) -> Result<SnapshotId, StoreError> {
         let id = SnapshotId(format!("{:016x}", random()));
-        tree::remove(&self.work)?;
-        if self.meta.is_full {
-            fs::write(self.directory.join("full"), b"")?;
-        }
+        // The work directory stays until the next prune: removing directories is what costs on a busy disk.
         fs::write(self.directory.join("meta.json"), self.store.record_bytes(&self.meta))?;
         self.scope.lease(id.as_str(), || true)?;
         fs::rename(&self.directory, self.store.snapshot_dir(&id))?;

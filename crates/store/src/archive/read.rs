@@ -35,8 +35,11 @@ pub(crate) struct Entry {
     pub(crate) minor: u32,
     pub(crate) attributes: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where the data belongs: offset and length of each piece; `None` when it is all of the file.
-    pub(crate) pieces: Option<Vec<(u64, u64)>>,
+    pub(crate) pieces: Option<Pieces>,
 }
+
+/// Offset and length of each part of a sparse file that has data.
+pub(crate) type Pieces = Vec<(u64, u64)>;
 
 /// A stream of entries.
 pub(crate) struct TarReader<R> {
@@ -172,7 +175,7 @@ impl<R: Read> TarReader<R> {
         type_flag: u8,
         size: u64,
         sparse: &mut Sparse,
-    ) -> io::Result<(u64, Option<Vec<(u64, u64)>>)> {
+    ) -> io::Result<(u64, Option<Pieces>)> {
         let (real_size, pieces) = if type_flag == b'S' {
             (header_number(&block[483..495])?, self.old_gnu_map(block)?)
         } else if sparse.is_version_1 {
@@ -369,7 +372,7 @@ fn check_pieces(pieces: &[(u64, u64)], real_size: u64, data: u64) -> io::Result<
 }
 
 fn pairs(numbers: &[u64]) -> io::Result<Vec<(u64, u64)>> {
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return Err(malformed("the map of a sparse file is cut"));
     }
     Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())

@@ -199,7 +199,7 @@ fn broken_archives_are_errors() {
     let world = World::new();
     let load = |bytes: &[u8]| {
         let loaded = world.store.load(&world.scope, LoadSource::Reader(&mut &*bytes), None);
-        message(&loaded.err().expect("a broken archive"))
+        message(&loaded.expect_err("a broken archive"))
     };
     assert!(load(b"\xfd7zXZ\0 and so on").contains("xz"));
     assert!(load(&[7; 2000]).contains("checksum"));

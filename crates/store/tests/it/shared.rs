@@ -155,7 +155,7 @@ fn sweep_undoes_what_dead_scopes_left_and_spares_live_ones() {
     fs::create_dir_all(left.join("work/work")).unwrap();
     fs::create_dir_all(left.join("fs/secret/inner")).unwrap();
     use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(left.join("fs/secret"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(left.join("fs/secret"), fs::Permissions::from_mode(0o000)).unwrap();
     std::os::unix::fs::symlink(&root, left.join("fs/link")).unwrap();
     let mut seen = Vec::new();
     world.store.sweep_with(&mut |entry| seen.push(entry)).unwrap();
