@@ -24,8 +24,8 @@ use super::{
     uploads::{Turn, Upload},
 };
 
-/// Bytes of a blob in memory per reader.
-const READ_BYTES: usize = 64 * 1024;
+/// Bytes of a blob in memory per reader: each read is a hand-over to a blocking thread, which smaller ones do not repay.
+const READ_BYTES: usize = 256 * 1024;
 /// So much of a refused body is read, so that the client sees the refusal rather than a broken connection.
 const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 

@@ -131,3 +131,46 @@ fn futures_can_be_spawned() {
         check(|| client.put_manifest(&name, "", Vec::new()));
     };
 }
+
+/// 512 MB up and down, on disk at both ends; memory must not grow with it. Slow in a debug build.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_layers_do_not_need_memory() {
+    use std::io::Write;
+    if std::env::var_os("SEATRIAL_SLOW_TESTS").is_none() {
+        let _ = writeln!(std::io::stderr(), "skipped: SEATRIAL_SLOW_TESTS is not set");
+        return;
+    }
+    let docker = DockerRegistry::start(false).await;
+    let server = Embedded::start().await;
+    let block = noise(8, 8 * 1024 * 1024);
+    let mut hasher = oci::Hasher::new();
+    let mut file = tempfile::tempfile().unwrap();
+    for _ in 0..64 {
+        hasher.update(&block);
+        file.write_all(&block).unwrap();
+    }
+    let descriptor = Descriptor::new(media_type::LAYER, hasher.finish(), 512 * 1024 * 1024);
+    let store = tempfile::tempdir().unwrap();
+    let store = store::Store::open(store.path(), store::StoreOptions::default()).unwrap();
+    let before = peak_kb();
+    for address in [Some(server.address), docker.as_ref().map(|docker| docker.address)].into_iter().flatten() {
+        let name = reference(address, "large");
+        let begun = std::time::Instant::now();
+        client().upload_blob(&name, &descriptor, file.try_clone().unwrap(), None, &NoProgress).await.unwrap();
+        let up = begun.elapsed();
+        let open = || -> Result<Box<dyn registry::BlobTarget>, Box<dyn std::error::Error + Send + Sync>> {
+            Ok(Box::new(store.blob_writer()?))
+        };
+        client().fetch_blob(&name, &descriptor, &open, &NoProgress).await.unwrap();
+        let down = begun.elapsed() - up;
+        let _ = writeln!(std::io::stderr(), "{address}: up {up:?}, down {down:?}");
+    }
+    let grown = peak_kb() - before;
+    assert!(grown < 30_000, "memory grew by {grown} kB");
+}
+
+fn peak_kb() -> u64 {
+    let status = fs_err::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
