@@ -68,7 +68,7 @@ pub struct PlanInputs<'a> {
     pub source: &'a Source,
     /// The environment of the program.
     pub env: &'a BTreeMap<String, String>,
-    /// Number of the run, when there is one.
+    /// Number of the run; without one, templates see 0, so that a plan can be looked at before there is a run.
     pub run_number: Option<u64>,
 }
 
@@ -77,7 +77,7 @@ pub struct PlanInputs<'a> {
 /// Looks at the file system to resolve paths; changes nothing.
 pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
     let PlanInputs { file, text, base, source, env, run_number } = inputs;
-    let values = Values::of(source, run_number, env.clone());
+    let values = Values::of(source, Some(run_number.unwrap_or(0)), env.clone());
     let root = source.root.clone().unwrap_or_else(|| base.to_path_buf());
     let root = root.canonicalize().unwrap_or(root);
     let mut planner = Planner { text, base, root, source, values, diagnostics: Vec::new() };

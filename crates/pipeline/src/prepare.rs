@@ -8,7 +8,7 @@ use std::{
 
 use dockerfile::Diagnostic;
 
-use crate::{Plan, PlanInputs, changed_paths, file, plan, read_source};
+use crate::{Plan, PlanInputs, Source, changed_paths, file, plan, read_source};
 
 /// Name of the pipeline file.
 pub const FILE_NAME: &str = "seatrial.yaml";
@@ -22,7 +22,7 @@ pub struct PrepareRequest {
     pub file: Option<PathBuf>,
     /// The environment of the program.
     pub env: BTreeMap<String, String>,
-    /// Number of the run, when there is one.
+    /// Number of the run, when there is one; see [`Prepared::numbered`].
     pub run_number: Option<u64>,
 }
 
@@ -97,23 +97,39 @@ pub fn prepare(request: &PrepareRequest) -> Result<Prepared, PrepareError> {
         (read, source.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let text = read?;
-    let (file, mut diagnostics) = match &text {
-        Some(text) => file::parse(&text.text),
-        None => Default::default(),
-    };
+    let file = text.as_ref().map(|text| file::parse(&text.text).0).unwrap_or_default();
     if Plan::needs_changed_paths(&file)
         && let Some(root) = source.root.clone()
     {
         source.changed = changed_paths(&root, &request.env);
     }
-    let (plan, findings) = plan::plan(PlanInputs {
-        file: &file,
-        text: text.as_ref(),
-        base: &base,
-        source: &source,
-        env: &request.env,
-        run_number: request.run_number,
-    });
+    follow(text, base, &source, &request.env, request.run_number)
+}
+
+impl Prepared {
+    /// The same plan for a run with this number; neither Git nor the file is asked again.
+    ///
+    /// # Errors
+    /// As [`prepare`]: paths are looked at again.
+    pub fn numbered(self, run_number: u64) -> Result<Prepared, PrepareError> {
+        follow(self.file, self.base, &self.plan.source, &self.plan.values.env, Some(run_number))
+    }
+}
+
+/// From the file's text and what Git said to the plan.
+fn follow(
+    text: Option<SourceText>,
+    base: PathBuf,
+    source: &Source,
+    env: &BTreeMap<String, String>,
+    run_number: Option<u64>,
+) -> Result<Prepared, PrepareError> {
+    let (file, mut diagnostics) = match &text {
+        Some(text) => file::parse(&text.text),
+        None => Default::default(),
+    };
+    let inputs = PlanInputs { file: &file, text: text.as_ref(), base: &base, source, env, run_number };
+    let (plan, findings) = plan::plan(inputs);
     diagnostics.extend(findings);
     if text.is_none() && plan.build.dockerfile_path.is_none() {
         return Err(PrepareError::NothingToBuild { directory: base });

@@ -57,17 +57,19 @@ async fn trial(
     scope: &dyn Scope,
 ) -> Result<Outcome, RunError> {
     let mut outcome = Outcome::new(cx, plan);
+    let start = Instant::now();
     let built = match build::build_image(cx, plan, options).await {
         Ok(built) => built,
         Err(RunError::Build(BuildError::Step(failed))) => return Ok(outcome.build_failed(*failed)),
         Err(error) => return Err(error),
     };
+    outcome.stages.push((build::STAGE.to_owned(), start.elapsed()));
     let intention = Intention::of(plan, options, &built);
 
     // Gates need the root filesystem only: sealing and upload go on beside them, and stop when the verdict is no.
     let abandon = Cancel::new();
     let (sealed, checked) = tokio::join!(
-        publish::seal_and_upload(cx, work, &built, &intention, &abandon),
+        publish::seal_and_upload(cx, plan, work, &built, &intention, &abandon),
         checks::check(cx, plan, options, work, scope, &built, &abandon),
     );
     let checked = checked?;
@@ -82,9 +84,6 @@ async fn trial(
     let broken_limits = build::broken_limits(plan, &built, &sealed.image);
     if !broken_limits.is_empty() {
         return Ok(Outcome { verdict: Verdict::Failed, broken_limits, ..outcome }.with_sealed(Some(sealed)));
-    }
-    if options.stages == Stages::Publish {
-        record::require_passed(cx, plan, &sealed)?;
     }
     let tags = publish::choose(cx, plan, &intention, &values);
     outcome.tagged = publish::tag_locally(cx, plan, &sealed, &tags).await?;
@@ -148,12 +147,15 @@ impl Outcome {
         Outcome { verdict: Verdict::Failed, build_failure: Some(failed), ..self }
     }
 
-    fn checked(self, built: &Built, checked: checks::Checked) -> Outcome {
+    fn checked(mut self, built: &Built, checked: checks::Checked) -> Outcome {
         let verdict = checked.verdict();
         let tests = sum_tests(&checked.gates);
         let slowest = slowest(&checked.gates, checked.health.as_ref());
-        let stages = checked.gates.iter().filter(|gate| gate.verdict != Verdict::Skipped);
-        let stages = stages.map(|gate| (gate.gate.clone(), gate.duration)).collect();
+        let gates = checked.gates.iter().filter(|gate| gate.verdict != Verdict::Skipped);
+        let health = checked.health.iter().filter(|health| health.verdict != Verdict::Skipped);
+        self.stages.extend(checked.setup.map(|duration| (checks::SETUP_STAGE.to_owned(), duration)));
+        self.stages.extend(gates.map(|gate| (gate.gate.clone(), gate.duration)));
+        self.stages.extend(health.map(|health| (health::STAGE.to_owned(), health.duration)));
         Outcome {
             verdict,
             setup_failure: checked.setup_failure,
@@ -161,7 +163,6 @@ impl Outcome {
             health: checked.health,
             tests,
             slowest,
-            stages,
             ..self
         }
         .with_built(built.clone())

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use pipeline::{Plan, PrepareError, PrepareRequest, Prepared, Version, choose_tags, prepare};
+use serde_json::Value;
 
 struct Project(tempfile::TempDir);
 
@@ -145,18 +146,118 @@ fn the_number_api_is_planned() {
     assert!(serde_saphyr::to_string(&plan).is_ok());
 }
 
+/// As much of JSON Schema as ours uses: a validator of its own would bring dozens of crates for one test.
+fn conforms(value: &Value, schema: &Value, root: &Value) -> Result<(), String> {
+    let fail = |why: String| Err(format!("{value}: {why}"));
+    if let Some(name) = schema["$ref"].as_str().and_then(|name| name.strip_prefix("#/$defs/")) {
+        conforms(value, &root["$defs"][name], root)?;
+    }
+    if let Some(forms) = schema["anyOf"].as_array() {
+        let failures: Vec<String> = forms.iter().filter_map(|form| conforms(value, form, root).err()).collect();
+        if failures.len() == forms.len() {
+            return fail(failures.join("; "));
+        }
+    }
+    if schema["enum"].as_array().is_some_and(|allowed| !allowed.contains(value)) {
+        return fail(format!("not one of {}", schema["enum"]));
+    }
+    let types = match &schema["type"] {
+        Value::Array(types) => types.clone(),
+        Value::Null => Vec::new(),
+        one => vec![one.clone()],
+    };
+    let is = |name: &str| match name {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
+        "integer" => value.is_u64(),
+        "number" => value.is_number(),
+        other => panic!("type {other}"),
+    };
+    if !types.is_empty() && !types.iter().any(|name| is(name.as_str().expect("a text"))) {
+        return fail(format!("not of type {}", schema["type"]));
+    }
+    for item in value.as_array().into_iter().flatten() {
+        if schema["items"].is_object() {
+            conforms(item, &schema["items"], root)?;
+        }
+    }
+    for (key, item) in value.as_object().into_iter().flatten() {
+        let own = &schema["properties"][key.as_str()];
+        if own.is_object() {
+            conforms(item, own, root)?;
+        } else if key.starts_with("x-") && schema["patternProperties"]["^x-"].is_object() {
+        } else if schema["additionalProperties"] == Value::Bool(false) {
+            return fail(format!("unknown key {key}"));
+        } else if schema["additionalProperties"].is_object() {
+            conforms(item, &schema["additionalProperties"], root)?;
+        }
+    }
+    for key in schema["required"].as_array().into_iter().flatten() {
+        if value.as_object().is_some_and(|map| !map.contains_key(key.as_str().expect("a text"))) {
+            return fail(format!("{key} is missing"));
+        }
+    }
+    Ok(())
+}
+
 #[test]
-fn the_example_conforms_to_the_schema() {
+fn reader_and_schema_agree() {
     let schema = pipeline::file::schema();
-    // The keys of the example, walked by hand: a validator would be the only user of its twenty dependencies.
-    let gate_forms = serde_json::to_string(&schema["$defs"]["Test"]["properties"]["gates"]).expect("text");
-    assert!(gate_forms.contains("anyOf") && gate_forms.contains("#/$defs/Gate"), "{gate_forms}");
-    assert_eq!(schema["additionalProperties"], false);
-    assert_eq!(schema["$defs"]["Gate"]["additionalProperties"], false);
-    assert!(
-        schema["patternProperties"]["^x-"].is_object()
-            && schema["$defs"]["Gate"]["patternProperties"]["^x-"].is_object()
-    );
+    for (yaml, good) in [
+        (NUMBER_API, true),
+        (
+            "image: a/b\nversion: {env: CAKE_SERVICE_VERSION}\npublish: {when: {branch: master}, tags: [\"${version}\", latest]}\n",
+            true,
+        ),
+        ("publish: {when: {branch: develop}, tags: [\"${git.short}\", 1.10]}\nkeep: {failed: 2h, runs: 50}\n", true),
+        (
+            "build: ./x\nhealth: false\nversion: v1\nx-own: {a: [1]}\ntest: {x-note: 1, setup: a, gates: {a: b, c: [d], e: {run: f, x-own: 1}}}\n",
+            true,
+        ),
+        (
+            "build: {args: [A=b, C], labels: {n: 1, t: true, z: }, network: none}\nlimits: {layers: 9, size: 3MB}\n",
+            true,
+        ),
+        (
+            "test: {mounts: [a, {source: b, read_only: false}], entrypoint: [a], gates: {a: {entrypoint: x}}, timeout: 1m}\n",
+            true,
+        ),
+        (
+            "health: {interval: 2s, attempts: 10, command: [curl, x]}\npublish: {to: [localhost:5000], when: [{event: [push]}]}\n",
+            true,
+        ),
+        ("tset: {}\n", false),
+        ("test: {gates: {a: {rnu: x}}}\n", false),
+        ("health: maybe\n", false),
+        ("health: {attempts: many}\n", false),
+        ("publish: {when: {event: merge}}\n", false),
+        ("build: {network: hsot}\n", false),
+        ("test: {gates: {a: {run: {b: c}}}}\n", false),
+        ("image: [a]\n", false),
+        ("services: {}\n", false),
+    ] {
+        let value: Value = serde_saphyr::from_str(yaml).expect("YAML");
+        assert_eq!(
+            conforms(&value, &schema, &schema).is_ok(),
+            good,
+            "{yaml}: {:?}",
+            conforms(&value, &schema, &schema)
+        );
+        assert_eq!(pipeline::file::parse(yaml).1.is_empty(), good, "{yaml}: {:?}", pipeline::file::parse(yaml).1);
+    }
+}
+
+#[test]
+fn a_plan_can_be_numbered_later() {
+    let project = with_file("build: {labels: {n: \"${run.number}\"}}\n");
+    let request =
+        PrepareRequest { directory: project.path().into(), file: None, env: BTreeMap::new(), run_number: None };
+    let prepared = prepare(&request).expect("a plan");
+    assert_eq!(prepared.plan.build.labels["n"], "0");
+    assert_eq!(prepared.numbered(42).expect("a plan").plan.build.labels["n"], "42");
 }
 
 #[test]
@@ -241,7 +342,10 @@ fn mistakes_across_sections_are_shown() {
             "test: {gates: {unit: x, b: {run: x, needs: [uint]}}}",
             "ST208 1:45 there is no gate `uint` (did you mean `unit`?)",
         ),
-        ("image: r.example/A/b", "ST206 1:8 `r.example/A/b` is not the name of an image: repository names are lower-case"),
+        (
+            "image: r.example/A/b",
+            "ST206 1:8 `r.example/A/b` is not the name of an image: repository names are lower-case",
+        ),
         ("image: a/b:1", "ST206 1:8 the image's name has a tag"),
         ("build: {labels: {a: \"${git.sha}\"}}", "ST213 1:21 `${git.sha}` has no value: there is no Git commit"),
         ("build: {labels: {a: \"${git.shaa}\"}}", "ST212 1:21 `${git.shaa}` is not known (did you mean `${git.sha}`?)"),
@@ -257,7 +361,6 @@ fn mistakes_across_sections_are_shown() {
         ),
         ("version: {file: data}", "ST206 1:17 no version can be read: `data` holds more than a version alone"),
     ] {
-        println!("{yaml}");
         assert_eq!(with_file(yaml).refused(), expected, "{yaml}");
     }
 }

@@ -1,6 +1,9 @@
 //! Setup, gates and health of a built image: what is wanted, in which order, and what came out.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use engine::{BuildError, Built, Cancel, FailedStep, NetworkMode, Root, Scope, SetupCommand, SetupRequest};
 use events::Verdict;
@@ -26,17 +29,21 @@ pub(super) struct Selection<'p> {
     pub(super) health: bool,
     /// Whether the image becomes a sealed one with names.
     pub(super) seals: bool,
+    /// Whether an earlier run must have passed with this image.
+    pub(super) needs_verdict: bool,
 }
 
 impl<'p> Selection<'p> {
     pub(super) fn of(plan: &'p Plan, options: &RunOptions) -> Result<Self, RunError> {
         let all = || plan.test.gates.iter().collect();
+        let nothing = Self { gates: Vec::new(), health: false, seals: false, needs_verdict: false };
         Ok(match &options.stages {
-            Stages::All => Self { gates: all(), health: true, seals: true },
-            Stages::Build | Stages::Publish => Self { gates: Vec::new(), health: false, seals: true },
-            Stages::Gates(names) if names.is_empty() => Self { gates: all(), health: false, seals: false },
-            Stages::Gates(names) => Self { gates: with_needs(plan, names)?, health: false, seals: false },
-            Stages::Health => Self { gates: Vec::new(), health: true, seals: false },
+            Stages::All => Self { gates: all(), health: true, seals: true, ..nothing },
+            Stages::Build => Self { seals: true, ..nothing },
+            Stages::Publish => Self { seals: true, needs_verdict: true, ..nothing },
+            Stages::Gates(names) if names.is_empty() => Self { gates: all(), ..nothing },
+            Stages::Gates(names) => Self { gates: with_needs(plan, names)?, ..nothing },
+            Stages::Health => Self { health: true, ..nothing },
         })
     }
 
@@ -68,6 +75,8 @@ fn with_needs<'p>(plan: &'p Plan, names: &[String]) -> Result<Vec<&'p GatePlan>,
 
 /// What the checks found out.
 pub(super) struct Checked {
+    /// Time of the setup, if there is one.
+    pub(super) setup: Option<Duration>,
     pub(super) setup_failure: Option<FailedStep>,
     pub(super) gates: Vec<GateOutcome>,
     pub(super) health: Option<HealthOutcome>,
@@ -93,7 +102,7 @@ pub(super) async fn check(
 ) -> Result<Checked, RunError> {
     let gates = async {
         let result = setup_and_gates(cx, plan, options, work, scope, built).await;
-        if !matches!(&result, Ok((None, gates)) if !gates.iter().any(GateOutcome::blocks)) {
+        if !matches!(&result, Ok((_, None, gates)) if !gates.iter().any(GateOutcome::blocks)) {
             abandon.cancel();
         }
         result
@@ -109,8 +118,8 @@ pub(super) async fn check(
         result.map(Some)
     };
     let (gates, health) = tokio::join!(gates, health);
-    let (setup_failure, gates) = gates?;
-    Ok(Checked { setup_failure, gates, health: health? })
+    let (setup, setup_failure, gates) = gates?;
+    Ok(Checked { setup, setup_failure, gates, health: health? })
 }
 
 async fn setup_and_gates(
@@ -120,19 +129,23 @@ async fn setup_and_gates(
     work: &Selection<'_>,
     scope: &dyn Scope,
     built: &Built,
-) -> Result<(Option<FailedStep>, Vec<GateOutcome>), RunError> {
+) -> Result<(Option<Duration>, Option<FailedStep>, Vec<GateOutcome>), RunError> {
+    let start = Instant::now();
+    let mut duration = None;
     let root = if work.has_setup(plan) {
-        match setup(cx, plan, options, scope, &built.root).await? {
+        let made = setup(cx, plan, options, scope, &built.root).await?;
+        duration = Some(start.elapsed());
+        match made {
             Ok(root) => root,
             Err(failed) => {
                 let skipped = work.gates.iter().map(|gate| gate::skipped(cx, gate, "setup failed")).collect();
-                return Ok((Some(failed), skipped));
+                return Ok((duration, Some(failed), skipped));
             }
         }
     } else {
         built.root.clone()
     };
-    Ok((None, run_gates(cx, plan, options, work, scope, &root, built).await?))
+    Ok((duration, None, run_gates(cx, plan, options, work, scope, &root, built).await?))
 }
 
 /// The root with the setup's layer, or the command that failed.

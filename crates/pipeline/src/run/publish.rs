@@ -11,7 +11,7 @@ use events::{Event, EventSink, Verdict};
 use oci::{Descriptor, Digest, Reference};
 use registry::{Progress, RegistryError};
 
-use super::{checks::Selection, words::Stage};
+use super::{checks::Selection, record, words::Stage};
 use crate::{
     Plan, Published, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent, Stages, TagRule, Values,
     choose_tags, tags,
@@ -68,6 +68,7 @@ pub(super) struct Sealed {
 /// registry has blobs that nobody can find. `abandon`: the verdict is no, so that uploading more is of no use.
 pub(super) async fn seal_and_upload(
     cx: RunContext<'_>,
+    plan: &Plan,
     work: &Selection<'_>,
     built: &Built,
     intention: &Intention,
@@ -85,7 +86,14 @@ pub(super) async fn seal_and_upload(
     check_same(built, &sealed);
     cx.events
         .emit(Event::ImageSealed { digest: sealed.manifest.digest.clone(), size_bytes: sealed.manifest.size_bytes });
+    if work.needs_verdict {
+        record::require_passed(cx, plan, &sealed)?;
+    }
     if intention.is_planned {
+        if plan.source.is_dirty {
+            let message = "publishing what differs from the commit: tracked files have changes".into();
+            cx.events.emit(Event::Warning { message, place: None });
+        }
         let upload = async {
             for repository in &intention.repositories {
                 upload(cx, repository, &sealed).await?;

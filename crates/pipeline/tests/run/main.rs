@@ -234,6 +234,8 @@ async fn a_failing_registry_leaves_the_local_names() {
     let world = World::new(TWO_GATES).registry_fails();
     let error = world.run(&publish()).await.expect_err("an error");
     assert!(matches!(error, RunError::Registry(_)), "{error:?}");
+    let named = world.store.resolve(&"localhost:5000/team/app:master".parse().expect("a reference")).expect("readable");
+    assert!(named.is_some(), "what passed keeps its local names, so that `publish` can go on");
     assert_eq!(world.story().last().map(String::as_str), Some("close"));
 }
 
@@ -355,4 +357,40 @@ async fn a_version_of_the_image_makes_tags() {
     assert_eq!(outcome.publish_tags, ["2.7"]);
     assert_eq!(outcome.skipped_tags[0].reason, "the commit has no Git tag");
     assert_eq!(outcome.published[0].reference, "localhost:5000/app:2.7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_registry_has_the_digest_that_passed() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let address = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+    let options = registry::ServerOptions::default();
+    let server = registry::Server::bind(address, dir.path(), options).await.expect("a server");
+    let host = server.local_addr();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve(async move { drop(stopped.await) }));
+    let client = registry::Client::new(registry::ClientOptions::default());
+    let yaml = format!("image: {host}/team/app\nhealth: false\ntest: {{gates: {{a: x}}}}\npublish: {{tags: [v1]}}\n");
+    let reference: oci::Reference = format!("{host}/team/app:v1").parse().expect("a reference");
+
+    let world = World::new(&yaml).act("a", Act::exits(1));
+    world.run_with(&publish(), Some(&client)).await.expect("an outcome");
+    assert!(client.list_tags(&reference).await.is_err(), "a failing gate leaves the registry untouched");
+
+    let world = world.act("a", Act::exits(0));
+    let outcome = world.run_with(&publish(), Some(&client)).await.expect("an outcome");
+    assert_eq!(client.list_tags(&reference).await.expect("a list"), ["v1"]);
+    let found = client.resolve(&reference).await.expect("there");
+    assert_eq!(Some(found.digest), outcome.image.and_then(|image| image.digest));
+    stop.send(()).expect("it serves");
+    serving.await.expect("no panic").expect("it ended well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stages_have_their_times() {
+    let world = World::new("test: {setup: [x], gates: {a: x}}\n").act("app-health", Act::exits(0));
+    let outcome = world.run(&RunOptions::default()).await.expect("an outcome");
+    assert_eq!(
+        outcome.stages.iter().map(|(stage, _)| stage.as_str()).collect::<Vec<_>>(),
+        ["build", "setup", "a", "health"]
+    );
 }

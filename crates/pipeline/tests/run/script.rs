@@ -174,6 +174,15 @@ impl World {
     }
 
     pub(crate) async fn run(&self, options: &RunOptions) -> Result<Outcome, RunError> {
+        self.run_with(options, None).await
+    }
+
+    /// With this registry instead of the scripted one.
+    pub(crate) async fn run_with(
+        &self,
+        options: &RunOptions,
+        registry: Option<&dyn Registry>,
+    ) -> Result<Outcome, RunError> {
         let path = self.project().join("seatrial.yaml");
         let text = std::fs::read_to_string(&path).expect("written");
         let (file, findings) = file::parse(&text);
@@ -194,7 +203,7 @@ impl World {
         let cx = RunContext {
             engine: &scripted,
             store: &self.store,
-            registry: &scripted,
+            registry: registry.unwrap_or(&scripted),
             events: &events,
             run: &self.run,
             cancel: &self.cancel,
