@@ -251,7 +251,7 @@ impl Channel {
 
     /// The next message and its descriptors; `None` when the other side has gone.
     pub(crate) fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut bytes = vec![0; MESSAGE_MAX];
+        let mut bytes = vec![0; self.next_length()?];
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
@@ -275,6 +275,18 @@ impl Channel {
             return Ok(None);
         }
         Ok(Some((serde_json::from_slice(&bytes[..length])?, fds)))
+    }
+
+    /// Length of the next packet, after waiting for it: a buffer of the largest size would cost more than all the rest.
+    fn next_length(&self) -> io::Result<usize> {
+        loop {
+            match rustix::net::recv(&self.0, &mut [0u8; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC) {
+                Ok((_, length)) => return Ok(length.min(MESSAGE_MAX)),
+                Err(rustix::io::Errno::CONNRESET) => return Ok(0),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Whether the other side has closed.

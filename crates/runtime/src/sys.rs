@@ -140,10 +140,17 @@ pub(crate) fn kill_group(pid: i32) {
 pub(crate) fn poll(fds: &[BorrowedFd<'_>], timeout_ms: i32) -> io::Result<Vec<bool>> {
     let mut polls: Vec<libc::pollfd> =
         fds.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
-    // SAFETY: `polls` has as many entries as told.
-    let result = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, timeout_ms) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
+    loop {
+        // SAFETY: `polls` has as many entries as told.
+        let result = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, timeout_ms) };
+        if result >= 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        // With a bound the caller knows how much of it is left.
+        if timeout_ms >= 0 || error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
     }
     Ok(polls.iter().map(|poll| poll.revents != 0).collect())
 }
