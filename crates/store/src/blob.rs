@@ -47,7 +47,7 @@ impl Store {
         Ok(digest)
     }
 
-    /// Size of a blob in bytes, if it is there.
+    /// Size of a blob in bytes, if it is there. Whoever relies on finding it later leases it ([`crate::Scope::lease_blob`]).
     pub fn has_blob(&self, digest: &Digest) -> Option<u64> {
         std::fs::metadata(self.blob_path(digest)).ok().map(|metadata| metadata.len())
     }

@@ -19,6 +19,9 @@ pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 /// The kernel's bound on the list and on one value (XATTR_LIST_MAX, XATTR_SIZE_MAX).
 const ATTRIBUTE_BYTES_MAX: usize = 64 * 1024;
 
+/// A value of this size has room in every file system in use (ext4: one block for all of a file's attributes).
+const ATTRIBUTE_FITS_BYTES: usize = 2048;
+
 /// Attributes by which overlayfs itself keeps book: never in a layer, never from a layer.
 pub(crate) fn is_overlay_attribute(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
@@ -87,7 +90,11 @@ pub(crate) fn write_attributes(
     for (attribute, value) in attributes {
         match rustix::fs::lsetxattr(&*path, &**attribute, value, XattrFlags::empty()) {
             Ok(()) => {}
-            Err(Errno::NOSPC | Errno::DQUOT | Errno::IO) => return Err(Errno::NOSPC.into()),
+            // File systems say so as well of a value that is too large for them, on however empty a disk.
+            Err(errno @ (Errno::NOSPC | Errno::DQUOT)) if value.len() < ATTRIBUTE_FITS_BYTES => {
+                return Err(errno.into());
+            }
+            Err(Errno::IO) => return Err(Errno::IO.into()),
             Err(errno) if attribute == b"security.capability" && !options.ignore_chown_errors => {
                 return Err(errno.into());
             }

@@ -274,3 +274,42 @@ fn extra(depth: u64) -> u64 {
     (1..=depth).filter(|depth| depth * 2 > 100).map(|_| 1024).sum::<u64>()
         + (1..=depth).filter(|depth| depth * 2 + 10 > 512).map(|_| 512).sum::<u64>()
 }
+
+/// This test program itself, as another process whose memory is measured.
+#[test]
+fn helper_process_that_seals_a_large_layer() {
+    if std::env::var_os("STORE_TEST_LARGE").is_none() {
+        return;
+    }
+    let world = World::new();
+    let id = world.snapshot(None, |root| {
+        for name in ["a", "b"] {
+            fs::File::create(root.join(name)).unwrap().set_len(200 << 20).unwrap();
+        }
+    });
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let layer = world.store.seal(&id, epoch(), compression).unwrap();
+        let diff_id = world.store.diff_id(&id, epoch()).unwrap().0;
+        let other = World::new();
+        let path = world.store.root().join("blobs/sha256").join(layer.digest.hex());
+        let mut blob = other.store.blob_writer().unwrap();
+        std::io::copy(&mut fs::File::open(path).unwrap(), &mut blob).unwrap();
+        blob.commit(None).unwrap();
+        other.store.apply_layer(&other.scope, None, None, &layer, &diff_id).unwrap();
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak_kb: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    eprintln!("peak memory: {} MB", peak_kb / 1000);
+    assert!(peak_kb < 100_000, "{peak_kb} kB");
+}
+
+#[test]
+fn memory_stays_flat_whatever_the_size() {
+    let run = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["seal::helper_process_that_seals_a_large_layer", "--exact", "--nocapture"])
+        .env("STORE_TEST_LARGE", "1")
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+}
