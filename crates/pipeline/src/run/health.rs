@@ -25,7 +25,7 @@ const INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const ATTEMPTS_DEFAULT: u32 = 3;
 /// The first look; most services are up within a second.
-const FIRST_GAP: Duration = Duration::from_millis(100);
+const FIRST_GAP: Duration = Duration::from_millis(50);
 /// Whatever the file says, a container that needs longer is a hang.
 const WAIT_MAX: Duration = Duration::from_secs(60 * 60);
 /// Without a HEALTHCHECK: a container that survives this counts as started.
@@ -353,7 +353,8 @@ async fn watch_probes(
             };
             return Ok(Seen::Unhealthy { exit, reason, output });
         }
-        gap = gap.saturating_mul(2).min(check.interval);
+        // Half as long again each time: at most a third of the time to healthy is waited too long.
+        gap = (gap.saturating_mul(3) / 2).min(check.interval);
         let soon = Instant::now() + gap;
         // The last look is at the very end of the patience.
         next = if Instant::now() < deadline { soon.min(deadline) } else { soon };
