@@ -77,7 +77,7 @@ pub(crate) fn find(
         Some(NamedContext::OciLayout { path, name: within }) => {
             layout::image(work.host, path, within.as_deref(), wanted)
                 .during(|| format!("cannot use the OCI layout {} as `{name}`", path.display()))?
-        },
+        }
         Some(NamedContext::Image(reference)) => by_reference(work, reference, wanted, name, span)?,
         None => {
             let reference = name.parse::<Reference>().map_err(|error| {
@@ -96,9 +96,10 @@ pub(crate) fn find(
         work.host.scope.lease(top).during(|| format!("cannot use image {name}"))?;
     }
     let layers = Layers { key: base_key(&image), layers: image.layers.clone() };
-    let unpublishable = image.config.config.labels.get(BASE_LABEL).filter(|kind| *kind == "host").map(|_| {
-        format!("it is built on `{name}`, which is made of this machine's own files (`seatrial base host`)")
-    });
+    let unpublishable =
+        image.config.config.labels.get(BASE_LABEL).filter(|kind| *kind == "host").map(|_| {
+            format!("it is built on `{name}`, which is made of this machine's own files (`seatrial base host`)")
+        });
     Ok(BaseImage { image, layers, unpublishable })
 }
 
@@ -127,7 +128,10 @@ fn by_reference(
         work.host.bases.pull(reference, platform).or_else(|error| match fallback {
             // `--pull` with an unreachable registry is an error for a name that was never here only.
             Some(image) if !error.is_auth => {
-                work.warn(format!("{name} could not be asked for again ({error}); the local image is used"), Some(span));
+                work.warn(
+                    format!("{name} could not be asked for again ({error}); the local image is used"),
+                    Some(span),
+                );
                 Ok(image)
             }
             _ => Err(unavailable(work, name, error, span)),

@@ -128,7 +128,11 @@ impl Context {
     pub(crate) fn keep(&self, path: &[u8]) -> Keep {
         match &self.ignore {
             Some(ignore) if ignore.rules.is_excluded(path, false) => {
-                if ignore.rules.may_contain_included(path) { Keep::Below } else { Keep::No }
+                if ignore.rules.may_contain_included(path) {
+                    Keep::Below
+                } else {
+                    Keep::No
+                }
             }
             _ => Keep::Yes,
         }
@@ -179,9 +183,8 @@ impl Context {
     pub(crate) fn digest(&self, store: &Store, from: &[u8], entries: &mut [Entry]) -> io::Result<()> {
         let root = self.root()?;
         let mut memo = locked(&self.memo);
-        let memo = memo.get_or_insert_with(|| {
-            FileMemo::parse(&store.memo_get(MEMO, &self.memo_key).unwrap_or_default())
-        });
+        let memo =
+            memo.get_or_insert_with(|| FileMemo::parse(&store.memo_get(MEMO, &self.memo_key).unwrap_or_default()));
         memo.fill(root, from, entries)
     }
 

@@ -80,7 +80,6 @@ pub(crate) fn copy(at: &At<'_>, state: &mut State, copy: &CopyLike, is_add: bool
         listing::save(at.work.host.store, &files.digest, &selection.text);
         let active = at.work.host.store.prepare(at.work.host.scope, layers.top()).during(attempt)?;
         put(at, &request, &selection, &active, running.former)?;
-        settle(at.work.host.store, &active, at.work.epoch).during(attempt)?;
         Ok(Made::layer(active.commit().during(attempt)?))
     })
 }
@@ -271,7 +270,20 @@ fn put(
         }
         Ok(())
     })();
-    written.map_err(|error| problem::write_failure(at, error))
+    written.map_err(|error| problem::write_failure(at, error))?;
+    drop(target);
+    settle_copy(at, request, active).during(attempt)
+}
+
+/// Files got their times as they were written; what is left are directories on the way, and what archives held.
+fn settle_copy(at: &At<'_>, request: &Request, active: &ActiveSnapshot) -> io::Result<()> {
+    let work = at.work;
+    if request.unpacks || request.parents || !request.heredocs.is_empty() {
+        return settle(work.host.store, active, work.epoch);
+    }
+    let target = Target::open(active)?;
+    let resolved = target.resolve(&request.dest.as_bytes()[1..])?;
+    settle::settle_way(&target.upper, &resolved.path, work.epoch)
 }
 
 fn owner_of(at: &At<'_>, request: &Request, target: &Target) -> Result<Option<Owner>, BuildError> {
@@ -367,7 +379,10 @@ fn unpack(
     if let archive::Format::Unsupported(name) = format {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            format!("`{}` is compressed with {name}, which ADD cannot unpack yet; use gzip or zstd", tree::show(&matched.path)),
+            format!(
+                "`{}` is compressed with {name}, which ADD cannot unpack yet; use gzip or zstd",
+                tree::show(&matched.path)
+            ),
         ));
     }
     drop(transfer.target.ensure_dir(to, chown)?);

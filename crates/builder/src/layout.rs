@@ -65,7 +65,10 @@ pub(crate) fn image(
         bytes = read(&blob_path(layout, &chosen.digest))?;
         let actual = Digest::of(&bytes);
         if actual != chosen.digest {
-            return Err(LayoutError::Wrong(format!("blob {} of it is corrupt: its bytes have {actual}", chosen.digest)));
+            return Err(LayoutError::Wrong(format!(
+                "blob {} of it is corrupt: its bytes have {actual}",
+                chosen.digest
+            )));
         }
         match ManifestOrIndex::parse(&bytes)? {
             ManifestOrIndex::Manifest(manifest) => {
@@ -94,7 +97,8 @@ fn choose<'a>(index: &'a Index, name: Option<&str>) -> Result<&'a Descriptor, La
         Some(name) => {
             let known = descriptor.annotations.get(NAME_ANNOTATION);
             descriptor.digest.to_string() == name
-                || known.is_some_and(|known| known == name || known.rsplit_once(':').is_some_and(|(_, tag)| tag == name))
+                || known
+                    .is_some_and(|known| known == name || known.rsplit_once(':').is_some_and(|(_, tag)| tag == name))
         }
     };
     let mut fitting = index.manifests.iter().filter(is_image).filter(fits);

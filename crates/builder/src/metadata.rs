@@ -27,13 +27,14 @@ const CONTAINER_FIELDS: &[&str] = &[
     "Tty",
 ];
 /// The same outside `config`.
-const IMAGE_FIELDS: &[&str] = &["container", "container_config", "docker_version", "id", "parent", "moby.buildkit.buildinfo.v1"];
+const IMAGE_FIELDS: &[&str] =
+    &["container", "container_config", "docker_version", "id", "parent", "moby.buildkit.buildinfo.v1"];
 /// A range of ports that is longer is a slip.
 const PORTS_MAX: u32 = 65535;
 const SIGNALS: &[&str] = &[
-    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL", "PROF",
-    "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "UNUSED", "URG", "USR1",
-    "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
+    "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "UNUSED", "URG",
+    "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
 ];
 
 /// What a child takes over of its base's config.
@@ -49,11 +50,7 @@ pub(crate) fn inherit(config: &mut ImageConfig) {
 
 /// The shell of shell forms.
 pub(crate) fn shell(config: &ImageConfig) -> Vec<String> {
-    if config.config.shell.is_empty() {
-        DEFAULT_SHELL.map(str::to_owned).to_vec()
-    } else {
-        config.config.shell.clone()
-    }
+    if config.config.shell.is_empty() { DEFAULT_SHELL.map(str::to_owned).to_vec() } else { config.config.shell.clone() }
 }
 
 /// Program and arguments of a command.
@@ -134,7 +131,9 @@ pub(crate) fn apply(at: &At<'_>, state: &mut State) -> Result<(), BuildError> {
         InstructionKind::User(word) => {
             let user = at.expand(state, word)?;
             if user.is_empty() {
-                return Err(at.invalid(Diagnostic::error("ST123", "the user is empty after expansion"), Some(&word.span)));
+                return Err(
+                    at.invalid(Diagnostic::error("ST123", "the user is empty after expansion"), Some(&word.span))
+                );
             }
             state.config.config.user = user;
         }
@@ -150,10 +149,9 @@ pub(crate) fn apply(at: &At<'_>, state: &mut State) -> Result<(), BuildError> {
         InstructionKind::Maintainer(word) => state.config.author = Some(word.raw.clone()),
         InstructionKind::Onbuild { trigger, .. } => state.config.config.on_build.push(trigger.clone()),
         InstructionKind::Healthcheck(check) => state.config.config.healthcheck = Some(healthcheck(at, state, check)?),
-        InstructionKind::Add(_)
-        | InstructionKind::Copy(_)
-        | InstructionKind::Run(_)
-        | InstructionKind::Workdir(_) => unreachable!("the stage makes layers itself"),
+        InstructionKind::Add(_) | InstructionKind::Copy(_) | InstructionKind::Run(_) | InstructionKind::Workdir(_) => {
+            unreachable!("the stage makes layers itself")
+        }
     }
     Ok(())
 }

@@ -71,7 +71,8 @@ pub(crate) fn run(
 ) -> Result<ActiveSnapshot, BuildError> {
     let start = Instant::now();
     let mut output = Lines::default();
-    let result = run_container(host, &active, &job, is_stopped, &mut |bytes| output.push(bytes, &mut |l| running.log(l)));
+    let result =
+        run_container(host, &active, &job, is_stopped, &mut |bytes| output.push(bytes, &mut |l| running.log(l)));
     output.finish(&mut |line| running.log(line));
     let exit = match result {
         Ok(exit) => exit,
@@ -105,7 +106,10 @@ pub(crate) fn run(
 enum Failure {
     Build(BuildError),
     /// Exit code 126 or 127 and why.
-    Command { code: i32, message: String },
+    Command {
+        code: i32,
+        message: String,
+    },
 }
 
 impl From<BuildError> for Failure {
@@ -183,7 +187,9 @@ fn start_and_wait(
         fds.extend(open_pipe.map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)));
         match poll(&mut fds, Some(&CANCEL_POLL)) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(Failure::from(Err::<(), _>(std::io::Error::from(errno)).during(attempt).unwrap_err())),
+            Err(errno) => {
+                return Err(Failure::from(Err::<(), _>(std::io::Error::from(errno)).during(attempt).unwrap_err()));
+            }
         }
         let has_ended = !fds[0].revents().is_empty();
         if let Some(pipe) = open_pipe

@@ -5,11 +5,11 @@
 
 use std::{
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, futimens, openat, utimensat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, futimens, openat, utimensat};
 use store::{ActiveSnapshot, Store};
 
 use crate::{
@@ -33,7 +33,7 @@ pub(crate) fn settle(store: &Store, active: &ActiveSnapshot, epoch: SystemTime) 
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let upper = openat(CWD, active.upper(), flags, Mode::empty())?;
     let entries = tree::scan(upper.as_fd(), b"", &|_| Keep::Yes)?;
-    let mut directory: Option<(Vec<u8>, std::os::fd::OwnedFd)> = None;
+    let mut directory: Option<(Vec<u8>, OwnedFd)> = None;
     for entry in entries.iter().filter(|entry| entry.mtime > epoch) {
         if entry.path.is_empty() {
             futimens(&upper, &timestamps(epoch))?;
@@ -49,4 +49,21 @@ pub(crate) fn settle(store: &Store, active: &ActiveSnapshot, epoch: SystemTime) 
             .map_err(|errno| tree::named(errno.into(), "set the time of", &entry.path))?;
     }
     Ok(())
+}
+
+/// The same for the directories from the root of `upper` down to a canonical path.
+pub(crate) fn settle_way(upper: &OwnedFd, path: &[u8], epoch: SystemTime) -> io::Result<()> {
+    let epoch = time(epoch);
+    let mut way = path;
+    loop {
+        if let Ok(directory) = tree::open_beneath(upper.as_fd(), way, OFlags::RDONLY | OFlags::DIRECTORY)
+            && tree::mtime(&fstat(&directory)?) > epoch
+        {
+            futimens(&directory, &timestamps(epoch))?;
+        }
+        if way.is_empty() {
+            return Ok(());
+        }
+        way = tree::parent(way);
+    }
 }

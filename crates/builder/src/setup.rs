@@ -5,8 +5,8 @@ use std::{os::fd::AsFd as _, path::Path};
 use engine::{BindMount, BuildError, NetworkMode, Root, SetupCommand, SetupRequest};
 use events::EventSink;
 use oci::{Digest, Hasher};
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use runtime::{Mount, MountKind, Network};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::{
     build::{root_id, root_snapshot},
@@ -58,9 +58,8 @@ pub fn setup(request: &SetupRequest, host: &Host<'_>, events: &EventSink) -> Res
         steps.run(&mut layers, &info, key, !request.no_cache, |running| {
             let attempt = || format!("cannot run `{}`", command.text);
             let active = host.store.prepare(host.scope, below.top()).during(attempt)?;
-            let active = process::run(host, running, active, job(request, command, host), &|| {
-                request.cancel.is_cancelled()
-            })?;
+            let active =
+                process::run(host, running, active, job(request, command, host), &|| request.cancel.is_cancelled())?;
             Ok(Made::layer(active.commit().during(attempt)?))
         })?;
         Ok(())

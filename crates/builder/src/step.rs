@@ -1,10 +1,6 @@
 //! Cached steps: the parts of a key, looking a step up, and why it was not found.
 
-use std::{
-    collections::BTreeMap,
-    sync::Mutex,
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Mutex, time::Instant};
 
 use engine::BuildError;
 use events::{Event, EventSink, Place};

@@ -164,10 +164,7 @@ pub(crate) struct Resolved {
 }
 
 /// Follows links in `path` as if the tree's root were `/`. What does not exist is kept as it is written.
-pub(crate) fn resolve(
-    path: &[u8],
-    mut lookup: impl FnMut(&[u8]) -> io::Result<Option<Node>>,
-) -> io::Result<Resolved> {
+pub(crate) fn resolve(path: &[u8], mut lookup: impl FnMut(&[u8]) -> io::Result<Option<Node>>) -> io::Result<Resolved> {
     let mut pending: Vec<Vec<u8>> = parts(path).rev().map(<[u8]>::to_vec).collect();
     let mut done: Vec<Vec<u8>> = Vec::new();
     let mut links = 0;

@@ -21,8 +21,7 @@ fn main() -> std::process::ExitCode {
         return std::process::ExitCode::SUCCESS;
     }
     world::set_privilege(privilege);
-    let tests: Vec<(&str, fn())> =
-        [dockerfiles::TESTS, cache::TESTS, failures::TESTS, hostile::TESTS].concat();
+    let tests: Vec<(&str, fn())> = [dockerfiles::TESTS, cache::TESTS, failures::TESTS, hostile::TESTS].concat();
     let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     if std::env::args().any(|arg| arg == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));

@@ -11,8 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use engine::{Container, EngineError, ExecSpec, Exit, OutputSink, Stdio};
-use rustix::io::Errno;
 use runtime::ProcessSpec;
+use rustix::io::Errno;
 use store::ActiveSnapshot;
 
 use crate::{embedded::blocking, failed, start_failed, terminal};
@@ -173,9 +173,7 @@ fn attend(
         (Streams::Sink(sink), Some(pipe), _) => {
             thread.name("container output".into()).spawn(move || read_all(&pipe, &sink))
         }
-        (Streams::Terminal, _, Some(master)) => {
-            thread.name("terminal".into()).spawn(move || terminal::relay(&master))
-        }
+        (Streams::Terminal, _, Some(master)) => thread.name("terminal".into()).spawn(move || terminal::relay(&master)),
         _ => return Ok(None),
     };
     started.map(Some).map_err(|error| failed("cannot start a thread for a container's output", error))

@@ -120,7 +120,9 @@ pub(crate) fn unpack(
         let path = entry.path_bytes().into_owned();
         let place = Place::find(root, to, &path)?;
         let Some(place) = place else { continue };
-        place.put(root, to, &mut entry, owner, &mut directories).map_err(|error| tree::named(error, "unpack", &path))?;
+        place
+            .put(root, to, &mut entry, owner, &mut directories)
+            .map_err(|error| tree::named(error, "unpack", &path))?;
     }
     if archive.into_inner().limit() == 0 {
         return Err(io::Error::other("the archive unpacks to more than it plausibly can; it is refused as a bomb"));

@@ -39,7 +39,9 @@ pub(crate) fn no_match(at: &At<'_>, from: &Source, pattern: &str, span: &Span, w
 fn missing_in_context(at: &At<'_>, context: &Context, pattern: &str, span: &Span) -> BuildError {
     let mut diagnostic = Diagnostic::error("ST104", format!("`{pattern}` is not in the build context"));
     let path = tree::parts(pattern.as_bytes()).collect::<Vec<_>>().join(&b'/');
-    let exists = || matches!(tree::lookup(context.root()?, &path), Ok(Some(_))).then_some(()).ok_or(io::ErrorKind::NotFound.into());
+    let exists = || {
+        matches!(tree::lookup(context.root()?, &path), Ok(Some(_))).then_some(()).ok_or(io::ErrorKind::NotFound.into())
+    };
     let exists: io::Result<()> = exists();
     if exists.is_ok()
         && let Some((name, line)) = context.hidden_by(&path)

@@ -6,9 +6,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{
-        AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid, fchmod, fchown, futimens, mkdirat, openat,
-    },
+    fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid, fchmod, fchown, futimens, mkdirat, openat},
     io::Errno,
 };
 use store::ActiveSnapshot;

@@ -219,9 +219,7 @@ impl<'t, 'a> Worker<'t, 'a> {
                 set_time(&made, transfer.changes.time(entry))
             }
             Kind::Symlink => {
-                replacing(directory.as_fd(), name, &task.to, || {
-                    symlinkat(entry.link.as_slice(), directory, name)
-                })?;
+                replacing(directory.as_fd(), name, &task.to, || symlinkat(entry.link.as_slice(), directory, name))?;
                 self.finish_special(entry, directory.as_fd(), name)
             }
             Kind::Char | Kind::Block | Kind::Fifo => {
@@ -231,9 +229,7 @@ impl<'t, 'a> Worker<'t, 'a> {
                     _ => 0o010_000,
                 });
                 let mode = Mode::from_raw_mode(transfer.changes.mode(entry));
-                replacing(directory.as_fd(), name, &task.to, || {
-                    mknodat(directory, name, kind, mode, entry.device)
-                })?;
+                replacing(directory.as_fd(), name, &task.to, || mknodat(directory, name, kind, mode, entry.device))?;
                 self.finish_special(entry, directory.as_fd(), name)
             }
             // A socket is nothing without the process that made it.
@@ -302,10 +298,7 @@ fn replacing<T>(
 
 /// A directory stands where a file is to be.
 pub(crate) fn conflict(path: &[u8]) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::IsADirectory,
-        format!("cannot replace directory `/{}` with a file", tree::show(path)),
-    )
+    io::Error::new(io::ErrorKind::IsADirectory, format!("cannot replace directory `/{}` with a file", tree::show(path)))
 }
 
 /// What was hashed is what is copied; otherwise the cache would give it out under a wrong key.

@@ -42,30 +42,50 @@ fn check(files: &[(&str, &str)], dockerfile: &str, expected: Expect) {
 }
 
 fn run_forms() {
-    check(&[], "FROM base\nRUN echo hi > /x\nRUN [\"sh\", \"-c\", \"echo $0 > /y\", \"zero\"]\n", expect![[r#"
+    check(
+        &[],
+        "FROM base\nRUN echo hi > /x\nRUN [\"sh\", \"-c\", \"echo $0 > /y\", \"zero\"]\n",
+        expect![[r#"
         layer
           -644 x "hi\n"
         layer
           -644 y "zero\n"
-    "#]]);
-    check(&[], "FROM base\nRUN <<EOF\nset -e\nV=1\necho $V > /x\nEOF\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[],
+        "FROM base\nRUN <<EOF\nset -e\nV=1\necho $V > /x\nEOF\n",
+        expect![[r#"
         layer
           -644 x "1\n"
-    "#]]);
-    check(&[], "FROM base\nRUN <<EOF\n#!/bin/sh\necho $0 > /x\nEOF\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[],
+        "FROM base\nRUN <<EOF\n#!/bin/sh\necho $0 > /x\nEOF\n",
+        expect![[r#"
         layer
           -644 x "/dev/pipes/EOF\n"
-    "#]]);
-    check(&[], "FROM base\nRUN cat <<EOF > /x && cat <<'TWO' > /y\none $HOME\nEOF\ntwo $HOME\nTWO\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[],
+        "FROM base\nRUN cat <<EOF > /x && cat <<'TWO' > /y\none $HOME\nEOF\ntwo $HOME\nTWO\n",
+        expect![[r#"
         layer
           -644 x "one /root\n"
           -644 y "two $HOME\n"
-    "#]]);
-    check(&[], "FROM base\nSHELL [\"/bin/sh\", \"-ec\"]\nRUN true; echo $- > /x\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[],
+        "FROM base\nSHELL [\"/bin/sh\", \"-ec\"]\nRUN true; echo $- > /x\n",
+        expect![[r#"
         layer
           -644 x "e\n"
         Shell: ["/bin/sh","-ec"]
-    "#]]);
+    "#]],
+    );
 }
 
 fn run_environment() {
@@ -83,17 +103,25 @@ fn run_environment() {
             WorkingDir: "/w"
         "#]],
     );
-    check(&[], "FROM base\nRUN echo $HOME $PATH > /x; env | sort | cat > /y\n", expect![[r#"
+    check(
+        &[],
+        "FROM base\nRUN echo $HOME $PATH > /x; env | sort | cat > /y\n",
+        expect![[r#"
         layer
           -644 x "/root /usr/bin:/bin\n"
           -644 y "HOME=/root\nPATH=/usr/bin:/bin\nPWD=/\nSOURCE_DATE_EPOCH=1700000000\n"
-    "#]]);
-    check(&[], "FROM base\nUSER 1000:50\nRUN echo $(id -u):$(id -g) > /tmp/x\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[],
+        "FROM base\nUSER 1000:50\nRUN echo $(id -u):$(id -g) > /tmp/x\n",
+        expect![[r#"
         layer
           d1777 tmp/
           -644 1000:50 tmp/x "1000:50\n"
         User: "1000:50"
-    "#]]);
+    "#]],
+    );
 }
 
 fn run_mounts() {
@@ -145,21 +173,36 @@ fn run_mounts() {
 
 fn copy_places() {
     // A file to a new name, into a directory written with a slash, into one that exists, into the working directory.
-    check(&[("a", "A")], "FROM base\nCOPY a /new\n", expect![[r#"
+    check(
+        &[("a", "A")],
+        "FROM base\nCOPY a /new\n",
+        expect![[r#"
         layer
           -644 new "A"
-    "#]]);
-    check(&[("a", "A")], "FROM base\nCOPY a /new/\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[("a", "A")],
+        "FROM base\nCOPY a /new/\n",
+        expect![[r#"
         layer
           d755 new/
           -644 new/a "A"
-    "#]]);
-    check(&[("a", "A")], "FROM base\nCOPY a /tmp\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[("a", "A")],
+        "FROM base\nCOPY a /tmp\n",
+        expect![[r#"
         layer
           d1777 tmp/
           -644 tmp/a "A"
-    "#]]);
-    check(&[("a", "A")], "FROM base\nWORKDIR /w\nCOPY a .\nCOPY a sub/b\nCOPY a ../c\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[("a", "A")],
+        "FROM base\nWORKDIR /w\nCOPY a .\nCOPY a sub/b\nCOPY a ../c\n",
+        expect![[r#"
         layer
           d755 w/
         layer
@@ -172,39 +215,59 @@ fn copy_places() {
         layer
           -644 c "A"
         WorkingDir: "/w"
-    "#]]);
-    check(&[("a", "A"), ("b", "B")], "FROM base\nCOPY a b /d/\nCOPY [\"a\", \"/e\"]\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[("a", "A"), ("b", "B")],
+        "FROM base\nCOPY a b /d/\nCOPY [\"a\", \"/e\"]\n",
+        expect![[r#"
         layer
           d755 d/
           -644 d/a "A"
           -644 d/b "B"
         layer
           -644 e "A"
-    "#]]);
+    "#]],
+    );
     // A directory gives its contents.
     let tree = &[("d/x", "X"), ("d/sub/y.sh", "Y"), ("d/empty/", "")];
-    check(tree, "FROM base\nCOPY d /t\n", expect![[r#"
+    check(
+        tree,
+        "FROM base\nCOPY d /t\n",
+        expect![[r#"
         layer
           d755 t/
           d755 t/empty/
           d755 t/sub/
           -755 t/sub/y.sh "Y"
           -644 t/x "X"
-    "#]]);
-    check(tree, "FROM base\nCOPY d/ /t/\n", expect![[r#"
+    "#]],
+    );
+    check(
+        tree,
+        "FROM base\nCOPY d/ /t/\n",
+        expect![[r#"
         layer
           d755 t/
           d755 t/empty/
           d755 t/sub/
           -755 t/sub/y.sh "Y"
           -644 t/x "X"
-    "#]]);
-    check(tree, "FROM base\nCOPY d/sub d/empty /t/\n", expect![[r#"
+    "#]],
+    );
+    check(
+        tree,
+        "FROM base\nCOPY d/sub d/empty /t/\n",
+        expect![[r#"
         layer
           d755 t/
           -755 t/y.sh "Y"
-    "#]]);
-    check(tree, "FROM base\nCOPY . /t\n", expect![[r#"
+    "#]],
+    );
+    check(
+        tree,
+        "FROM base\nCOPY . /t\n",
+        expect![[r#"
         layer
           d755 t/
           d755 t/d/
@@ -212,18 +275,30 @@ fn copy_places() {
           d755 t/d/sub/
           -755 t/d/sub/y.sh "Y"
           -644 t/d/x "X"
-    "#]]);
-    check(tree, "FROM base\nCOPY ./d/../d/x /\n", expect![[r#"
+    "#]],
+    );
+    check(
+        tree,
+        "FROM base\nCOPY ./d/../d/x /\n",
+        expect![[r#"
         layer
           -644 x "X"
-    "#]]);
-    check(tree, "FROM base\nCOPY /d/x ../../d/sub/y.sh /t/\n", expect![[r#"
+    "#]],
+    );
+    check(
+        tree,
+        "FROM base\nCOPY /d/x ../../d/sub/y.sh /t/\n",
+        expect![[r#"
         layer
           d755 t/
           -644 t/x "X"
           -755 t/y.sh "Y"
-    "#]]);
-    check(tree, "FROM base\nCOPY --parents d/x d/sub /t/\nCOPY --parents d/./sub/y.sh /p/\n", expect![[r#"
+    "#]],
+    );
+    check(
+        tree,
+        "FROM base\nCOPY --parents d/x d/sub /t/\nCOPY --parents d/./sub/y.sh /p/\n",
+        expect![[r#"
         layer
           d755 t/
           d755 t/d/
@@ -234,12 +309,17 @@ fn copy_places() {
           d755 p/
           d755 p/sub/
           -755 p/sub/y.sh "Y"
-    "#]]);
+    "#]],
+    );
 }
 
 fn copy_links_and_patterns() {
-    let tree = &[("real/f", "F"), ("link", "-> real"), ("file", "-> real/f"), ("real/in", "-> f"), ("real/out", "-> /etc")];
-    check(tree, "FROM base\nCOPY link /t\nCOPY file /t/\nCOPY link/f /u\n", expect![[r#"
+    let tree =
+        &[("real/f", "F"), ("link", "-> real"), ("file", "-> real/f"), ("real/in", "-> f"), ("real/out", "-> /etc")];
+    check(
+        tree,
+        "FROM base\nCOPY link /t\nCOPY file /t/\nCOPY link/f /u\n",
+        expect![[r#"
         layer
           d755 t/
           -644 t/f "F"
@@ -250,18 +330,27 @@ fn copy_links_and_patterns() {
           -644 t/file "F"
         layer
           -644 u "F"
-    "#]]);
+    "#]],
+    );
     // Links within a directory stay links; a target that is a link to a directory is followed.
-    check(&[("a", "A")], "FROM base\nCOPY a /linked/\nCOPY a /linked/b\n", expect![[r#"
+    check(
+        &[("a", "A")],
+        "FROM base\nCOPY a /linked/\nCOPY a /linked/b\n",
+        expect![[r#"
         layer
           d755 bin/
           -644 bin/a "A"
         layer
           d755 bin/
           -644 bin/b "A"
-    "#]]);
-    let names = &[("a1.txt", "1"), ("a2.txt", "2"), ("b1.txt", "3"), ("x/a3.txt", "4"), ("y/a4.txt", "5"), ("[z]", "6")];
-    check(names, "FROM base\nCOPY a*.txt /d/\nCOPY [ab]1.txt /e/\nCOPY */a?.txt /f/\nCOPY a[^1].txt /g/\n", expect![[r#"
+    "#]],
+    );
+    let names =
+        &[("a1.txt", "1"), ("a2.txt", "2"), ("b1.txt", "3"), ("x/a3.txt", "4"), ("y/a4.txt", "5"), ("[z]", "6")];
+    check(
+        names,
+        "FROM base\nCOPY a*.txt /d/\nCOPY [ab]1.txt /e/\nCOPY */a?.txt /f/\nCOPY a[^1].txt /g/\n",
+        expect![[r#"
         layer
           d755 d/
           -644 d/a1.txt "1"
@@ -277,15 +366,23 @@ fn copy_links_and_patterns() {
         layer
           d755 g/
           -644 g/a2.txt "2"
-    "#]]);
-    check(names, "FROM base\nCOPY [[]z] /z\nCOPY x* /dir/\n", expect![[r#"
+    "#]],
+    );
+    check(
+        names,
+        "FROM base\nCOPY [[]z] /z\nCOPY x* /dir/\n",
+        expect![[r#"
         layer
           -644 z "6"
         layer
           d755 dir/
           -644 dir/a3.txt "4"
-    "#]]);
-    check(names, "FROM base\nCOPY --exclude=a* --exclude=x . /d/\nCOPY --exclude=*2* a* /e/\n", expect![[r#"
+    "#]],
+    );
+    check(
+        names,
+        "FROM base\nCOPY --exclude=a* --exclude=x . /d/\nCOPY --exclude=*2* a* /e/\n",
+        expect![[r#"
         layer
           d755 d/
           -644 d/[z] "6"
@@ -295,13 +392,18 @@ fn copy_links_and_patterns() {
         layer
           d755 e/
           -644 e/a1.txt "1"
-    "#]]);
-    check(names, "FROM base\nCOPY --exclude=* --exclude=!y/a4.txt . /d/\n", expect![[r#"
+    "#]],
+    );
+    check(
+        names,
+        "FROM base\nCOPY --exclude=* --exclude=!y/a4.txt . /d/\n",
+        expect![[r#"
         layer
           d755 d/
           d755 d/y/
           -644 d/y/a4.txt "5"
-    "#]]);
+    "#]],
+    );
 }
 
 fn copy_owners_and_modes() {
@@ -310,23 +412,34 @@ fn copy_owners_and_modes() {
         return;
     }
     let tree = &[("d/x", "X"), ("d/sub/y.sh", "Y"), ("l", "-> d/x")];
-    check(tree, "FROM base\nCOPY --chown=1000:50 d /new/t\n", expect![[r#"
+    check(
+        tree,
+        "FROM base\nCOPY --chown=1000:50 d /new/t\n",
+        expect![[r#"
         layer
           d755 1000:50 new/
           d755 1000:50 new/t/
           d755 1000:50 new/t/sub/
           -755 1000:50 new/t/sub/y.sh "Y"
           -644 1000:50 new/t/x "X"
-    "#]]);
-    check(tree, "FROM base\nCOPY --chown=app d/x /a\nCOPY --chown=app:staff d/x /b\nCOPY --chown=7 d/x /c\n", expect![[r#"
+    "#]],
+    );
+    check(
+        tree,
+        "FROM base\nCOPY --chown=app d/x /a\nCOPY --chown=app:staff d/x /b\nCOPY --chown=7 d/x /c\n",
+        expect![[r#"
         layer
           -644 1000:1001 a "X"
         layer
           -644 1000:50 b "X"
         layer
           -644 7:7 c "X"
-    "#]]);
-    check(tree, "FROM base\nCOPY --chmod=0640 d /t\nCOPY --chmod=4755 d/x /s\n", expect![[r#"
+    "#]],
+    );
+    check(
+        tree,
+        "FROM base\nCOPY --chmod=0640 d /t\nCOPY --chmod=4755 d/x /s\n",
+        expect![[r#"
         layer
           d755 t/
           d640 t/sub/
@@ -334,31 +447,44 @@ fn copy_owners_and_modes() {
           -640 t/x "X"
         layer
           -4755 s "X"
-    "#]]);
-    check(tree, "FROM base\nRUN mkdir /o && chown 1000:50 /o && echo 1 > /o/f && chown 7:8 /o/f && chmod 2700 /o\nFROM base\nCOPY --from=0 /o /p\nCOPY --from=0 --chown=0 /o/f /q\n", expect![[r#"
+    "#]],
+    );
+    check(
+        tree,
+        "FROM base\nRUN mkdir /o && chown 1000:50 /o && echo 1 > /o/f && chown 7:8 /o/f && chmod 2700 /o\nFROM base\nCOPY --from=0 /o /p\nCOPY --from=0 --chown=0 /o/f /q\n",
+        expect![[r#"
         layer
           d755 p/
           -644 7:8 p/f "1\n"
         layer
           -644 q "1\n"
-    "#]]);
+    "#]],
+    );
 }
 
 fn copy_inline() {
-    check(&[("a", "A")], "FROM base\nARG V=v\nCOPY <<EOF /x\nvalue $V\nEOF\nCOPY <<'EOF' a /d/\nraw $V\nEOF\n", expect![[r#"
+    check(
+        &[("a", "A")],
+        "FROM base\nARG V=v\nCOPY <<EOF /x\nvalue $V\nEOF\nCOPY <<'EOF' a /d/\nraw $V\nEOF\n",
+        expect![[r#"
         layer
           -644 x "value v\n"
         layer
           d755 d/
           -644 d/EOF "raw $V\n"
           -644 d/a "A"
-    "#]]);
-    check(&[], "FROM base\nCOPY --chmod=755 <<one <<two /d/\n1\none\n2\ntwo\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[],
+        "FROM base\nCOPY --chmod=755 <<one <<two /d/\n1\none\n2\ntwo\n",
+        expect![[r#"
         layer
           d755 d/
           -755 d/one "1\n"
           -755 d/two "2\n"
-    "#]]);
+    "#]],
+    );
 }
 
 fn copy_from_stages() {
@@ -379,10 +505,14 @@ fn copy_from_stages() {
               -644 w/f "1\n"
         "#]],
     );
-    check(&[], "FROM base\nCOPY --from=base /etc/group /g\n", expect![[r#"
+    check(
+        &[],
+        "FROM base\nCOPY --from=base /etc/group /g\n",
+        expect![[r#"
         layer
           -644 g "root:x:0:\napp:x:1001:\nstaff:x:50:app\n"
-    "#]]);
+    "#]],
+    );
     check(
         &[],
         "FROM base AS gone\nRUN echo 1 > /a && echo 2 > /b\nRUN rm /a\nFROM base\nCOPY --from=gone /b /\nRUN test ! -e /a\n",
@@ -430,7 +560,10 @@ fn copy_onto_what_is_there() {
               -644 made "A"
         "#]],
     );
-    check(&[("a", "A"), ("b", "B")], "FROM base\nCOPY a /x\nCOPY b /x\nCOPY a b a /y/\n", expect![[r#"
+    check(
+        &[("a", "A"), ("b", "B")],
+        "FROM base\nCOPY a /x\nCOPY b /x\nCOPY a b a /y/\n",
+        expect![[r#"
         layer
           -644 x "A"
         layer
@@ -439,7 +572,8 @@ fn copy_onto_what_is_there() {
           d755 y/
           -644 y/a "A"
           -644 y/b "B"
-    "#]]);
+    "#]],
+    );
 }
 
 fn add_archives() {
@@ -474,14 +608,18 @@ fn add_archives() {
           -640 bin/x/dir/f "F"
           l bin/x/dir/l -> f
           -644 bin/x/esc "E"
-    "#]].assert_eq(&world.show(built.built()));
-    let built = world.build("FROM base\nADD p.gz /\nADD --unpack=false a.tar /t\nCOPY a.tar /u\nRUN stat -c '%n %s' /p.gz /t /u > /x\n");
+    "#]]
+    .assert_eq(&world.show(built.built()));
+    let built = world.build(
+        "FROM base\nADD p.gz /\nADD --unpack=false a.tar /t\nCOPY a.tar /u\nRUN stat -c '%n %s' /p.gz /t /u > /x\n",
+    );
     let text = world.read(built.built(), "/x");
     expect![[r#"
         /p.gz 30
         /t 4096
         /u 4096
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
 }
 
 fn tar_of(entries: &[(&str, u32, &str)]) -> Vec<u8> {
@@ -523,7 +661,10 @@ fn dockerignore() {
         ("node/x", "5"),
         ("node/keep/y", "6"),
     ];
-    check(tree, "FROM base\nCOPY . /c/\n", expect![[r#"
+    check(
+        tree,
+        "FROM base\nCOPY . /c/\n",
+        expect![[r#"
         layer
           d755 c/
           -644 c/.dockerignore "*.log\nsecret\n!keep.log\nnode\n!node/keep\n"
@@ -533,18 +674,26 @@ fn dockerignore() {
           -644 c/node/keep/y "6"
           d755 c/sub/
           -644 c/sub/b.log "3"
-    "#]]);
-    check(tree, "FROM base\nCOPY *.log node /c/\n", expect![[r#"
+    "#]],
+    );
+    check(
+        tree,
+        "FROM base\nCOPY *.log node /c/\n",
+        expect![[r#"
         layer
           d755 c/
           d755 c/keep/
           -644 c/keep/y "6"
           -644 c/keep.log "2"
-    "#]]);
+    "#]],
+    );
 }
 
 fn workdir() {
-    check(&[], "FROM base\nWORKDIR /a\nWORKDIR b\nWORKDIR ../c/./d/\nRUN echo $PWD > /x\n", expect![[r#"
+    check(
+        &[],
+        "FROM base\nWORKDIR /a\nWORKDIR b\nWORKDIR ../c/./d/\nRUN echo $PWD > /x\n",
+        expect![[r#"
         layer
           d755 a/
         layer
@@ -557,19 +706,28 @@ fn workdir() {
         layer
           -644 x "/a/c/d\n"
         WorkingDir: "/a/c/d"
-    "#]]);
-    check(&[], "FROM base\nENV D=/home\nWORKDIR $D/app\nRUN echo $PWD > /x\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[],
+        "FROM base\nENV D=/home\nWORKDIR $D/app\nRUN echo $PWD > /x\n",
+        expect![[r#"
         layer
           -644 x "/home/app\n"
         Env: ["PATH=/usr/bin:/bin","D=/home"]
         WorkingDir: "/home/app"
-    "#]]);
-    check(&[], "FROM base\nWORKDIR /linked/new\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[],
+        "FROM base\nWORKDIR /linked/new\n",
+        expect![[r#"
         layer
           d755 bin/
           d755 bin/new/
         WorkingDir: "/linked/new"
-    "#]]);
+    "#]],
+    );
 }
 
 fn arguments() {
@@ -583,30 +741,40 @@ fn arguments() {
         "#]],
     );
     // Pairs of one ENV see what was before it; a global argument that is not declared is not seen.
-    check(&[], "ARG G=global\nFROM base\nENV A=1\nENV A=2 B=$A\nRUN echo [$G] > /x\n", expect![[r#"
+    check(
+        &[],
+        "ARG G=global\nFROM base\nENV A=1\nENV A=2 B=$A\nRUN echo [$G] > /x\n",
+        expect![[r#"
         layer
           -644 x "[]\n"
         Env: ["PATH=/usr/bin:/bin","A=2","B=1"]
-    "#]]);
+    "#]],
+    );
     let world = World::new();
     let mut request = world.request(
         "ARG BASE=nope\nFROM ${BASE}\nARG V=default\nARG TARGETARCH\nARG TARGETOS\nENV V=$V T=$TARGETOS/$TARGETARCH\nRUN echo $http_proxy > /x\n",
     );
-    let args = [("BASE", "base"), ("V", "given"), ("http_proxy", "http://proxy"), ("TARGETARCH", "mine"), ("EXTRA", "x")];
+    let args =
+        [("BASE", "base"), ("V", "given"), ("http_proxy", "http://proxy"), ("TARGETARCH", "mine"), ("EXTRA", "x")];
     request.build_args = args.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let outcome = world.run(&request);
     expect![[r#"
         layer
           -644 x "http://proxy\n"
         Env: ["PATH=/usr/bin:/bin","V=given","T=linux/mine"]
-    "#]].assert_eq(&world.show(outcome.built()));
+    "#]]
+    .assert_eq(&world.show(outcome.built()));
     assert_eq!(outcome.warnings(), ["build argument `EXTRA` is declared by no ARG and was not used"]);
     // An argument is seen by children of the stage, and ENV beats it.
-    check(&[], "FROM base AS a\nARG V=1\nARG W=2\nENV W=3\nFROM a\nRUN echo $V $W > /x\n", expect![[r#"
+    check(
+        &[],
+        "FROM base AS a\nARG V=1\nARG W=2\nENV W=3\nFROM a\nRUN echo $V $W > /x\n",
+        expect![[r#"
         layer
           -644 x "1 3\n"
         Env: ["PATH=/usr/bin:/bin","W=3"]
-    "#]]);
+    "#]],
+    );
 }
 
 fn config() {
@@ -624,20 +792,32 @@ fn config() {
             author: Me <me@example.com>
         "#]],
     );
-    check(&[], "FROM base\nCMD echo $HOME\nHEALTHCHECK --interval=1m30s --timeout=2s --start-period=1s --retries=5 CMD test -e /x\n", expect![[r#"
+    check(
+        &[],
+        "FROM base\nCMD echo $HOME\nHEALTHCHECK --interval=1m30s --timeout=2s --start-period=1s --retries=5 CMD test -e /x\n",
+        expect![[r#"
         Cmd: ["/bin/sh","-c","echo $HOME"]
         Healthcheck: {"Test":["CMD-SHELL","test -e /x"],"Interval":90000000000,"Timeout":2000000000,"StartPeriod":1000000000,"Retries":5}
-    "#]]);
-    check(&[], "FROM base\nSHELL [\"/bin/sh\", \"-x\", \"-c\"]\nENTRYPOINT run me\nHEALTHCHECK CMD [\"a\"]\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[],
+        "FROM base\nSHELL [\"/bin/sh\", \"-x\", \"-c\"]\nENTRYPOINT run me\nHEALTHCHECK CMD [\"a\"]\n",
+        expect![[r#"
         Entrypoint: ["/bin/sh","-x","-c","run me"]
         Healthcheck: {"Test":["CMD","a"]}
         Shell: ["/bin/sh","-x","-c"]
-    "#]]);
-    check(&[], "FROM base\nHEALTHCHECK NONE\nEXPOSE 80/tcp\nONBUILD RUN echo later\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[],
+        "FROM base\nHEALTHCHECK NONE\nEXPOSE 80/tcp\nONBUILD RUN echo later\n",
+        expect![[r#"
         ExposedPorts: {"80/tcp":{}}
         Healthcheck: {"Test":["NONE"]}
         OnBuild: ["RUN echo later"]
-    "#]]);
+    "#]],
+    );
 }
 
 fn entrypoint_resets_cmd() {
@@ -652,12 +832,19 @@ fn entrypoint_resets_cmd() {
 }
 
 fn scratch() {
-    check(&[("a", "A")], "FROM scratch\nCOPY a /\n", expect![[r#"
+    check(
+        &[("a", "A")],
+        "FROM scratch\nCOPY a /\n",
+        expect![[r#"
         layer
           -644 a "A"
         Env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
-    "#]]);
-    check(&[("a", "A")], "FROM scratch\nWORKDIR /w\nADD a x/\nCMD [\"/w/x/a\"]\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[("a", "A")],
+        "FROM scratch\nWORKDIR /w\nADD a x/\nCMD [\"/w/x/a\"]\n",
+        expect![[r#"
         layer
           d755 w/
         layer
@@ -667,30 +854,40 @@ fn scratch() {
         Env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
         Cmd: ["/w/x/a"]
         WorkingDir: "/w"
-    "#]]);
-    check(&[], "FROM scratch\nLABEL only=config\n", expect![[r#"
+    "#]],
+    );
+    check(
+        &[],
+        "FROM scratch\nLABEL only=config\n",
+        expect![[r#"
         Env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
         Labels: {"only":"config"}
-    "#]]);
+    "#]],
+    );
 }
 
 fn stages() {
     let dockerfile = "FROM base AS one\nRUN echo 1 > /1\nFROM one AS two\nRUN echo 2 > /2\nFROM base AS unused\nRUN false\nFROM two\nRUN cat /1 /2 > /3\n";
-    check(&[], dockerfile, expect![[r#"
+    check(
+        &[],
+        dockerfile,
+        expect![[r#"
         layer
           -644 1 "1\n"
         layer
           -644 2 "2\n"
         layer
           -644 3 "1\n2\n"
-    "#]]);
+    "#]],
+    );
     let world = World::new();
     let mut request = world.request(dockerfile);
     request.target = Some("ONE".into());
     expect![[r#"
         layer
           -644 1 "1\n"
-    "#]].assert_eq(&world.show(world.run(&request).built()));
+    "#]]
+    .assert_eq(&world.show(world.run(&request).built()));
 }
 
 fn onbuild() {
@@ -711,14 +908,16 @@ fn onbuild() {
           -644 b "A"
         layer
           -644 c "A"
-    "#]].assert_eq(&world.show(child.built()));
+    "#]]
+    .assert_eq(&world.show(child.built()));
     expect![[r#"
           ONBUILD COPY a /a
           ONBUILD RUN cat /a > /b
         L COPY a /a
         L RUN cat /a > /b
         L RUN cat /b > /c
-    "#]].assert_eq(&world.history(child.built()));
+    "#]]
+    .assert_eq(&world.history(child.built()));
 }
 
 fn history() {
@@ -733,7 +932,8 @@ fn history() {
         L WORKDIR /new
         L COPY a /
           CMD ["x"]
-    "#]].assert_eq(&world.history(built.built()));
+    "#]]
+    .assert_eq(&world.history(built.built()));
 }
 
 fn requested_labels_win() {
@@ -749,7 +949,8 @@ fn named_contexts() {
     let other = world.path().join("other");
     std::fs::create_dir(&other).unwrap();
     std::fs::write(other.join("f"), "F").unwrap();
-    let mut request = world.request("FROM alias\nCOPY --from=dir f /\nRUN --mount=type=bind,from=dir,target=/m cat /m/f > /x\n");
+    let mut request =
+        world.request("FROM alias\nCOPY --from=dir f /\nRUN --mount=type=bind,from=dir,target=/m cat /m/f > /x\n");
     request.build_contexts.insert("dir".into(), engine::NamedContext::Directory(other));
     request.build_contexts.insert("alias".into(), engine::NamedContext::Image("base".parse().unwrap()));
     expect![[r#"
@@ -757,7 +958,8 @@ fn named_contexts() {
           -644 f "F"
         layer
           -644 x "F"
-    "#]].assert_eq(&world.show(world.run(&request).built()));
+    "#]]
+    .assert_eq(&world.show(world.run(&request).built()));
 }
 
 fn host_base_is_unpublishable() {

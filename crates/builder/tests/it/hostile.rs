@@ -42,14 +42,16 @@ fn links_do_not_lead_out() {
         layer
           d755 x/
           l x/up -> ../../outside
-    "#]].assert_eq(&world.show(world.build("FROM base\nCOPY d /x\n").built()));
+    "#]]
+    .assert_eq(&world.show(world.build("FROM base\nCOPY d /x\n").built()));
     // A link to within is followed as if the context were the root.
     world.file("in", "-> /d/real");
     world.file("d/real", "R");
     expect![[r#"
         layer
           -644 x "R"
-    "#]].assert_eq(&world.show(world.build("FROM base\nCOPY in /x\n").built()));
+    "#]]
+    .assert_eq(&world.show(world.build("FROM base\nCOPY in /x\n").built()));
 }
 
 fn special_files_are_errors() {
@@ -60,13 +62,15 @@ fn special_files_are_errors() {
     expect![[r#"
         Dockerfile cannot be built
         error[ST104]: `d/fifo` is a named pipe and cannot be copied at "d"
-          remove it from the context, or name it in `.dockerignore`"#]].assert_eq(&explain(world.build("FROM base\nCOPY d /x\n").failed()));
+          remove it from the context, or name it in `.dockerignore`"#]]
+    .assert_eq(&explain(world.build("FROM base\nCOPY d /x\n").failed()));
     fs::remove_file(fifo).unwrap();
     let _listener = UnixListener::bind(world.context().join("d/socket")).unwrap();
     expect![[r#"
         Dockerfile cannot be built
         error[ST104]: `d/socket` is a socket and cannot be copied at "."
-          remove it from the context, or name it in `.dockerignore`"#]].assert_eq(&explain(world.build("FROM base\nCOPY . /x\n").failed()));
+          remove it from the context, or name it in `.dockerignore`"#]]
+    .assert_eq(&explain(world.build("FROM base\nCOPY . /x\n").failed()));
     world.file(".dockerignore", "d/socket\n");
     world.build("FROM base\nCOPY . /x\n").built();
 }
@@ -74,10 +78,12 @@ fn special_files_are_errors() {
 fn odd_names_work() {
     let world = World::new();
     let long = "n".repeat(255);
-    for name in [b"not\xffutf8".as_slice(), b"new\nline", b"blank and\ttab", b"back\\slash", b"-dash", long.as_bytes()] {
+    for name in [b"not\xffutf8".as_slice(), b"new\nline", b"blank and\ttab", b"back\\slash", b"-dash", long.as_bytes()]
+    {
         fs::write(world.context().join(OsStr::from_bytes(name)), name).unwrap();
     }
-    let dockerfile = "FROM base\nCOPY . /x\nRUN cd /x && for f in *; do cat ./\"$f\" > /dev/null || exit 1; echo ok; done\n";
+    let dockerfile =
+        "FROM base\nCOPY . /x\nRUN cd /x && for f in *; do cat ./\"$f\" > /dev/null || exit 1; echo ok; done\n";
     let outcome = world.build(dockerfile);
     outcome.built();
     assert_eq!(outcome.logs().len(), 6);
@@ -193,5 +199,6 @@ fn odd_attributes_are_kept() {
           d1777 x/d/
           l x/d/dangling -> nowhere
           -6751 x/d/f "F"
-    "#]].assert_eq(&world.show(world.build("FROM base\nCOPY . /x\n").built()));
+    "#]]
+    .assert_eq(&world.show(world.build("FROM base\nCOPY . /x\n").built()));
 }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex, OnceLock},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use builder::{BaseError, BaseSource, Host, build};
@@ -56,7 +56,8 @@ fn base_root() -> &'static Path {
             let path = fs::canonicalize(path.unwrap_or_else(|| panic!("this machine has no {tool}"))).unwrap();
             fs::copy(&path, root.join("bin").join(tool)).unwrap();
             let output = Command::new("ldd").arg(&path).output().expect("ldd comes with the C library");
-            for word in String::from_utf8_lossy(&output.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
+            for word in String::from_utf8_lossy(&output.stdout).split_whitespace().filter(|word| word.starts_with('/'))
+            {
                 libraries.insert(PathBuf::from(word));
             }
         }
@@ -65,7 +66,8 @@ fn base_root() -> &'static Path {
             fs::create_dir_all(target.parent().unwrap()).unwrap();
             fs::copy(&library, target).unwrap();
         }
-        fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n").unwrap();
+        fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n")
+            .unwrap();
         fs::write(root.join("etc/group"), "root:x:0:\napp:x:1001:\nstaff:x:50:app\n").unwrap();
         fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
         symlink("bin", root.join("linked")).unwrap();
@@ -413,8 +415,4 @@ fn list(root: &Path, below: &Path, text: &mut String) {
             writeln!(text, "  special{mode:o}{owner} {name}").unwrap();
         }
     }
-}
-
-pub(crate) fn now_is_later_than_epoch() -> bool {
-    SystemTime::now() > UNIX_EPOCH + Duration::from_secs(EPOCH)
 }
