@@ -225,9 +225,9 @@ fn a_hostile_image_harms_nobody() {
         world.run(json!({"args": ["true"], "lowers": lowers, "mounts": [{"target": "/loop/x"}]})).says("[setup:");
         // A working directory that leads elsewhere.
         for target in ["/proc/self/fd/3", "/proc/self/cwd", "/proc/1/root/../../.."] {
-            let lowers = hostile(&[("work", target)], &["etc/a", "etc/b"]);
+            let lowers = hostile(&[("job", target)], &["etc/a", "etc/b"]);
             world
-                .run(json!({"args": sh("ls; ls ..; cat ../../../../secret"), "cwd": "/work", "lowers": lowers}))
+                .run(json!({"args": sh("ls; ls ..; cat ../../../../secret"), "cwd": "/job", "lowers": lowers}))
                 .says_not("untouched")
                 .says_not("runtime-test");
         }
