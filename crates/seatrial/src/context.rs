@@ -1,11 +1,6 @@
 //! What every command is given: settings, store, engine, registry client, cancellation. Made when first asked for.
 
-use std::{
-    cell::OnceCell,
-    io::{Error, ErrorKind},
-    path::Path,
-    sync::Arc,
-};
+use std::{cell::OnceCell, io::Error, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use engine::Cancel;
@@ -20,7 +15,7 @@ use crate::{
     failure::Failure,
     settings::Settings,
     signals::{self, Stopped},
-    terminal,
+    terminal::{self, text},
 };
 
 /// Work that waits needs few threads: what computes goes to blocking threads.
@@ -36,6 +31,7 @@ pub(crate) struct Context {
     stopped: Stopped,
     store: OnceCell<Store>,
     runtime: OnceCell<tokio::runtime::Runtime>,
+    watching: OnceCell<()>,
 }
 
 impl Context {
@@ -48,6 +44,7 @@ impl Context {
             stopped: Stopped::default(),
             store: OnceCell::new(),
             runtime: OnceCell::new(),
+            watching: OnceCell::new(),
         }
     }
 
@@ -71,7 +68,7 @@ impl Context {
         }
         make_home(home)?;
         let options = StoreOptions {
-            copy_snapshots: !runtime::overlay_works(home),
+            copy_snapshots: !overlay_works(home, privilege),
             user_xattr: !matches!(privilege, Privilege::Root { .. }),
             ignore_chown_errors: *privilege == Privilege::SingleId,
         };
@@ -102,8 +99,22 @@ impl Context {
         client(insecure_hosts)
     }
 
+    /// Watches for SIGINT and SIGTERM from here on: the first cancels, the second kills.
+    pub(crate) fn watch_signals(&self) {
+        self.watching.get_or_init(|| {
+            let watch = signals::watch(self.cancel.clone(), self.stopped.clone());
+            // A thread of its own hears signals also while everything else is busy. Without it they end the process,
+            // which is what the second one means anyway.
+            let _ = std::thread::Builder::new().name("signals".into()).spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.map(|runtime| runtime.block_on(watch))
+            });
+        });
+    }
+
     /// Waits for a future; SIGINT and SIGTERM cancel from here on. Work that looks at [`Context::cancel`] ends by itself.
     pub(crate) fn block_on<F: Future>(&self, future: F) -> anyhow::Result<F::Output> {
+        self.watch_signals();
         let runtime = match self.runtime.get() {
             Some(runtime) => runtime,
             None => {
@@ -112,7 +123,6 @@ impl Context {
                     .enable_all()
                     .build()
                     .context("cannot start threads")?;
-                runtime.spawn(signals::watch(self.cancel.clone(), self.stopped.clone()));
                 self.runtime.get_or_init(|| runtime)
             }
         };
@@ -137,6 +147,18 @@ impl Context {
     /// The exit code that the first signal asks for.
     pub(crate) fn stopped_by(&self) -> Option<Exit> {
         self.stopped.exit()
+    }
+
+    /// How much room is left where the store is, in words.
+    pub(crate) fn free_space(&self) -> String {
+        let home = &self.settings.home;
+        match rustix::fs::statvfs(home) {
+            Ok(stat) => {
+                let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+                format!("{} are free in the store {}", text::bytes(free), home.display())
+            }
+            Err(error) => format!("cannot ask for the free space of {}: {error}", home.display()),
+        }
     }
 
     /// Things that work less well here, said once per store.
@@ -170,14 +192,26 @@ fn make_home(home: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     std::fs::create_dir_all(home).map_err(|error| {
-        let failure = Failure::surroundings(format!("cannot make the store {}", home.display())).because(&error);
-        match error.kind() {
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                failure.hint("name a directory that you may write: `export SEATRIAL_HOME=/path/to/store`")
-            }
-            _ => failure,
-        }
+        Failure::surroundings(format!("cannot make the store {}", home.display()))
+            .because(&error)
+            .hint("name a directory that you may write: `export SEATRIAL_HOME=/path/to/store`")
     })
+}
+
+/// Trying costs a mount, so a good answer is remembered until the next start of the machine.
+fn overlay_works(home: &Path, privilege: &Privilege) -> bool {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let wanted = format!("{} {privilege:?}", boot.trim());
+    let marker = home.join("overlay-works");
+    if !boot.is_empty() && std::fs::read_to_string(&marker).is_ok_and(|has| has == wanted) {
+        return true;
+    }
+    let works = runtime::overlay_works(home);
+    if works {
+        // Not remembered: tried again by the next command.
+        let _ = std::fs::write(&marker, wanted);
+    }
+    works
 }
 
 /// A client with docker's logins; made late, because most commands never speak to a registry.

@@ -3,10 +3,11 @@
 use std::error::Error;
 
 use engine::BuildError;
+use events::Place;
 
 use crate::{
     exit::Exit,
-    terminal::{Palette, diagnostics::Findings, model::TAIL_LINES_MAX, summary::Failed, with_place},
+    terminal::{Palette, diagnostics::Findings, model::TAIL_LINES_MAX, summary::Failed},
 };
 
 /// A failed command, told to the user.
@@ -20,6 +21,10 @@ pub(crate) struct Failure {
     pub(crate) causes: Vec<String>,
     /// A block already made for the terminal (a diagnostic with its place), shown instead of the message.
     pub(crate) block: Option<String>,
+    /// Where in the user's files.
+    pub(crate) place: Option<Place>,
+    /// The disk is full: the front door adds where, and how much is left.
+    pub(crate) is_no_space: bool,
     /// Whole commands or actions that help.
     pub(crate) hints: Vec<String>,
 }
@@ -27,7 +32,15 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure with nothing but its code and message.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), causes: Vec::new(), block: None, hints: Vec::new() }
+        Self {
+            exit,
+            message: message.into(),
+            causes: Vec::new(),
+            block: None,
+            place: None,
+            is_no_space: false,
+            hints: Vec::new(),
+        }
     }
 
     /// What a cancelled command fails with; the front door replaces its exit code by the signal's.
@@ -119,7 +132,12 @@ pub(crate) fn build(error: BuildError, run: u64) -> Failure {
             Failure::refused(message).shown_as(failed.render(Palette::stderr(), TAIL_LINES_MAX))
         }
         BuildError::Base { reference, place, is_auth, source } => {
-            let mut failure = Failure::surroundings(with_place(&message, place.as_ref())).because(source.as_ref());
+            let mut failure = Failure::surroundings(message).because(source.as_ref());
+            failure.place = place;
+            // The library tells the ways without a registry in its words; here they are commands below.
+            for cause in &mut failure.causes {
+                cause.truncate(cause.find("; without a registry").unwrap_or(cause.len()));
+            }
             let host =
                 reference.parse::<oci::Reference>().map_or_else(|_| "docker.io".to_owned(), |r| r.domain().to_owned());
             if is_auth {
@@ -200,6 +218,7 @@ fn io_failure(error: &std::io::Error, failure: &mut Failure) {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             failure.exit = Exit::Surroundings;
+            failure.is_no_space = true;
             failure
                 .hints
                 .push("make room: `seatrial clean --dry-run` shows what can go, `seatrial clean` removes it".into());

@@ -8,6 +8,8 @@ mod commands;
 mod context;
 mod exit;
 mod failure;
+#[cfg(test)]
+mod reference;
 mod settings;
 mod signals;
 mod terminal;
@@ -48,7 +50,10 @@ fn run(cli: Cli) -> Exit {
     match outcome {
         Ok(exit) => stopped.unwrap_or(exit),
         Err(error) => {
-            let failure = failure::explain(error);
+            let mut failure = failure::explain(error);
+            if failure.is_no_space {
+                failure.causes.push(context.free_space());
+            }
             if !(stopped.is_some() && failure.is_cancelled()) {
                 terminal::failure(&failure);
             }

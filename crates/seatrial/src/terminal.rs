@@ -197,6 +197,8 @@ pub(crate) fn settle(lines: &[String], width: usize) {
 
 /// Writes a message (with its own line ends) to stderr, above the live block if there is one.
 pub(crate) fn message(text: &str) {
+    let neutral = neutral(text);
+    let text: &str = &neutral;
     let screen = screen();
     if screen.block.is_empty() {
         return write_stderr(text);
@@ -210,6 +212,17 @@ pub(crate) fn message(text: &str) {
         out.push_str("\x1b[K\n");
     }
     write_stderr(&out);
+}
+
+/// GitHub, Azure and TeamCity read commands such as `##[error]` anywhere in a line; no word from outside may be one.
+fn neutral(text: &str) -> std::borrow::Cow<'_, str> {
+    static IS_CI: OnceLock<bool> = OnceLock::new();
+    let is_ci =
+        || ["CI", "GITHUB_ACTIONS", "TF_BUILD", "TEAMCITY_VERSION"].iter().any(|name| std::env::var_os(name).is_some());
+    if text.contains("##") && *IS_CI.get_or_init(is_ci) {
+        return text.replace("##", "# #").into();
+    }
+    text.into()
 }
 
 /// Writes a message line to stderr.
@@ -238,6 +251,9 @@ pub(crate) fn failure(failure: &Failure) {
         }
         None => {
             out.push_str(&format!("{} {}\n", palette.bad("error:"), text::multi_line(&failure.message)));
+            if let Some(events::Place { file, line, column }) = &failure.place {
+                out.push_str(&format!(" {} {}:{line}:{column}\n", palette.hint("-->"), text::one_line(file)));
+            }
             for cause in &failure.causes {
                 out.push_str(&format!("  {} {}\n", palette.strong("cause:"), text::multi_line(cause)));
             }

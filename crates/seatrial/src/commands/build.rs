@@ -7,7 +7,7 @@ mod output;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use engine::{BuildRequest, Built, Engine as _};
+use engine::{BuildRequest, Built};
 use engine_embedded::Embedded;
 use events::{Event, RunId, Verdict};
 use oci::Reference;
@@ -64,7 +64,8 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
 
     let started = Instant::now();
     views.sink().emit(Event::StageStarted { stage: request.stage.clone() });
-    let finished = context.block_on(build(&engine, request, &views))?;
+    context.watch_signals();
+    let finished = build(&engine, &request, &views);
     let finished = match finished {
         Ok(finished) => {
             let delivered =
@@ -129,9 +130,9 @@ impl BuildFailed {
     }
 }
 
-async fn build(engine: &Embedded, request: BuildRequest, views: &Views) -> Result<Finished, BuildFailed> {
-    let built = engine.build(request, views.sink()).await.map_err(BuildFailed::Build)?;
-    let (image, sealed) = engine.seal(&built).await.map_err(|error| BuildFailed::Build(error.into()))?;
+fn build(engine: &Embedded, request: &BuildRequest, views: &Views) -> Result<Finished, BuildFailed> {
+    let built = engine.build_blocking(request, views.sink()).map_err(BuildFailed::Build)?;
+    let (image, sealed) = engine.seal_blocking(&built).map_err(|error| BuildFailed::Build(error.into()))?;
     views.sink().emit(Event::ImageSealed { digest: sealed.digest.clone(), size_bytes: sealed.size_bytes });
     Ok(Finished { image, sealed, built })
 }
@@ -148,8 +149,12 @@ fn deliver(
 ) -> Result<Vec<String>, BuildFailed> {
     let other = |error: anyhow::Error| BuildFailed::Other(error);
     for name in names {
-        let tagged = store.tag(name, &finished.image.id).with_context(|| format!("cannot tag {name}"));
-        tagged.map_err(other)?;
+        // A name is synced to the disk; one that is right already is not written again.
+        let is_named = store.resolve(name).ok().flatten().is_some_and(|known| known.id == finished.image.id);
+        if !is_named {
+            let tagged = store.tag(name, &finished.image.id).with_context(|| format!("cannot tag {name}"));
+            tagged.map_err(other)?;
+        }
         views.sink().emit(Event::TagWritten { reference: name.familiar(), digest: finished.sealed.digest.clone() });
     }
     let mut pushed = Vec::new();

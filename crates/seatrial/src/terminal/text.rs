@@ -100,9 +100,10 @@ pub(crate) fn one_line(text: &str) -> String {
     text.lines().map(clean_line).collect::<Vec<_>>().join(" ")
 }
 
-/// Text of ours with parts from outside, its line ends kept.
+/// Text of ours with parts from outside, its line ends kept. Further lines are marked: they may not begin like a
+/// command to a CI system.
 pub(crate) fn multi_line(text: &str) -> String {
-    text.lines().map(clean_line).collect::<Vec<_>>().join("\n")
+    text.lines().map(clean_line).collect::<Vec<_>>().join("\n  | ")
 }
 
 /// `0.4s`, `31.0s`, `2m05s`, `1h02m`.

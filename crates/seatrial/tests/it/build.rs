@@ -90,7 +90,7 @@ fn wrong_invocations_exit_2() {
     world.seatrial(["build", "--push"]).run().exits(2).stderr_has("an image needs a name to be pushed");
     std::fs::remove_file(world.repo().join("Dockerfile")).unwrap();
     world.seatrial(["build"]).run().exits(2).stderr_is(&expect![[r#"
-        error: there is no Dockerfile (nor Containerfile) in [WORLD]/repo/.
+        error: there is no Dockerfile (nor Containerfile) in [WORLD]/repo
 
         hint: name one with `-f FILE`, or the directory that has one: `seatrial build DIRECTORY`
     "#]]);
@@ -162,4 +162,32 @@ fn questions_are_answered_without_a_build() {
     "#]]);
     world.file("Dockerfile", "FROM scratch as x\n");
     world.seatrial(["build", "--check"]).run().exits(1).stdout_has("FROM scratch as x");
+}
+
+#[test]
+fn a_full_disk_is_named_with_its_place() {
+    if !testkit::is_root() {
+        // Only root can mount a small disk.
+        return;
+    }
+    let world = world_with_image();
+    world.seatrial(["save", "-o", "tiny.tar", "tiny:1"]).run().exits(0);
+    let small = world.path("small");
+    std::fs::create_dir(&small).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=400k tmpfs {small} && SEATRIAL_HOME={small}/store exec {} load tiny.tar",
+        crate::PROGRAM,
+        small = small.display()
+    );
+    // The mount lives and dies with this one process.
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script])
+        .current_dir(world.repo())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("No space left on device"), "{stderr}");
+    assert!(stderr.contains("are free in the store"), "{stderr}");
+    assert!(stderr.contains("seatrial clean"), "{stderr}");
 }

@@ -46,3 +46,48 @@ fn what_is_not_in_the_registry_exits_1() {
     let name = format!("{}/nothing:1", world.registry());
     world.seatrial(["pull", &name]).run().exits(1).stderr_has("not found in the registry");
 }
+
+/// A registry that lets nobody in.
+fn locked_registry() -> std::net::SocketAddr {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(
+                b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            );
+        }
+    });
+    address
+}
+
+#[test]
+fn a_wrong_login_exits_4_and_is_not_kept() {
+    let world = world_with_image();
+    let host = locked_registry().to_string();
+    world
+        .seatrial(["login", "-u", "ann", "--password-stdin", &host])
+        .stdin("wrong\n")
+        .run()
+        .exits(4)
+        .stderr_has("registry asks for credentials");
+    assert!(!world.path("home/.docker/config.json").exists());
+    let name = format!("{host}/x:1");
+    world.seatrial(["tag", "tiny:1", &name]).run().exits(0);
+    world.seatrial(["push", &name]).run().exits(4).stderr_has(&format!("hint: log in with `seatrial login {host}`"));
+    world.seatrial(["logout", &host]).run().exits(0).stderr_has("there was no login");
+    world.seatrial(["login", &host]).run().exits(2).stderr_has("there is no terminal to ask for a login");
+}
+
+#[test]
+fn a_login_is_kept_where_docker_keeps_it() {
+    let world = world();
+    let host = world.registry().to_string();
+    world.seatrial(["login", "-u", "ann", "-p", "secret", &host]).run().exits(0).stderr_has("logged in to [REGISTRY]");
+    let config = std::fs::read_to_string(world.path("home/.docker/config.json")).unwrap();
+    assert!(config.contains(&host), "{config}");
+    world.seatrial(["logout", &host]).run().exits(0).stderr_has("logged out of [REGISTRY]");
+}

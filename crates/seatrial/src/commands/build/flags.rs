@@ -242,7 +242,7 @@ impl BuildArgs {
             return Err(Failure::usage(format!("a build context from `{}` is not supported yet", self.context))
                 .hint("clone it, and build the directory"));
         }
-        let directory = cwd.join(&self.context);
+        let directory = if self.context == "." { cwd.to_owned() } else { cwd.join(&self.context) };
         match directory.metadata() {
             Ok(metadata) if metadata.is_dir() => Ok(Some(directory)),
             Ok(_) => Err(Failure::usage(format!("the build context `{}` is a file", self.context))
