@@ -22,7 +22,7 @@ pub(crate) struct Failure {
     /// A block already made for the terminal (a diagnostic with its place), shown instead of the message.
     pub(crate) block: Option<String>,
     /// Where in the user's files.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<Box<Place>>,
     /// The disk is full: the front door adds where, and how much is left.
     pub(crate) is_no_space: bool,
     /// Whole commands or actions that help.
@@ -133,7 +133,7 @@ pub(crate) fn build(error: BuildError, run: u64) -> Failure {
         }
         BuildError::Base { reference, place, is_auth, source } => {
             let mut failure = Failure::surroundings(message).because(source.as_ref());
-            failure.place = place;
+            failure.place = place.map(Box::new);
             // The library tells the ways without a registry in its words; here they are commands below.
             for cause in &mut failure.causes {
                 cause.truncate(cause.find("; without a registry").unwrap_or(cause.len()));

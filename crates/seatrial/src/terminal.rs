@@ -251,7 +251,7 @@ pub(crate) fn failure(failure: &Failure) {
         }
         None => {
             out.push_str(&format!("{} {}\n", palette.bad("error:"), text::multi_line(&failure.message)));
-            if let Some(events::Place { file, line, column }) = &failure.place {
+            if let Some(events::Place { file, line, column }) = failure.place.as_deref() {
                 out.push_str(&format!(" {} {}:{line}:{column}\n", palette.hint("-->"), text::one_line(file)));
             }
             for cause in &failure.causes {

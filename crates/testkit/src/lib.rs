@@ -191,14 +191,18 @@ impl World {
         tags
     }
 
+    /// Ids of the scopes that are open, or were left by killed commands.
+    pub fn scopes(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.store().join("scopes")).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// What a killed command may have left: scopes of the store, mounts below it, processes whose environment or command
-    /// line names it, cgroups that are named after Seatrial's containers. Sorted, as text.
+    /// line names it. Sorted, as text.
     pub fn remains(&self) -> Vec<String> {
         let store = self.store().to_string_lossy().into_owned();
         let mut found = Vec::new();
-        for entry in fs::read_dir(self.store().join("scopes")).into_iter().flatten().flatten() {
-            found.push(format!("scope {}", entry.file_name().to_string_lossy()));
-        }
+        found.extend(self.scopes().iter().map(|scope| format!("scope {scope}")));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         found.extend(mounts.lines().filter(|line| line.contains(&store)).map(|line| format!("mount {line}")));
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -217,6 +221,33 @@ impl World {
         found.sort();
         found
     }
+}
+
+/// Control groups of containers that belong to these scopes.
+pub fn control_groups(scopes: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut waiting = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
+    while let Some((directory, depth)) = waiting.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            // Containers' groups are never far below the caller's own.
+            if depth < CGROUP_DEPTH_MAX && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                found.extend(scopes.iter().filter(|scope| name.contains(*scope)).map(|_| name.clone()));
+                waiting.push((entry.path(), depth + 1));
+            }
+        }
+    }
+    found
+}
+
+/// How deep control groups are looked for.
+const CGROUP_DEPTH_MAX: usize = 8;
+
+/// Says why a test looks at nothing here.
+pub fn skip(reason: &str) {
+    use std::io::Write as _;
+    // Nobody is left to hear that stderr is gone.
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }
 
 /// Whether this is root: some tests speak of what only root, or only others, can see.

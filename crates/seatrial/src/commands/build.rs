@@ -76,7 +76,11 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
         }
         Err(error) => Err(error),
     };
-    let verdict = if finished.is_ok() { Verdict::Passed } else { Verdict::Failed };
+    let verdict = match &finished {
+        Ok(_) => Verdict::Passed,
+        Err(BuildFailed::Build(engine::BuildError::Cancelled)) => Verdict::Skipped,
+        Err(_) => Verdict::Failed,
+    };
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     views.sink().emit(Event::StageFinished {
         stage: "build".into(),
@@ -100,7 +104,13 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
             if let BuildFailed::Build(engine::BuildError::Step(step)) = &error {
                 record.kept.extend(step.kept.clone().map(|root| ("build".to_owned(), root)));
             }
+            record.cancelled = verdict == Verdict::Skipped;
             record.write(&run);
+            if record.cancelled && views.shows_summary() {
+                let took = format!("cancelled after {}", text::millis(duration_ms));
+                let palette = Palette::stderr();
+                terminal::message_line(&format!("{} {}", palette.bad("✗"), palette.strong(&took)));
+            }
             return Err(error.into_failure(run.number));
         }
     };

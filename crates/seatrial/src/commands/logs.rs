@@ -165,6 +165,7 @@ fn row(run: &RunDir) -> Vec<String> {
         ];
     };
     let verdict = match record.verdict {
+        _ if record.cancelled => "cancelled",
         Verdict::Passed => "passed",
         Verdict::Failed => "failed",
         Verdict::Skipped => "built",

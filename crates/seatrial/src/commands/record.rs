@@ -29,6 +29,9 @@ pub(super) struct RunRecord {
     pub(super) ended: u64,
     pub(super) duration_ms: u64,
     pub(super) verdict: Verdict,
+    /// A signal ended it before there was a verdict.
+    #[serde(default)]
+    pub(super) cancelled: bool,
     /// Image id.
     #[serde(default)]
     pub(super) image: Option<String>,
@@ -51,6 +54,7 @@ impl RunRecord {
             ended: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
             duration_ms,
             verdict,
+            cancelled: false,
             image: None,
             size_bytes: None,
             kept: BTreeMap::new(),

@@ -211,11 +211,13 @@ fn give_up(
     let mut record = RunRecord::new(command, &plan.name, Verdict::Failed, duration_ms);
     record.commit = plan.source.short.clone();
     record.branch = plan.source.tag.clone().or_else(|| plan.source.branch.clone());
-    record.write(run);
     let failure = run_failure(error, run.number);
+    record.cancelled = failure.is_cancelled();
+    record.write(run);
     if views.shows_summary() && (failure.is_cancelled() || context.cancel.is_cancelled()) {
         let palette = Palette::stderr();
-        let done = model.stages.iter().filter(|stage| matches!(stage.state, State::Done { .. })).count();
+        let is_done = |state: &State| matches!(state, State::Done { verdict, .. } if *verdict != Verdict::Skipped);
+        let done = model.stages.iter().filter(|stage| is_done(&stage.state)).count();
         terminal::message_line(&format!(
             "{} {}  {done} of {} were done",
             palette.bad("✗"),

@@ -167,8 +167,7 @@ fn questions_are_answered_without_a_build() {
 #[test]
 fn a_full_disk_is_named_with_its_place() {
     if !testkit::is_root() {
-        // Only root can mount a small disk.
-        return;
+        return testkit::skip("only root can mount a small disk");
     }
     let world = world_with_image();
     world.seatrial(["save", "-o", "tiny.tar", "tiny:1"]).run().exits(0);

@@ -35,6 +35,7 @@ fn one_interrupt_stops_in_grace() {
     let (world, session) = waiting();
     session.signal(Signal::INT);
     session.finish().exits(130).stderr_has("stopping…");
+    world.seatrial(["logs"]).run().exits(0).stdout_has("cancelled");
     assert!(!has_sleeper(&world));
     assert_eq!(world.remains(), Vec::<String>::new());
 }
@@ -64,6 +65,8 @@ fn two_interrupts_kill() {
 #[test]
 fn the_next_command_sweeps_after_a_kill() {
     let (world, session) = waiting();
+    let scopes = world.scopes();
+    assert!(!scopes.is_empty());
     session.signal(Signal::KILL);
     session.finish().exits(137);
     // The kernel ends the container with its parent; that takes a moment.
@@ -76,6 +79,21 @@ fn the_next_command_sweeps_after_a_kill() {
     assert!(!has_sleeper(&world));
     world.seatrial(["images"]).run().exits(0);
     assert_eq!(world.remains(), Vec::<String>::new());
+    assert_eq!(testkit::control_groups(&scopes), Vec::<String>::new());
     world.file("Dockerfile", "FROM tiny:1\nRUN true\n");
     world.seatrial(["build", "-q"]).run().exits(0);
+}
+
+#[test]
+fn an_interrupted_run_says_what_was_done() {
+    let world = world_with_image();
+    world
+        .file("Dockerfile", "FROM tiny:1\nCMD [\"true\"]\n")
+        .file("seatrial.yaml", "image: localhost/app\ntest:\n  gates:\n    slow: sleep 100\nhealth: false\n");
+    let mut session = world.seatrial(["run"]).start();
+    session.wait_until("the gate has started", || has_sleeper(&world));
+    session.signal(Signal::INT);
+    session.finish().exits(130).stderr_has("✗ cancelled after TIMEs  1 of 2 stages were done");
+    assert!(!has_sleeper(&world));
+    assert_eq!(world.remains(), Vec::<String>::new());
 }
