@@ -1,4 +1,5 @@
 //! Builds for real: our own runtime starts this very program again as the containers' helper, so it has a `main` of its own.
+#![expect(clippy::print_stdout, reason = "a test program that reports for itself")]
 
 #[path = "it/cache.rs"]
 mod cache;

@@ -1,4 +1,5 @@
 //! The engine through its traits: containers run for real, so this test has a `main` of its own for the re-executed helper.
+#![expect(clippy::print_stdout, reason = "a test program that reports for itself")]
 
 use std::{
     collections::BTreeMap,

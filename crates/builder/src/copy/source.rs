@@ -230,7 +230,7 @@ fn clean(path: &[u8]) -> Vec<u8> {
 /// Paths that a pattern matches; a path without special characters is itself.
 fn expand(tree: &Tree<'_>, pattern: &[u8]) -> Result<Vec<Vec<u8>>, NoMatch> {
     let parts: Vec<&[u8]> = tree::parts(pattern).collect();
-    let Some(first_meta) = parts.iter().position(|part| glob::has_meta(part)) else {
+    let Some(first_meta) = parts.iter().position(glob::has_meta) else {
         return Ok(vec![pattern.to_vec()]);
     };
     if parts.iter().any(|part| glob::check(part).is_err()) {

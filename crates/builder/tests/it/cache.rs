@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("stages_run_side_by_side", stages_run_side_by_side),
     ("memo_notices_changes", memo_notices_changes),
     ("many_runs_are_quick", many_runs_are_quick),
+    ("large_contexts_are_quick", large_contexts_are_quick),
 ];
 
 const DOCKERFILE: &str = "FROM base AS one\nARG V=1\nRUN echo $V > /1\nFROM base\nWORKDIR /w\nCOPY a.txt sub /w/\n\
@@ -274,4 +275,27 @@ fn many_runs_are_quick() {
     println!("60 x RUN true: cold {cold:?}, unchanged {warm:?}");
     // Far above what is expected, so that only a real loss fails on a busy machine.
     assert!(cold < Duration::from_secs(20) && warm < Duration::from_secs(1), "{cold:?} {warm:?}");
+}
+
+fn large_contexts_are_quick() {
+    let files = if std::env::var_os("SEATRIAL_SLOW_TESTS").is_some() { 20_000 } else { 2_000 };
+    let world = World::new();
+    for number in 0..files {
+        world.file(&format!("d/{}/{}/{number}", number % 97, number % 7), &"x".repeat(number * 7 % 4000));
+    }
+    let timed = |what: &str| {
+        let start = Instant::now();
+        let steps = world.build("FROM base\nCOPY . /d\n").built().steps_cached;
+        println!("{files} files, {what}: {:?}", start.elapsed());
+        assert_eq!(steps, usize::from(what == "unchanged"));
+        start.elapsed()
+    };
+    timed("first");
+    // Whatever was written just now is not remembered, so once more.
+    std::thread::sleep(Duration::from_millis(100));
+    timed("unchanged");
+    let unchanged = timed("unchanged");
+    world.file("d/1/1/1", "changed");
+    timed("one changed");
+    assert!(unchanged < Duration::from_secs(10), "{unchanged:?}");
 }

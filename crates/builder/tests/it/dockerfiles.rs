@@ -135,11 +135,11 @@ fn run_mounts() {
     );
     check(
         &[("src/a", "A"), (".dockerignore", "b"), ("b", "B")],
-        "FROM base\nRUN --mount=type=bind,target=/c ls /c > /x; ls -a /c/.. | tr '\\n' ' ' > /y\n",
+        "FROM base\nRUN --mount=type=bind,target=/c ls /c > /x; V=$(ls -a /c/..); echo $V > /y\n",
         expect![[r#"
             layer
               -644 x "src\n"
-              -644 y ". .. bin c dev etc home lib lib64 linked proc root sys tmp usr x "
+              -644 y ". .. bin c dev etc home lib lib64 linked proc root sys tmp usr x\n"
         "#]],
     );
     check(

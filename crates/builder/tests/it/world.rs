@@ -144,10 +144,6 @@ impl Outcome {
         started.collect()
     }
 
-    pub(crate) fn cached(&self) -> usize {
-        self.events.iter().filter(|event| matches!(event, Event::StepCached { .. })).count()
-    }
-
     pub(crate) fn reasons(&self) -> Vec<String> {
         let reasons = self.events.iter().filter_map(|event| match event {
             Event::StepFinished { reason, .. } => reason.clone(),
