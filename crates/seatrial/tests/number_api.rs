@@ -219,9 +219,10 @@ impl World {
         };
         let image = format!("127.0.0.1:{}/number-api@{digest}", self.port);
         let number = format!("PORT={port}");
-        let run =
-            ["run", "--detach", "--tls-verify=false", "--network=host", "--env", &number, "--name", "number", &image];
-        let started = podman(&run);
+        // Limits of its own: podman's defaults are higher than what root may set on some machines.
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+        let run = ["run", "--detach", "--tls-verify=false", "--network=host", "--env", &number, "--name", "number"];
+        let started = podman(&[&run[..], &limits, &[&image]].concat());
         assert!(started.status.success(), "podman run: {}", String::from_utf8_lossy(&started.stderr));
         await_port(port);
         let answer = get(port, "/even?low=3&high=5");
