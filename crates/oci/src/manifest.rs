@@ -141,6 +141,7 @@ impl Index {
 
 /// What a registry returns where a manifest was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a short-lived value; a box would burden every reader")]
 pub enum ManifestOrIndex {
     /// One image or artefact.
     Manifest(Manifest),

@@ -82,17 +82,17 @@ pub const ALL: &[(&str, &str, &str)] = &[
     ),
 ];
 
-pub(crate) const NOT_YAML: &str = "ST200";
-pub(crate) const TOO_LARGE: &str = "ST201";
-pub(crate) const UNKNOWN_KEY: &str = "ST202";
-pub(crate) const NOT_YET: &str = "ST203";
-pub(crate) const DUPLICATE_KEY: &str = "ST204";
-pub(crate) const WRONG_TYPE: &str = "ST205";
-pub(crate) const INVALID_VALUE: &str = "ST206";
-pub(crate) const MISSING_KEY: &str = "ST207";
-pub(crate) const UNKNOWN_GATE: &str = "ST208";
-pub(crate) const NEEDS_CYCLE: &str = "ST209";
-pub(crate) const NO_SUCH_PATH: &str = "ST210";
-pub(crate) const LEAVES_REPOSITORY: &str = "ST211";
-pub(crate) const BAD_TEMPLATE: &str = "ST212";
-pub(crate) const ABSENT_VALUE: &str = "ST213";
+pub(crate) const NOT_YAML: &str = "ST300";
+pub(crate) const TOO_LARGE: &str = "ST301";
+pub(crate) const UNKNOWN_KEY: &str = "ST302";
+pub(crate) const NOT_YET: &str = "ST303";
+pub(crate) const DUPLICATE_KEY: &str = "ST304";
+pub(crate) const WRONG_TYPE: &str = "ST305";
+pub(crate) const INVALID_VALUE: &str = "ST306";
+pub(crate) const MISSING_KEY: &str = "ST307";
+pub(crate) const UNKNOWN_GATE: &str = "ST308";
+pub(crate) const NEEDS_CYCLE: &str = "ST309";
+pub(crate) const NO_SUCH_PATH: &str = "ST310";
+pub(crate) const LEAVES_REPOSITORY: &str = "ST311";
+pub(crate) const BAD_TEMPLATE: &str = "ST312";
+pub(crate) const ABSENT_VALUE: &str = "ST313";

@@ -310,19 +310,19 @@ fn with_file(yaml: &str) -> Project {
 #[test]
 fn paths_may_not_leave_the_repository() {
     for (yaml, expected) in [
-        ("test: {mounts: [/etc]}", "ST211 1:17 `/etc` is not relative to the pipeline file"),
-        ("test: {mounts: [~/x]}", "ST211 1:17 `~/x` is not relative to the pipeline file"),
-        ("test: {mounts: [..]}", "ST211 1:17 `..` is outside of the repository"),
-        ("test: {mounts: [link]}", "ST211 1:17 `link` is outside of the repository"),
-        ("test: {mounts: [tests/../link/passwd]}", "ST211 1:17 `tests/../link/passwd` is outside of the repository"),
-        ("build: link", "ST211 1:8 `link` is outside of the repository"),
-        ("build: {dockerfile: link/passwd}", "ST211 1:21 `link/passwd` is outside of the repository"),
-        ("build: {additional_contexts: {a: /etc}}", "ST211 1:34 `/etc` is not relative to the pipeline file"),
-        ("version: {file: link/passwd}", "ST211 1:17 `link/passwd` is outside of the repository"),
-        ("test: {mounts: [tets]}", "ST210 1:17 `tets` does not exist (did you mean `tests`?)"),
-        ("build: data", "ST210 1:8 `data` is not a directory\nST210 1:8 there is no Dockerfile in the build context"),
-        ("test: {mounts: [\"data:../x\"]}", "ST206 1:17 the target may not have `..`"),
-        ("test: {mounts: [\"data:/\"]}", "ST206 1:17 the whole root cannot be covered by a mount"),
+        ("test: {mounts: [/etc]}", "ST311 1:17 `/etc` is not relative to the pipeline file"),
+        ("test: {mounts: [~/x]}", "ST311 1:17 `~/x` is not relative to the pipeline file"),
+        ("test: {mounts: [..]}", "ST311 1:17 `..` is outside of the repository"),
+        ("test: {mounts: [link]}", "ST311 1:17 `link` is outside of the repository"),
+        ("test: {mounts: [tests/../link/passwd]}", "ST311 1:17 `tests/../link/passwd` is outside of the repository"),
+        ("build: link", "ST311 1:8 `link` is outside of the repository"),
+        ("build: {dockerfile: link/passwd}", "ST311 1:21 `link/passwd` is outside of the repository"),
+        ("build: {additional_contexts: {a: /etc}}", "ST311 1:34 `/etc` is not relative to the pipeline file"),
+        ("version: {file: link/passwd}", "ST311 1:17 `link/passwd` is outside of the repository"),
+        ("test: {mounts: [tets]}", "ST310 1:17 `tets` does not exist (did you mean `tests`?)"),
+        ("build: data", "ST310 1:8 `data` is not a directory\nST310 1:8 there is no Dockerfile in the build context"),
+        ("test: {mounts: [\"data:../x\"]}", "ST306 1:17 the target may not have `..`"),
+        ("test: {mounts: [\"data:/\"]}", "ST306 1:17 the whole root cannot be covered by a mount"),
     ] {
         let project = with_file(yaml);
         std::os::unix::fs::symlink("/etc", project.path().join("link")).expect("linked");
@@ -335,31 +335,31 @@ fn mistakes_across_sections_are_shown() {
     for (yaml, expected) in [
         (
             "test: {gates: {a: {run: x, needs: b}, b: {run: x, needs: c}, c: {run: x, needs: a}}}",
-            "ST209 1:81 gates wait for each other: a → b → c → a",
+            "ST309 1:81 gates wait for each other: a → b → c → a",
         ),
-        ("test: {gates: {a: {run: x, needs: a}}}", "ST209 1:35 gates wait for each other: a → a"),
+        ("test: {gates: {a: {run: x, needs: a}}}", "ST309 1:35 gates wait for each other: a → a"),
         (
             "test: {gates: {unit: x, b: {run: x, needs: [uint]}}}",
-            "ST208 1:45 there is no gate `uint` (did you mean `unit`?)",
+            "ST308 1:45 there is no gate `uint` (did you mean `unit`?)",
         ),
         (
             "image: r.example/A/b",
-            "ST206 1:8 `r.example/A/b` is not the name of an image: repository names are lower-case",
+            "ST306 1:8 `r.example/A/b` is not the name of an image: repository names are lower-case",
         ),
-        ("image: a/b:1", "ST206 1:8 the image's name has a tag"),
-        ("build: {labels: {a: \"${git.sha}\"}}", "ST213 1:21 `${git.sha}` has no value: there is no Git commit"),
-        ("build: {labels: {a: \"${git.shaa}\"}}", "ST212 1:21 `${git.shaa}` is not known (did you mean `${git.sha}`?)"),
-        ("publish: {tags: [\"${git.tga}\"]}", "ST212 1:18 `${git.tga}` is not known (did you mean `${git.tag}`?)"),
-        ("publish: {to: team}", "ST206 1:15 `team` names no registry"),
+        ("image: a/b:1", "ST306 1:8 the image's name has a tag"),
+        ("build: {labels: {a: \"${git.sha}\"}}", "ST313 1:21 `${git.sha}` has no value: there is no Git commit"),
+        ("build: {labels: {a: \"${git.shaa}\"}}", "ST312 1:21 `${git.shaa}` is not known (did you mean `${git.sha}`?)"),
+        ("publish: {tags: [\"${git.tga}\"]}", "ST312 1:18 `${git.tga}` is not known (did you mean `${git.tag}`?)"),
+        ("publish: {to: team}", "ST306 1:15 `team` names no registry"),
         (
             "build: {platform: a/b/c/d}",
-            "ST206 1:19 `a/b/c/d` is not a platform (expected `os/architecture[/variant]`, such as `linux/arm64`)",
+            "ST306 1:19 `a/b/c/d` is not a platform (expected `os/architecture[/variant]`, such as `linux/arm64`)",
         ),
         (
             "version: {env: X}\nbuild: {labels: {v: \"${version}\"}}",
-            "ST213 2:21 `${version}` has no value: the version is only known once the image is built",
+            "ST313 2:21 `${version}` has no value: the version is only known once the image is built",
         ),
-        ("version: {file: data}", "ST206 1:17 no version can be read: `data` holds more than a version alone"),
+        ("version: {file: data}", "ST306 1:17 no version can be read: `data` holds more than a version alone"),
     ] {
         assert_eq!(with_file(yaml).refused(), expected, "{yaml}");
     }

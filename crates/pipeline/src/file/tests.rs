@@ -32,60 +32,60 @@ fn good(text: &str) -> PipelineFile {
 
 #[test]
 fn mistakes_are_shown_with_place_and_nearest_name() {
-    check("tset: {}\n", "ST202 1:1+4 the pipeline file has no key `tset` (did you mean `test`?)");
-    check("test:\n  gtaes: {}\n", "ST202 2:3+5 `test` has no key `gtaes` (did you mean `gates`?)");
-    check("health: {retries: 3}", "ST202 1:10+7 `health` has no key `retries` (did you mean `attempts`?)");
-    check("zzzzzz: 1", "ST202 1:1+6 the pipeline file has no key `zzzzzz`");
-    check("image: a\nbuild: .\nimage: b\n", "ST204 3:1+5 `image` is given twice (first given in line 1)");
-    check("image: [a]\n", "ST205 1:8+3 expected a text, found a list");
-    check("image: {a: b}\n", "ST205 1:8+6 expected a text, found a map");
+    check("tset: {}\n", "ST302 1:1+4 the pipeline file has no key `tset` (did you mean `test`?)");
+    check("test:\n  gtaes: {}\n", "ST302 2:3+5 `test` has no key `gtaes` (did you mean `gates`?)");
+    check("health: {retries: 3}", "ST302 1:10+7 `health` has no key `retries` (did you mean `attempts`?)");
+    check("zzzzzz: 1", "ST302 1:1+6 the pipeline file has no key `zzzzzz`");
+    check("image: a\nbuild: .\nimage: b\n", "ST304 3:1+5 `image` is given twice (first given in line 1)");
+    check("image: [a]\n", "ST305 1:8+3 expected a text, found a list");
+    check("image: {a: b}\n", "ST305 1:8+6 expected a text, found a map");
     check(
         "test:\n  gates:\n    unit: {run: {a: b}}\n",
-        "ST205 3:17+6 expected a command or a list of commands, found a map",
+        "ST305 3:17+6 expected a command or a list of commands, found a map",
     );
-    check("test: {gates: [a]}", "ST205 1:15+3 expected a map from names to gates, found a list");
-    check("health: maybe", "ST205 1:9+5 expected `true` or `false`, found a text");
-    check("health: {interval: 2}", "ST206 1:20+1 `2` has no unit (write `2s` for seconds)");
-    check("health: {attempts: many}", "ST205 1:20+4 expected a whole number from 1 to 86400, found a text");
-    check("health: {attempts: 0}", "ST206 1:20+1 0 is not between 1 and 86400");
-    check("test: {gates: {build: x}}", "ST206 1:16+5 a gate may not be named `build`: that is a stage of every run");
-    check("test: {gates: {a: {user: x}}}", "ST207 1:16+1 gate `a` needs `run`");
-    check("test: {gates: {a: []}}", "ST207 1:19+2 a gate without commands checks nothing");
-    check("services: {db: {image: x}}", "ST203 1:1+8 `services` is not supported yet");
-    check("test: {gates: {a: {run: x, matrix: {}}}}", "ST203 1:28+6 `matrix` is not supported yet");
+    check("test: {gates: [a]}", "ST305 1:15+3 expected a map from names to gates, found a list");
+    check("health: maybe", "ST305 1:9+5 expected `true` or `false`, found a text");
+    check("health: {interval: 2}", "ST306 1:20+1 `2` has no unit (write `2s` for seconds)");
+    check("health: {attempts: many}", "ST305 1:20+4 expected a whole number from 1 to 86400, found a text");
+    check("health: {attempts: 0}", "ST306 1:20+1 0 is not between 1 and 86400");
+    check("test: {gates: {build: x}}", "ST306 1:16+5 a gate may not be named `build`: that is a stage of every run");
+    check("test: {gates: {a: {user: x}}}", "ST307 1:16+1 gate `a` needs `run`");
+    check("test: {gates: {a: []}}", "ST307 1:19+2 a gate without commands checks nothing");
+    check("services: {db: {image: x}}", "ST303 1:1+8 `services` is not supported yet");
+    check("test: {gates: {a: {run: x, matrix: {}}}}", "ST303 1:28+6 `matrix` is not supported yet");
     check(
         "publish: {when: {event: merge_request}}",
-        "ST206 1:25+13 `merge_request` is not an event; there are `push`, `tag` and `pull_request` (did you mean `pull_request`?)",
+        "ST306 1:25+13 `merge_request` is not an event; there are `push`, `tag` and `pull_request` (did you mean `pull_request`?)",
     );
     check(
         "version: {git: decribe}",
-        "ST206 1:16+7 `decribe` is not known; there are `describe` and `tag` (did you mean `describe`?)",
+        "ST306 1:16+7 `decribe` is not known; there are `describe` and `tag` (did you mean `describe`?)",
     );
-    check("version: {git: tag, env: A}", "ST206 1:10+18 `version` takes one source only");
-    check("test: {mounts: [a:b:c:d]}", "ST206 1:17+7 expected `path` or `path:target[:rw]`");
-    check("test: {workdir: src}", "ST206 1:17+3 the working directory has to be absolute (did you mean `/src`?)");
-    check("limits: {size: big}", "ST206 1:16+3 `big` is not a size (write it like `300MB`)");
+    check("version: {git: tag, env: A}", "ST306 1:10+18 `version` takes one source only");
+    check("test: {mounts: [a:b:c:d]}", "ST306 1:17+7 expected `path` or `path:target[:rw]`");
+    check("test: {workdir: src}", "ST306 1:17+3 the working directory has to be absolute (did you mean `/src`?)");
+    check("limits: {size: big}", "ST306 1:16+3 `big` is not a size (write it like `300MB`)");
     check(
         "build: {network: hsot}",
-        "ST206 1:18+4 `hsot` is not a network; there are `default`, `none` and `host` (did you mean `host`?)",
+        "ST306 1:18+4 `hsot` is not a network; there are `default`, `none` and `host` (did you mean `host`?)",
     );
     check(
         "é: 1\ntset: 1",
-        "ST202 1:1+1 the pipeline file has no key `é`\nST202 2:1+4 the pipeline file has no key `tset` (did you mean `test`?)",
+        "ST302 1:1+1 the pipeline file has no key `é`\nST302 2:1+4 the pipeline file has no key `tset` (did you mean `test`?)",
     );
 }
 
 #[test]
 fn broken_yaml_is_shown_with_place() {
     for (text, code) in [
-        ("a: b: c\n", "ST200 1:"),
-        ("test: {gates: [", "ST200 1:"),
-        ("a: *nothing\n", "ST200 1:"),
-        ("a: 1\n---\nb: 2\n", "ST200 2:1"),
-        ("a: !secret x\n", "ST200 1:"),
-        ("a:\n\tb: 1\n", "ST200 "),
-        ("- a\n", "ST205 1:1"),
-        ("just text", "ST205 1:1"),
+        ("a: b: c\n", "ST300 1:"),
+        ("test: {gates: [", "ST300 1:"),
+        ("a: *nothing\n", "ST300 1:"),
+        ("a: 1\n---\nb: 2\n", "ST300 2:1"),
+        ("a: !secret x\n", "ST300 1:"),
+        ("a:\n\tb: 1\n", "ST300 "),
+        ("- a\n", "ST305 1:1"),
+        ("just text", "ST305 1:1"),
     ] {
         assert!(show(text).starts_with(code), "{text:?}: {}", show(text));
     }
@@ -98,15 +98,15 @@ fn hostile_files_are_bounded() {
         let items = vec![format!("*{former}"); 10].join(",");
         laughs.push_str(&format!("x-{name}: &{name} [{items}]\n"));
     }
-    assert!(show(&laughs).starts_with("ST201"), "{}", show(&laughs));
+    assert!(show(&laughs).starts_with("ST301"), "{}", show(&laughs));
     let deep = format!("x-a: {}", "[".repeat(20_000));
-    assert!(show(&deep).starts_with("ST20"), "{}", show(&deep));
+    assert!(show(&deep).starts_with("ST30"), "{}", show(&deep));
     let deep = format!("x-a: {}{}", "[".repeat(100), "]".repeat(100));
-    assert!(show(&deep).starts_with("ST201"), "{}", show(&deep));
-    assert!(show(&"#".repeat(2 << 20)).starts_with("ST201"));
+    assert!(show(&deep).starts_with("ST301"), "{}", show(&deep));
+    assert!(show(&"#".repeat(2 << 20)).starts_with("ST301"));
     let wide = format!("x-a: [{}]", "1,".repeat(30_000));
-    assert!(show(&wide).starts_with("ST201"));
-    check("x-a: &a [*a]\n", "ST200 1:10+2 the alias stands inside its own anchor, or names none");
+    assert!(show(&wide).starts_with("ST301"));
+    check("x-a: &a [*a]\n", "ST300 1:10+2 the alias stands inside its own anchor, or names none");
 }
 
 #[test]
