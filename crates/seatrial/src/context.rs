@@ -1,6 +1,6 @@
 //! What every command is given: settings, store, engine, registry client, cancellation. Made when first asked for.
 
-use std::{cell::OnceCell, io::Error, path::Path, sync::Arc};
+use std::{cell::OnceCell, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use engine::Cancel;
@@ -60,17 +60,11 @@ impl Context {
         }
         let home = &self.settings.home;
         let privilege = self.privilege();
-        if let Privilege::None { reason } = privilege {
-            return Err(Failure::surroundings("containers cannot be started here")
-                .because(&Error::other(reason.clone()))
-                .hint("see what this machine offers: `seatrial doctor`")
-                .into());
-        }
         make_home(home)?;
         let options = StoreOptions {
-            copy_snapshots: !overlay_works(home, privilege),
+            copy_snapshots: matches!(privilege, Privilege::None { .. }) || !overlay_works(home, privilege),
             user_xattr: !matches!(privilege, Privilege::Root { .. }),
-            ignore_chown_errors: *privilege == Privilege::SingleId,
+            ignore_chown_errors: matches!(privilege, Privilege::SingleId | Privilege::None { .. }),
         };
         let store = Store::open(home, options).with_context(|| format!("cannot open the store {}", home.display()))?;
         engine_embedded::sweep(&store)?;
@@ -177,6 +171,10 @@ impl Context {
                  that change owners may fail; an administrator can give ids with `usermod --add-subuids 100000-165535 \
                  --add-subgids 100000-165535 $USER`",
             );
+        }
+        if let Privilege::None { reason } = self.privilege() {
+            let message = format!("no container can be started here: {reason}; see `seatrial doctor`");
+            return once("no-namespaces", &message);
         }
         if copies {
             once(

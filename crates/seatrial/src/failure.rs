@@ -98,13 +98,18 @@ impl std::fmt::Display for Failure {
 
 impl Error for Failure {}
 
+/// What network libraries put between the attempt and the cause; it tells nobody anything.
+const NOISE: [&str; 5] =
+    ["error sending request", "client error (Connect)", "dns error", "error resolving DNS", "tcp connect error"];
+
 /// The messages of an error and its sources; a message that only repeats the end of the former one is left out.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut messages: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
         let message = error.to_string();
-        if !message.is_empty() && !messages.last().is_some_and(|last| last.ends_with(&message)) {
+        let is_noise = error.source().is_some() && NOISE.iter().any(|noise| message.starts_with(noise));
+        if !message.is_empty() && !is_noise && !messages.last().is_some_and(|last| last.ends_with(&message)) {
             messages.push(message);
         }
         next = error.source();

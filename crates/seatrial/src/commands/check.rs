@@ -63,15 +63,31 @@ struct Checked {
     diagnostics: Vec<Diagnostic>,
 }
 
+/// A Dockerfile and what it would be built with.
+struct Target {
+    path: PathBuf,
+    context: Option<PathBuf>,
+    stage: Option<String>,
+    build_args: Vec<(String, String)>,
+}
+
+impl Target {
+    /// Built in its own directory.
+    fn beside(path: PathBuf) -> Self {
+        let context = path.parent().map(std::path::Path::to_owned);
+        Self { path, context, stage: None, build_args: Vec::new() }
+    }
+}
+
 /// Checks both files; errors exit 2, warnings 0 (1 with `--strict`).
 pub(crate) fn run(args: &CheckArgs, context: &Context) -> anyhow::Result<Exit> {
     let mut files = Vec::new();
     let dockerfile = match &args.path {
-        Some(path) => Some(named_dockerfile(path, context)?),
+        Some(path) => Some(Target::beside(named_dockerfile(path, context)?)),
         None => pipeline_file(args, context, &mut files)?,
     };
-    if let Some(path) = dockerfile {
-        files.push(check_file(&path, context)?);
+    if let Some(target) = dockerfile {
+        files.push(check_file(&target, context)?);
     }
     let findings: Vec<Findings<'_>> = files
         .iter()
@@ -96,7 +112,7 @@ fn named_dockerfile(path: &std::path::Path, context: &Context) -> Result<PathBuf
 }
 
 /// Findings of the pipeline file; returns the Dockerfile that it builds.
-fn pipeline_file(args: &CheckArgs, context: &Context, files: &mut Vec<Checked>) -> anyhow::Result<Option<PathBuf>> {
+fn pipeline_file(args: &CheckArgs, context: &Context, files: &mut Vec<Checked>) -> anyhow::Result<Option<Target>> {
     let request = PrepareRequest {
         directory: context.settings.cwd.clone(),
         file: args.file.as_ref().map(|file| context.settings.cwd.join(file)),
@@ -108,18 +124,25 @@ fn pipeline_file(args: &CheckArgs, context: &Context, files: &mut Vec<Checked>) 
             if let Some(SourceText { name, text, .. }) = file {
                 files.push(Checked { name, text, diagnostics: warnings });
             }
-            Ok(plan.build.dockerfile_path)
+            let build = plan.build;
+            Ok(build.dockerfile_path.map(|path| Target {
+                path,
+                context: Some(build.context),
+                stage: build.target,
+                build_args: build.args.into_iter().collect(),
+            }))
         }
         Err(PrepareError::Invalid(invalid)) => {
             let SourceText { name, text, .. } = *invalid.file;
             files.push(Checked { name, text, diagnostics: invalid.diagnostics });
-            Ok(find_dockerfile(&context.settings.cwd))
+            Ok(find_dockerfile(&context.settings.cwd).map(Target::beside))
         }
         Err(error) => Err(prepare_failure(error).into()),
     }
 }
 
-fn check_file(path: &std::path::Path, context: &Context) -> anyhow::Result<Checked> {
+fn check_file(target: &Target, context: &Context) -> anyhow::Result<Checked> {
+    let path = &target.path;
     let bytes = match fs_err::read(path) {
         Ok(bytes) => bytes,
         Err(error) => return Err(Failure::usage("cannot read the Dockerfile").because(&error).into()),
@@ -127,8 +150,8 @@ fn check_file(path: &std::path::Path, context: &Context) -> anyhow::Result<Check
     let text = String::from_utf8(bytes)
         .map_err(|error| Failure::usage(format!("{} is not UTF-8", path.display())).because(&error))?;
     let name = relative(path, &context.settings.cwd).display().to_string();
-    let directory = path.parent().map(std::path::Path::to_owned);
-    let diagnostics = findings(&text, directory.as_deref(), Some(path), None, &[]).1;
+    let diagnostics =
+        findings(&text, target.context.as_deref(), Some(path), target.stage.as_deref(), &target.build_args).1;
     Ok(Checked { name, text, diagnostics })
 }
 

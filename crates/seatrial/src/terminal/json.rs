@@ -5,6 +5,7 @@ use std::{
     io::{BufWriter, Write},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use events::{Event, Record, Subscriber};
@@ -27,12 +28,16 @@ const LOG_BYTES_MAX: u64 = 1 << 30;
 /// Same bound for the record of the run.
 const EVENTS_BYTES_MAX: u64 = 1 << 30;
 
+/// Logs on disk are not older than this while a stage speaks.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
+
 /// `events.jsonl` and `log/<stage>` in a run's directory. A full disk loses log lines, never the run.
 pub(crate) struct RunLog {
     files: Mutex<Files>,
 }
 
 struct Files {
+    flushed: Instant,
     directory: PathBuf,
     events: Option<Bounded>,
     logs: HashMap<String, Option<Bounded>>,
@@ -68,13 +73,14 @@ impl RunLog {
     /// Starts recording in the directory of a run.
     pub(crate) fn open(directory: &Path) -> Self {
         let events = Bounded::create(&directory.join("events.jsonl"), EVENTS_BYTES_MAX);
-        let files = Files { directory: directory.to_owned(), events, logs: HashMap::new() };
+        let files = Files { flushed: Instant::now(), directory: directory.to_owned(), events, logs: HashMap::new() };
         Self { files: Mutex::new(files) }
     }
 
     /// Writes out what is buffered.
     pub(crate) fn flush(&self) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.flushed = Instant::now();
         let Files { events, logs, .. } = &mut *files;
         for file in logs.values_mut().flatten().chain(events) {
             let _ = file.out.flush();
@@ -104,7 +110,11 @@ impl Subscriber for RunLog {
         if let Some(events) = &mut files.events {
             events.line(&line(record));
         }
-        if matches!(record.event, Event::StageFinished { .. } | Event::RunFinished { .. } | Event::RunStarted { .. }) {
+        // What was said is on disk soon, also when this process is killed.
+        let is_due = files.flushed.elapsed() >= FLUSH_EVERY;
+        let is_mark =
+            matches!(record.event, Event::StageFinished { .. } | Event::RunFinished { .. } | Event::RunStarted { .. });
+        if is_due || is_mark {
             drop(files);
             self.flush();
         }

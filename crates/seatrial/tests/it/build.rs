@@ -190,3 +190,40 @@ fn a_full_disk_is_named_with_its_place() {
     assert!(stderr.contains("are free in the store"), "{stderr}");
     assert!(stderr.contains("seatrial clean"), "{stderr}");
 }
+
+#[test]
+fn flags_can_be_given_in_the_environment() {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\nRUN true\n");
+    world.seatrial(["build", "-q"]).run().exits(0);
+    let counts = |value: &str| {
+        let session = world.seatrial(["build", "--format", "{{.StepsCached}}/{{.Steps}}"]);
+        session.env("SEATRIAL_NO_CACHE", value).run().exits(0).stdout()
+    };
+    assert_eq!(counts("0"), "1/1\n");
+    assert_eq!(counts("1"), "0/1\n");
+    world.seatrial(["build"]).env("SEATRIAL_QUIET", "1").run().exits(0).stdout_has("sha256:");
+    let epoch = |value: &str| world.seatrial(["build", "-q"]).env("SOURCE_DATE_EPOCH", value).run();
+    epoch("soon").exits(2).stderr_has("SOURCE_DATE_EPOCH is `soon`");
+    epoch("1700000000").exits(0);
+}
+
+#[test]
+fn log_bytes_do_not_reach_the_terminal_as_commands() {
+    let world = world_with_image();
+    world.program(
+        "noise.sh",
+        "#!/bin/sh\necho '::error::mine'\necho '##[error]mine'\nprintf '\\033[2Jcleared\\033]0;title\\007\\n'\n",
+    );
+    world.file("Dockerfile", "FROM tiny:1\nCOPY noise.sh /\nRUN sh /noise.sh\n");
+    let finished = world.seatrial(["build"]).env("GITHUB_ACTIONS", "true").env("CI", "true").run().exits(0);
+    let stderr = finished.stderr();
+    assert!(!stderr.contains('\u{1b}') && !stderr.contains("##["), "{stderr}");
+    let token =
+        stderr.lines().find_map(|line| line.strip_prefix("::stop-commands::")).expect("commands are switched off");
+    let off = stderr.find("::stop-commands::").unwrap();
+    let on = stderr.find(&format!("::{token}::\n")).expect("commands are switched on again");
+    let mine = stderr.find("::error::mine").unwrap();
+    assert!(off < mine && mine < on, "{stderr}");
+    assert!(stderr.contains("    cleared\n"), "{stderr}");
+}
