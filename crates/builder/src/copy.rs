@@ -223,11 +223,6 @@ fn select<'a>(at: &At<'a>, request: &Request, from: &'a Source) -> Result<Select
         problem::check_kinds(at, &tree, &found, span)?;
         matches.extend(found);
     }
-    if !request.is_dir && matches.len() > 1 {
-        let (pattern, span) = &request.patterns[0];
-        let message = format!("`{pattern}` names {} files, so the destination has to be a directory", matches.len());
-        return Err(at.invalid(Diagnostic::error("ST108", message), Some(span)));
-    }
     let text = listing::text(&matches, tree.has_owners() && request.chown.is_none());
     Ok(Selection { tree: Some(tree), matches, text })
 }
@@ -243,6 +238,7 @@ fn put(
     let attempt = || format!("cannot make `{}`", at.instruction.text);
     let target = Target::open(active).during(attempt)?;
     let chown = owner_of(at, request, &target)?;
+    check_room(at, request, selection, &target)?;
     let former = former_result(at.work.host.store, request, selection, former);
     let is_stopped = || at.work.is_stopped();
     let written = (|| {
@@ -273,6 +269,23 @@ fn put(
     written.map_err(|error| problem::write_failure(at, error))?;
     drop(target);
     settle_copy(at, request, active).during(attempt)
+}
+
+/// Several files need a directory to go to: one that is written with a slash, or that exists.
+fn check_room(at: &At<'_>, request: &Request, selection: &Selection<'_>, target: &Target) -> Result<(), BuildError> {
+    let count = selection.matches.len();
+    if request.is_dir || request.parents || count < 2 || selection.matches.iter().all(Match::is_dir) {
+        return Ok(());
+    }
+    let resolved =
+        target.resolve(&request.dest.as_bytes()[1..]).during(|| format!("cannot look at {}", request.dest))?;
+    if resolved.node.is_some_and(|node| node.kind == Kind::Dir) {
+        return Ok(());
+    }
+    let (pattern, span) = &request.patterns[0];
+    let message = format!("`{pattern}` names {count} files, and `{}` is no directory", request.dest);
+    let help = format!("write the destination as `{}/`", request.dest);
+    Err(at.invalid(Diagnostic::error("ST108", message).with_help(help), Some(span)))
 }
 
 /// Files got their times as they were written; what is left are directories on the way, and what archives held.

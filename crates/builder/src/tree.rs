@@ -71,6 +71,8 @@ pub(crate) struct Entry {
     pub(crate) size: u64,
     pub(crate) inode: u64,
     pub(crate) device: u64,
+    /// Names that the file has.
+    pub(crate) links: u64,
     pub(crate) mtime: Time,
     pub(crate) ctime: Time,
     /// Where a symbolic link points.
@@ -90,6 +92,7 @@ impl Entry {
             size: stat.st_size.try_into().unwrap_or(0),
             inode: stat.st_ino,
             device: stat.st_rdev,
+            links: stat.st_nlink,
             mtime: mtime(stat),
             ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
             link,

@@ -236,20 +236,20 @@ fn expand(tree: &Tree<'_>, pattern: &[u8]) -> Result<Vec<Vec<u8>>, NoMatch> {
     if parts.iter().any(|part| glob::check(part).is_err()) {
         return Err(NoMatch::BadPattern);
     }
-    let mut found = vec![parts[..first_meta].join(&b'/')];
+    // Links are followed up to the first pattern; patterns then look into real directories only, as BuildKit does.
+    let mut found = vec![tree.resolve(&parts[..first_meta].join(&b'/'))?.path];
     for part in &parts[first_meta..] {
         let mut next = Vec::new();
         for directory in &found {
-            let resolved = tree.resolve(directory)?;
-            if !resolved.node.is_some_and(|node| node.kind == Kind::Dir) {
+            if !tree.lookup(directory)?.is_some_and(|node| node.kind == Kind::Dir) {
                 continue;
             }
-            let descriptor = tree::open_beneath(tree.root()?, &resolved.path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            let descriptor = tree::open_beneath(tree.root()?, directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
             let mut names: Vec<Vec<u8>> = tree::names(descriptor.as_fd())?.into_iter().map(|(name, _)| name).collect();
             names.sort_unstable();
             for name in names {
                 let is_match = glob::matches(part, &name).map_err(|_| NoMatch::BadPattern)?;
-                if is_match && tree.keep(&tree::join(&resolved.path, &name)) != Keep::No {
+                if is_match && tree.keep(&tree::join(directory, &name)) != Keep::No {
                     next.push(tree::join(directory, &name));
                 }
             }

@@ -97,6 +97,9 @@ impl Transfer<'_> {
         below.insert(b"", self.target.lookup_below(to)?.is_some());
         let mut tasks = Vec::new();
         let mut directories = Vec::new();
+        // Names of one file within what is copied stay names of one file.
+        let mut first_names: HashMap<u64, Vec<u8>> = HashMap::new();
+        let mut further_names = Vec::new();
         for entry in &matched.entries[1..] {
             let is_below = *below.get(tree::parent(&entry.path)).expect("parents come before children");
             let path = tree::join(to, &entry.path);
@@ -105,12 +108,26 @@ impl Transfer<'_> {
                 let (_, is_below) = self.target.enter(above.as_fd(), tree::base_name(&path), &path, None)?;
                 below.insert(&entry.path, is_below);
                 directories.push((entry, path));
-            } else {
-                tasks.push(Task { entry, from: tree::join(&matched.path, &entry.path), to: path, is_below, matched });
+                continue;
             }
+            let task = Task { entry, from: tree::join(&matched.path, &entry.path), to: path, is_below, matched };
+            if entry.kind == Kind::File && entry.links > 1 {
+                if let Some(first) = first_names.get(&entry.inode) {
+                    further_names.push((first.clone(), task));
+                    continue;
+                }
+                first_names.insert(entry.inode, task.to.clone());
+            }
+            tasks.push(task);
         }
         drop(top);
         self.files(&tasks)?;
+        for (first, task) in &further_names {
+            self.link(first, task).map_err(|error| match error.raw_os_error() {
+                Some(_) => tree::named(error, "link", &task.to),
+                None => error,
+            })?;
+        }
         // The deepest first: writing into a directory moves its time.
         for (entry, path) in directories.iter().rev() {
             let directory = self.open_upper(path)?;
@@ -123,6 +140,23 @@ impl Transfer<'_> {
     /// Puts one file at the canonical path `to`; the directory above it exists.
     pub(crate) fn file(&self, matched: &Match, to: Vec<u8>) -> io::Result<()> {
         self.files(&[Task { entry: &matched.entries[0], from: matched.path.clone(), to, is_below: true, matched }])
+    }
+
+    /// Gives a file that was just written a further name.
+    fn link(&self, first: &[u8], task: &Task<'_>) -> io::Result<()> {
+        if task.is_below && self.target.lookup_below(&task.to)?.is_some_and(|node| node.kind == Kind::Dir) {
+            return Err(conflict(&task.to));
+        }
+        let directory = self.open_upper(tree::parent(&task.to))?;
+        let name = tree::base_name(&task.to);
+        let upper = &self.target.upper;
+        let linked =
+            replacing(directory.as_fd(), name, &task.to, || linkat(upper, first, &directory, name, AtFlags::empty()));
+        match linked {
+            // The file system wants no more names for one file.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::MLINK) => Worker::new(self).one(task),
+            other => other,
+        }
     }
 
     fn finish_dir(&self, entry: &Entry, from: &[u8], directory: &OwnedFd) -> io::Result<()> {

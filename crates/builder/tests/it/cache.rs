@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("later_epoch_keeps_layers", later_epoch_keeps_layers),
     ("stages_run_side_by_side", stages_run_side_by_side),
     ("memo_notices_changes", memo_notices_changes),
+    ("hard_links_stay_one_file", hard_links_stay_one_file),
     ("many_runs_are_quick", many_runs_are_quick),
     ("large_contexts_are_quick", large_contexts_are_quick),
 ];
@@ -298,4 +299,17 @@ fn large_contexts_are_quick() {
     world.file("d/1/1/1", "changed");
     timed("one changed");
     assert!(unchanged < Duration::from_secs(10), "{unchanged:?}");
+}
+
+fn hard_links_stay_one_file() {
+    let world = World::new();
+    world.file("d/a", "A");
+    fs::create_dir(world.context().join("d/sub")).unwrap();
+    fs::hard_link(world.context().join("d/a"), world.context().join("d/sub/b")).unwrap();
+    let dockerfile = "FROM base AS one\nCOPY d /d\nFROM base\nCOPY --from=one /d /e\n";
+    let outcome = world.build(dockerfile);
+    let top = world.store.snapshot_fs(outcome.built().layers.last().unwrap());
+    let inode = |path: &str| fs::metadata(top.join(path)).unwrap().ino();
+    assert_eq!(inode("e/a"), inode("e/sub/b"));
+    assert_eq!(world.read(outcome.built(), "/e/sub/b"), "A");
 }

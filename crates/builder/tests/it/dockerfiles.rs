@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("run_mounts", run_mounts),
     ("copy_places", copy_places),
     ("copy_links_and_patterns", copy_links_and_patterns),
+    ("copy_patterns_and_links", copy_patterns_and_links),
     ("copy_owners_and_modes", copy_owners_and_modes),
     ("copy_inline", copy_inline),
     ("copy_from_stages", copy_from_stages),
@@ -987,4 +988,21 @@ fn copied_snapshots_give_the_same() {
         listings.push(tars.lines().filter(|line| !line.contains(" Directory ")).collect::<Vec<_>>().join("\n"));
     }
     assert_eq!(listings[0], listings[1]);
+}
+
+fn copy_patterns_and_links() {
+    // Patterns do not look through links; a directory that exists takes several files without a slash.
+    let tree = &[("real/f", "F"), ("other", "-> real"), ("l/g", "G"), ("r1", "1"), ("r2", "2")];
+    check(tree, "FROM base\nCOPY */f /x/\nCOPY other/* /y/\nCOPY r[12] /tmp\n", expect![[r#"
+        layer
+          d755 x/
+          -644 x/f "F"
+        layer
+          d755 y/
+          -644 y/f "F"
+        layer
+          d1777 tmp/
+          -644 tmp/r1 "1"
+          -644 tmp/r2 "2"
+    "#]]);
 }

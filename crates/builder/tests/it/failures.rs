@@ -92,8 +92,9 @@ fn mistakes() {
         &world,
         "FROM base\nCOPY [ab] /x\n",
         expect![[r#"
-        Dockerfile cannot be built
-        error[ST108]: `[ab]` names 2 files, so the destination has to be a directory at "[ab]""#]],
+            Dockerfile cannot be built
+            error[ST108]: `[ab]` names 2 files, and `/x` is no directory at "[ab]"
+              write the destination as `/x/`"#]],
     );
     check(
         &world,
