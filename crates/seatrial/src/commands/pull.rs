@@ -37,7 +37,8 @@ pub(crate) fn run(args: &PullArgs, context: &Context) -> anyhow::Result<Exit> {
     let client = context.client(&args.engine.insecure_registry);
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     let views = Views::open(if args.quiet { Progress::None } else { args.progress }, context.settings.ci, None);
-
+    let mut lines = Vec::new();
+    let mut failed = Ok(Exit::Passed);
     for name in &args.images {
         let reference = named::with_default_tag(name);
         let stage = format!("pull {}", reference.familiar());
@@ -63,16 +64,18 @@ pub(crate) fn run(args: &PullArgs, context: &Context) -> anyhow::Result<Exit> {
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         views.sink().emit(Event::StageFinished { stage, verdict, duration_ms, summary });
         match pulled {
-            Ok(image) if views.progress != Progress::Json => {
-                terminal::result_line(&if args.quiet { image.id.to_string() } else { reference.to_string() });
-            }
-            Ok(_) => {}
+            Ok(image) if args.quiet => lines.push(image.id.to_string()),
+            Ok(_) => lines.push(reference.to_string()),
             Err(error) => {
-                views.finish();
-                return Err(error);
+                failed = Err(error);
+                break;
             }
         }
     }
     views.finish();
-    Ok(Exit::Passed)
+    // What was pulled is told also when a later image failed.
+    if views.progress != Progress::Json {
+        lines.iter().for_each(|line| terminal::result_line(line));
+    }
+    failed
 }

@@ -46,6 +46,8 @@ pub(crate) fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Exit> {
     }
 
     let views = Views::open(if args.quiet { Progress::None } else { args.progress }, context.settings.ci, None);
+    let mut lines = Vec::new();
+    let mut failed = Ok(Exit::Passed);
     for (reference, image) in &images {
         let stage = format!("push {}", reference.familiar());
         let started = std::time::Instant::now();
@@ -61,22 +63,19 @@ pub(crate) fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Exit> {
         };
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         views.sink().emit(Event::StageFinished { stage, verdict, duration_ms, summary });
-        let pushed = match pushed {
-            Ok(pushed) => pushed,
+        match pushed {
+            Ok(pushed) if args.quiet => lines.push(pushed.digest.to_string()),
+            Ok(pushed) => lines.push(format!("{}@{}", reference.repository(), pushed.digest)),
             Err(error) => {
-                views.finish();
-                return Err(error);
+                failed = Err(error);
+                break;
             }
-        };
-        if views.progress != Progress::Json {
-            let line = if args.quiet {
-                pushed.digest.to_string()
-            } else {
-                format!("{}@{}", reference.repository(), pushed.digest)
-            };
-            terminal::result_line(&line);
         }
     }
     views.finish();
-    Ok(Exit::Passed)
+    // What was pushed is told also when a later image failed.
+    if views.progress != Progress::Json {
+        lines.iter().for_each(|line| terminal::result_line(line));
+    }
+    failed
 }

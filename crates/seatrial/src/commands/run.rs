@@ -272,7 +272,10 @@ pub(super) fn prepare_failure(error: PrepareError) -> Failure {
         PrepareError::NothingToBuild { .. } => Failure::usage(error.to_string())
             .hint("go to a repository that has one, or begin with `seatrial init`")
             .hint("see it work first: `seatrial demo`"),
-        PrepareError::Read(_) => Failure::surroundings("cannot read the pipeline file").because(&error),
+        PrepareError::Read(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Failure::usage("the pipeline file does not exist").because(&error)
+        }
+        PrepareError::Read(error) => Failure::surroundings("cannot read the pipeline file").because(&error),
     }
 }
 

@@ -26,7 +26,7 @@ const HEIGHT_MAX: usize = 30;
 /// Lines of finished stages that stay in the scrollback.
 const SETTLED_LINES_MAX: usize = 200;
 /// Columns of a stage's name.
-const NAME_COLUMNS_MAX: usize = 20;
+const NAME_COLUMNS_MAX: usize = 40;
 
 /// Draws a run in place on stderr. Call [`LiveView::finish`] before anything else is said about the run.
 pub(crate) struct LiveView {
@@ -136,8 +136,13 @@ fn picture(model: &Model, now_ms: u64, height: usize, columns: usize, palette: P
     if !model.name.is_empty() {
         lines.push(palette.strong(&spread(&model.title(), &text::millis(now_ms), columns)));
     }
-    let name_columns =
-        model.stages.iter().map(|stage| text::width(&stage.id)).max().unwrap_or(0).clamp(5, NAME_COLUMNS_MAX);
+    let name_columns = model
+        .stages
+        .iter()
+        .map(|stage| text::width(&stage.id))
+        .max()
+        .unwrap_or(0)
+        .clamp(5, NAME_COLUMNS_MAX.min(columns / 3).max(5));
     let pending: Vec<&Stage> = model.stages.iter().filter(|stage| stage.state == State::Pending).collect();
     let shown: Vec<&Stage> = model.stages.iter().filter(|stage| stage.state != State::Pending).collect();
 

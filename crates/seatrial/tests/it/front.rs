@@ -31,6 +31,11 @@ fn nothing_to_build_says_where_to_begin() {
 }
 
 #[test]
+fn a_pipeline_file_that_is_not_there_is_a_mistake_of_the_invocation() {
+    world().seatrial(["run", "-f", "other.yaml"]).run().exits(2).stderr_has("the pipeline file does not exist");
+}
+
+#[test]
 fn codes_are_explained() {
     let world = world();
     world.seatrial(["explain", "st104"]).run().exits(0).stdout_has("ST104: ");
