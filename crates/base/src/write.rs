@@ -98,6 +98,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
     fn tools_of_a_base_run_in_it() {
         if !Command::new("unshare").args(["-r", "true"]).status().is_ok_and(|status| status.success()) {
             eprintln!("skipped: `unshare -r` is not allowed here, so that no root can be changed");

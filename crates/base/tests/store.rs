@@ -1,5 +1,7 @@
 //! Bases in a real store.
 
+#![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
+
 use std::time::SystemTime;
 
 use base::{DebianOptions, HOST_LABEL, HOST_REFERENCE, HostOptions, debian, host};

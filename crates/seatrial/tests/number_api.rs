@@ -2,6 +2,8 @@
 //!
 //! It installs Debian packages and Python libraries from the network, so it runs where `CI` or `SEATRIAL_SLOW_TESTS` is set.
 
+#![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
+
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use anyhow::Context as _;
 use base::{DebianErrorKind, DebianOptions, HostErrorKind, HostOptions, Variant};
 use clap::ValueEnum;
 use oci::Reference;
