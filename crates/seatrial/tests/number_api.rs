@@ -103,7 +103,7 @@ fn the_number_api_goes_from_its_repository_to_a_container_that_serves() {
     tags.sort();
     assert_eq!(tags, ["latest", "master", "v1.2.0"]);
     assert_eq!(world.inspect("v1.2.0")["Digest"], world.inspect("latest")["Digest"]);
-    assert_eq!(world.inspect("latest")["Labels"]["version"], "v1.2.0");
+    assert_eq!(world.inspect("latest")["Labels"]["version"], "1.2.0");
 }
 
 /// A copy of the example, a store, and Debian's registry on a free port; all of it gone in the end.
