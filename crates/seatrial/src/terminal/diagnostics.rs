@@ -9,6 +9,9 @@ use super::{Palette, text};
 /// Findings of one file are drawn up to this number; the rest is counted.
 const SHOWN_MAX: usize = 50;
 
+/// Columns where nobody knows the width: logs scroll sideways, and a cut line helps nobody.
+const LOG_COLUMNS: usize = 160;
+
 /// A file of the user's with what was found in it.
 pub(crate) struct Findings<'a> {
     /// As the user would name it.
@@ -76,7 +79,7 @@ impl Findings<'_> {
             group = group.element(Level::HELP.message(text::one_line(help)));
         }
         let renderer = if palette.is_on() { Renderer::styled() } else { Renderer::plain() };
-        let width = text::terminal_size().1.max(60);
+        let width = if super::streams().stderr_is_terminal { text::terminal_size().1.max(60) } else { LOG_COLUMNS };
         tighten(&renderer.term_width(width).render(&[group]))
     }
 
