@@ -76,7 +76,8 @@ impl Embedded {
     /// # Errors
     /// The store cannot be read or written.
     pub fn seal_blocking(&self, built: &Built) -> Result<(Image, SealedManifest), EngineError> {
-        let image = self.image_blocking(built)?;
+        // Compressing a layer gives its diff id on the way, so it is read once.
+        let image = self.put_image(built, Layers::Compressed)?;
         let store = &self.inner.options.store;
         let sealed = store
             .manifest(&image, self.inner.options.compression)
@@ -84,18 +85,31 @@ impl Embedded {
         Ok((image, sealed))
     }
 
-    /// The first half of sealing: layers, their diff ids, and the config, which gives the image its id.
+    /// The image with its id, without compressing anything: what a build needs that pushes nothing.
     ///
     /// # Errors
     /// The store cannot be read or written.
     pub fn image_blocking(&self, built: &Built) -> Result<Image, EngineError> {
+        self.put_image(built, Layers::Hashed)
+    }
+
+    fn put_image(&self, built: &Built, layers: Layers) -> Result<Image, EngineError> {
         let options = &self.inner.options;
         let fail = |error| failed("cannot seal the built image", error);
-        let diff_ids = self.inner.seal_layers(built).map_err(fail)?;
+        let diff_ids = self.inner.diff_ids(built, layers).map_err(fail)?;
         let mut config: ImageConfig = built.root.config.clone();
         config.rootfs.diff_ids = diff_ids;
         options.store.put_image(&config, &built.layers, built.epoch).map_err(fail)
     }
+}
+
+/// What is made of an image's layers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layers {
+    /// Their diff ids.
+    Hashed,
+    /// Their diff ids, and blobs for a registry.
+    Compressed,
 }
 
 impl Inner {
@@ -135,11 +149,13 @@ impl Inner {
         })
     }
 
-    /// Makes the blobs of all layers, a few side by side; gives their diff ids.
-    fn seal_layers(&self, built: &Built) -> Result<Vec<DiffId>, store::StoreError> {
+    /// The diff ids of all layers, worked out a few side by side.
+    fn diff_ids(&self, built: &Built, layers: Layers) -> Result<Vec<DiffId>, store::StoreError> {
         let store = &self.options.store;
         let seal = |layer: &store::SnapshotId| {
-            store.seal(layer, built.epoch, self.options.compression)?;
+            if layers == Layers::Compressed {
+                store.seal(layer, built.epoch, self.options.compression)?;
+            }
             Ok(store.diff_id(layer, built.epoch)?.0)
         };
         let next = AtomicUsize::new(0);

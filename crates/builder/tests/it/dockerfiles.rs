@@ -993,7 +993,10 @@ fn copied_snapshots_give_the_same() {
 fn copy_patterns_and_links() {
     // Patterns do not look through links; a directory that exists takes several files without a slash.
     let tree = &[("real/f", "F"), ("other", "-> real"), ("l/g", "G"), ("r1", "1"), ("r2", "2")];
-    check(tree, "FROM base\nCOPY */f /x/\nCOPY other/* /y/\nCOPY r[12] /tmp\n", expect![[r#"
+    check(
+        tree,
+        "FROM base\nCOPY */f /x/\nCOPY other/* /y/\nCOPY r[12] /tmp\n",
+        expect![[r#"
         layer
           d755 x/
           -644 x/f "F"
@@ -1004,5 +1007,6 @@ fn copy_patterns_and_links() {
           d1777 tmp/
           -644 tmp/r1 "1"
           -644 tmp/r2 "2"
-    "#]]);
+    "#]],
+    );
 }
