@@ -157,6 +157,10 @@ impl Context {
 
     /// Things that work less well here, said once per store.
     fn warn_once(&self, store: &Store, copies: bool) {
+        // The demo's own store comes second; the user's has told already.
+        if self.settings.demo_registry.is_some() {
+            return;
+        }
         let once = |key: &str, message: &str| {
             if store.memo_get("notice", key).is_none() {
                 terminal::warning(message);

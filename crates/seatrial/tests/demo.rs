@@ -14,16 +14,20 @@ impl World {
     }
 
     fn seatrial(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_seatrial"))
+        self.command(arguments).output().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_seatrial"));
+        command
             .args(arguments)
             .current_dir(self.0.path())
             .env("SEATRIAL_HOME", self.store())
             .env("TMPDIR", self.0.path())
             .env("HOME", self.0.path())
             .env_remove("GITHUB_ACTIONS")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+            .stdin(Stdio::null());
+        command
     }
 
     fn store(&self) -> std::path::PathBuf {
@@ -51,6 +55,15 @@ fn the_demo_passes_and_leaves_nothing() {
     assert_eq!(left, 0, "scopes are left");
     let names: Vec<_> = fs_err::read_dir(world.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["store"]);
+}
+
+#[test]
+fn the_demo_works_without_git() {
+    let world = World::new();
+    let demo = world.command(&["demo", "--progress=plain"]).env("PATH", "/no-such-directory").output().unwrap();
+    assert_eq!(demo.status.code(), Some(0), "{}", said(&demo));
+    assert!(said(&demo).contains("Git is not installed"), "{}", said(&demo));
+    assert!(said(&demo).contains("the registry holds number-api: demo"), "{}", said(&demo));
 }
 
 #[test]

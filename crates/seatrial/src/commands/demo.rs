@@ -73,7 +73,9 @@ const FILES: [(&str, &str, bool); 9] = [
 
 /// The rule that keeps everything but `master` out of the registry. It needs Git.
 const ONLY_MASTER: &str = "  when: {branch: master}\n  tags: [\"${git.short}\", \"${git.branch}\"]\n";
-/// The same demo on a machine without Git.
+/// Labels that need Git.
+const LABELS: &str = "  labels: {commit: \"${git.sha}\", branch: \"${git.branch}\"}\n";
+/// The rule on a machine without Git.
 const WITHOUT_GIT: &str = "  tags: [demo]\n";
 
 /// Runs the demo; its exit code is that of the run.
@@ -260,7 +262,7 @@ fn write_repository(directory: &Path, files: &[(&str, String, bool)]) -> anyhow:
         if !git(directory, arguments)? {
             let file = directory.join("seatrial.yaml");
             let text = fs_err::read_to_string(&file)?;
-            fs_err::write(&file, text.replace(ONLY_MASTER, WITHOUT_GIT))?;
+            fs_err::write(&file, text.replace(ONLY_MASTER, WITHOUT_GIT).replace(LABELS, ""))?;
             return Ok(false);
         }
     }
@@ -325,6 +327,7 @@ mod tests {
         let whole = files(None, ADDRESS);
         assert!(text_of(&whole, "seatrial.yaml").starts_with("image: 127.0.0.1:5000/number-api\n"));
         assert!(text_of(&whole, "seatrial.yaml").contains(ONLY_MASTER));
+        assert!(text_of(&whole, "seatrial.yaml").contains(LABELS));
         for broken in Break::value_variants() {
             let changed = files(Some(*broken), ADDRESS).iter().zip(&whole).filter(|(a, b)| a != b).count();
             assert_eq!(changed, 1, "{broken:?}");
