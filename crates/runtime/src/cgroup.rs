@@ -20,6 +20,10 @@ pub(crate) struct Bounds {
     pub(crate) pids: Option<u64>,
 }
 
+/// Processes and threads of a container that nobody bounded: more than any build needs at once, far fewer than the
+/// kernel's ids (`pid_max` is 32,768 on small machines), so that a fork bomb hurts nobody but its own container.
+pub(crate) const PIDS_DEFAULT: u64 = 16_384;
+
 /// The period that quotas refer to; the kernel's default.
 pub(crate) const CPU_PERIOD_US: u64 = 100_000;
 
@@ -32,7 +36,8 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the groups that the bounds need, and one for pids in any case. What cannot be had becomes a warning.
+    /// Makes the groups that the bounds need, and one for pids in any case, which also keeps [`PIDS_DEFAULT`]. What
+    /// cannot be had becomes a warning.
     pub(crate) fn create(id: &str, bounds: &Bounds, warnings: &mut Vec<String>) -> Cgroup {
         let mut cgroup = Cgroup::default();
         let hierarchies = Hierarchies::find();
@@ -102,6 +107,11 @@ impl Cgroup {
     /// Where they are.
     pub(crate) fn dirs(&self) -> &[PathBuf] {
         &self.dirs
+    }
+
+    /// Whether a group counts its processes.
+    pub(crate) fn bounds_pids(&self) -> bool {
+        self.pids.is_some()
     }
 
     /// Whether the memory limit killed something.
@@ -237,10 +247,7 @@ impl Controller {
                 let Some(quota) = bounds.cpu_quota_us else { return Ok(()) };
                 write("cpu.max", format!("{quota} {CPU_PERIOD_US}"))
             }
-            (Controller::Pids, _) => match bounds.pids {
-                Some(pids) => write("pids.max", pids.to_string()),
-                None => Ok(()),
-            },
+            (Controller::Pids, _) => write("pids.max", bounds.pids.unwrap_or(PIDS_DEFAULT).to_string()),
         }
     }
 }

@@ -156,7 +156,7 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
     /// Processors' worth of time, such as 1.5.
     pub cpus: Option<f64>,
-    /// Processes and threads.
+    /// Processes and threads; without a bound of their own 16,384, where the kernel lets us count them.
     pub pids: Option<u64>,
     /// Open files of a process (`RLIMIT_NOFILE`); never above our own hard limit.
     pub nofile: Option<u64>,

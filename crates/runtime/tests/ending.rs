@@ -42,6 +42,39 @@ fn limits_that_cannot_be_had_are_a_warning() {
 }
 
 #[test]
+fn processes_are_bounded_also_when_nobody_asks() {
+    for_both(|world| {
+        let id = format!("unasked-{}-5714", std::process::id());
+        let job = json!({"action": "hold", "id": id, "args": sh("ulimit -u > /limit; sleep 5714")});
+        let (mut engine, _) = world.spawn(job);
+        let mut lines = BufReader::new(engine.stdout.take().unwrap()).lines();
+        let first: i32 = lines.find_map(|line| line.unwrap().strip_prefix("started ")?.parse().ok()).unwrap();
+        wait_until(|| sleepers("5714") == 1);
+        let bound = groups_of(first).iter().find_map(|dir| std::fs::read_to_string(dir.join("pids.max")).ok());
+        let bound =
+            bound.unwrap_or_else(|| std::fs::read_to_string(format!("/proc/{first}/root/limit")).unwrap_or_default());
+        let bound: u64 = bound.trim().parse().unwrap();
+        kill(engine.id() as i32);
+        engine.wait().unwrap();
+        wait_until(|| sleepers("5714") == 0);
+        assert!(bound <= 16_384, "{bound}");
+    });
+}
+
+/// Directories of a container's own control groups, as the process itself is listed in them.
+fn groups_of(pid: i32) -> Vec<std::path::PathBuf> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let ours = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).filter(|path| path.contains("seatrial-"));
+    ours.flat_map(|path| {
+        let roots = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+        let roots: Vec<_> = roots.chain([std::path::PathBuf::from("/sys/fs/cgroup")]).collect();
+        roots.into_iter().map(move |root| root.join(path.trim_start_matches('/')))
+    })
+    .filter(|dir| dir.is_dir())
+    .collect()
+}
+
+#[test]
 fn a_killed_engine_leaves_nothing() {
     for_both(|world| {
         for init in [false, true] {

@@ -35,6 +35,8 @@ pub(super) struct Birth<'a> {
     pub(super) ids: IdMode,
     pub(super) helper: &'a Channel,
     pub(super) stdio: &'a Stdio,
+    /// No control group counts the container's processes.
+    pub(super) is_uncounted: bool,
 }
 
 /// Does everything; returns only with a failure.
@@ -44,7 +46,13 @@ pub(super) fn run(birth: &Birth<'_>, tell_status: Option<OwnedFd>, entrances: &m
             let Some(process) = birth.spec.process() else {
                 return Failure::new("find a process in the bundle", &io::Error::from_raw_os_error(libc::EINVAL));
             };
-            let program = payload::Program { process, user: &birth.request.user, stdio: birth.stdio, terminal };
+            let program = payload::Program {
+                process,
+                user: &birth.request.user,
+                stdio: birth.stdio,
+                is_uncounted: birth.is_uncounted,
+                terminal,
+            };
             match tell_status {
                 Some(tell_status) => init::run(program, tell_status),
                 None => payload::run(program, payload::Parent::Helper(birth.helper)),
@@ -56,7 +64,7 @@ pub(super) fn run(birth: &Birth<'_>, tell_status: Option<OwnedFd>, entrances: &m
 
 /// Returns the slave side of the terminal, if one was asked for.
 fn prepare(birth: &Birth<'_>, entrances: &mut Entrances) -> Result<Option<OwnedFd>, Failure> {
-    let Birth { request, spec, ids, helper, stdio } = birth;
+    let Birth { request, spec, ids, helper, stdio, .. } = birth;
     let mut warnings = Vec::new();
     entrances.enter(&mut warnings);
     sys::die_with_parent().step("tie the container to its helper")?;

@@ -170,6 +170,7 @@ impl Start<'_> {
         // A v2 group is entered by birth. Where that fails, as with v1 groups, the child enters through what we open.
         let unified = cgroup.unified();
         let mut entrances = cgroup.entrances(unified.is_some());
+        let is_uncounted = !cgroup.bounds_pids();
         let mut forked = sys::fork(namespaces, unified.as_ref().map(AsFd::as_fd));
         if unified.is_some() && forked.is_err() {
             entrances = cgroup.entrances(false);
@@ -178,7 +179,7 @@ impl Start<'_> {
         let child = match forked.step("make a process in new namespaces")? {
             Fork::Child => {
                 drop((outer, status));
-                let birth = inside::Birth { request, spec, ids, helper: &inner, stdio };
+                let birth = inside::Birth { request, spec, ids, helper: &inner, stdio, is_uncounted };
                 let failure = inside::run(&birth, tell_status, &mut entrances);
                 drop(inner.send(&FromInside::Failed(failure), &[]));
                 sys::exit_now(125)

@@ -3,11 +3,15 @@
 use super::{Stdio, give_pipe, users};
 use crate::{
     caps::CapSet,
+    cgroup,
     protocol::{Channel, Failure, FailureKind, Step},
     seccomp, sys,
 };
 use oci_spec::runtime::{PosixRlimitType, Process};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags, openat, openat2},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use std::{
     ffi::CString,
     io,
@@ -19,6 +23,8 @@ pub(super) struct Program<'a> {
     pub(super) process: &'a Process,
     pub(super) user: &'a str,
     pub(super) stdio: &'a Stdio,
+    /// No control group counts the container's processes.
+    pub(super) is_uncounted: bool,
     /// Slave side, if `stdio` is a terminal.
     pub(super) terminal: Option<OwnedFd>,
 }
@@ -40,7 +46,7 @@ pub(super) fn run(program: Program<'_>, parent: Parent<'_>) -> Failure {
 }
 
 fn become_program(program: Program<'_>, parent: Parent<'_>) -> Result<std::convert::Infallible, Failure> {
-    let Program { process, user, stdio, terminal } = program;
+    let Program { process, user, stdio, is_uncounted, terminal } = program;
     let root = openat(rustix::fs::CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step("open the root")?;
     let identity = users::look_up(root.as_fd(), user)?;
@@ -50,8 +56,12 @@ fn become_program(program: Program<'_>, parent: Parent<'_>) -> Result<std::conve
     connect(stdio, terminal.as_ref(), &identity)?;
     for limit in process.rlimits().iter().flatten() {
         if limit.typ() == PosixRlimitType::RlimitNofile {
-            lower_open_files(limit.soft());
+            lower(Resource::Nofile, limit.soft());
         }
+    }
+    if is_uncounted {
+        // The kernel counts by user and user namespace, so this is nobody's but the containers' (user_namespaces(7)).
+        lower(Resource::Nproc, cgroup::PIDS_DEFAULT);
     }
     enter_directory(process)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -132,12 +142,11 @@ pub(super) fn new_terminal(dir: BorrowedFd<'_>, rows: u16, cols: u16) -> Result<
     Ok((master, slave))
 }
 
-/// Sets `RLIMIT_NOFILE`, within the hard limit: raising that takes a right that even root may lack in a container.
-fn lower_open_files(wanted: u64) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let current = getrlimit(Resource::Nofile);
+/// Sets a resource limit, within the hard limit: raising that takes a right that even root may lack in a container.
+fn lower(resource: Resource, wanted: u64) {
+    let current = getrlimit(resource);
     let hard = current.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(hard), maximum: Some(hard) });
+    let _ = setrlimit(resource, Rlimit { current: Some(hard), maximum: Some(hard) });
 }
 
 /// The working directory, by a way that follows links only inside the root and none of `/proc`'s magic ones
