@@ -54,8 +54,8 @@ const MASKED_PATHS: [&str; 12] = [
 /// What in `/proc` changes the host (moby, `oci/defaults.go`).
 const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Writes the bundle into the scratch directory; returns what the bundle cannot say.
-pub(crate) fn write(spec: &ContainerSpec) -> Result<StartRequest, StartError> {
+/// What the helper is to do. For a foreign runtime the bundle is written into the scratch directory as well.
+pub(crate) fn request(spec: &ContainerSpec) -> Result<StartRequest, StartError> {
     check(spec)?;
     let ids = match enter::privilege() {
         _ if spec.foreign_runtime.is_some() && enter::uid_map_is_whole() => IdMode::Plain,
@@ -71,8 +71,13 @@ pub(crate) fn write(spec: &ContainerSpec) -> Result<StartRequest, StartError> {
             });
         }
     };
-    let request = StartRequest {
+    if spec.foreign_runtime.is_some() {
+        std::fs::create_dir_all(&spec.dir)
+            .map_err(|source| StartError::setup_at("make the scratch directory", &spec.dir, source))?;
+    }
+    let mut request = StartRequest {
         id: spec.id.clone(),
+        spec: Spec::default(),
         dir: spec.dir.clone(),
         rootfs: match &spec.rootfs {
             Rootfs::Overlay(overlay) => RootfsPlan::Overlay(overlay.clone()),
@@ -87,12 +92,12 @@ pub(crate) fn write(spec: &ContainerSpec) -> Result<StartRequest, StartError> {
         shm_size_bytes: spec.shm_size_bytes.unwrap_or(SHM_SIZE_BYTES),
         foreign_runtime: spec.foreign_runtime.clone(),
     };
-    let config =
-        config(spec, &request).map_err(|error| StartError::setup("describe the container", io::Error::other(error)))?;
-    let path = spec.dir.join(CONFIG);
-    let bytes =
-        serde_json::to_vec(&config).map_err(|error| StartError::setup("describe the container", error.into()))?;
-    write_file(&path, &bytes)?;
+    let describe = |error| StartError::setup("describe the container", error);
+    request.spec = config(spec, &request).map_err(|error| describe(io::Error::other(error)))?;
+    if spec.foreign_runtime.is_some() {
+        let bytes = serde_json::to_vec(&request.spec).map_err(|error| describe(error.into()))?;
+        write_file(&spec.dir.join(CONFIG), &bytes)?;
+    }
     Ok(request)
 }
 
@@ -169,17 +174,21 @@ fn mounts(spec: &ContainerSpec) -> Result<Vec<MountPlan>, StartError> {
         drop(file.take(RESOLV_CONF_MAX).read_to_end(&mut resolv_conf));
     }
     let hostname = format!("{}\n", spec.hostname);
-    let generated =
-        [("hosts", hosts.as_bytes()), ("hostname", hostname.as_bytes()), ("resolv.conf", resolv_conf.as_slice())];
+    let generated = [("hosts", hosts.into_bytes()), ("hostname", hostname.into_bytes()), ("resolv.conf", resolv_conf)];
     let mut plans = Vec::with_capacity(generated.len() + spec.mounts.len());
     for (name, content) in generated {
         let target = format!("/etc/{name}");
         if spec.mounts.iter().any(|mount| mount.target == target) {
             continue;
         }
-        let path = spec.dir.join(name);
-        write_file(&path, content)?;
-        plans.push(MountPlan { target, source: MountSource::Bind(path), readonly: false, optional: true });
+        let source = if spec.foreign_runtime.is_some() {
+            let path = spec.dir.join(name);
+            write_file(&path, &content)?;
+            MountSource::Bind(path)
+        } else {
+            MountSource::File { content }
+        };
+        plans.push(MountPlan { target, source, readonly: false, optional: true });
     }
     plans.extend(spec.mounts.iter().map(|mount| MountPlan {
         target: mount.target.clone(),
@@ -328,7 +337,7 @@ fn oci_mounts(request: &StartRequest) -> Result<Vec<Mount>, OciSpecError> {
                 options.extend(size_bytes.map(|bytes| format!("size={bytes}")));
                 mount(&plan.target, "tmpfs", "tmpfs", options)?
             }
-            MountSource::Bind(_) | MountSource::Overlay { .. } => {
+            MountSource::Bind(_) | MountSource::File { .. } | MountSource::Overlay { .. } => {
                 options.push("rbind".to_owned());
                 let source = request.dir.join(format!("{SOURCE}-{index}"));
                 mount(&plan.target, "bind", &source.to_string_lossy(), options)?

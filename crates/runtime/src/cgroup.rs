@@ -40,7 +40,7 @@ impl Cgroup {
     /// cannot be had becomes a warning.
     pub(crate) fn create(id: &str, bounds: &Bounds, warnings: &mut Vec<String>) -> Cgroup {
         let mut cgroup = Cgroup::default();
-        let hierarchies = Hierarchies::find();
+        let hierarchies = hierarchies();
         let name = group_name(id);
         let wanted = [
             (Controller::Memory, bounds.memory_bytes.is_some()),
@@ -201,6 +201,12 @@ pub(crate) fn probe() -> Result<&'static str, io::Error> {
     }
 }
 
+/// Where this process was when it was first asked; its forks need not look again.
+pub(crate) fn hierarchies() -> &'static Hierarchies {
+    static FOUND: std::sync::OnceLock<Hierarchies> = std::sync::OnceLock::new();
+    FOUND.get_or_init(Hierarchies::find)
+}
+
 fn group_name(id: &str) -> String {
     format!("seatrial-{id}")
 }
@@ -254,7 +260,7 @@ impl Controller {
 
 /// Where this process is in the control group file systems.
 #[derive(Debug, Default)]
-struct Hierarchies {
+pub(crate) struct Hierarchies {
     v1: Vec<Hierarchy>,
     v2: Option<Hierarchy>,
 }

@@ -3,15 +3,14 @@
 use crate::{
     bundle, cgroup,
     error::{StartError, WaitError},
-    protocol::{Channel, ExecRequest, ForeignExec, Inside, Report, Request, StdioPlan, request_file},
+    protocol::{Channel, ExecRequest, ForeignExec, Inside, Report, Request, StdioPlan, send_request},
     spec::{ContainerSpec, Exit, ProcessSpec, Stdio},
-    sys,
+    sys, zygote,
 };
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
-    process::{Command, Stdio as HelperStdio},
     sync::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -35,7 +34,7 @@ impl Container {
     /// # Errors
     /// When the program is not there or its surroundings cannot be made; then nothing of it is left.
     pub fn start(spec: ContainerSpec) -> Result<Container, StartError> {
-        let request = bundle::write(&spec)?;
+        let request = bundle::request(&spec)?;
         let program = spec.process.args.first().cloned().unwrap_or_default();
         let supervised = Supervised::launch(
             &Request::Start(Box::new(request)),
@@ -76,7 +75,7 @@ impl Container {
 
     /// Readable (poll/AsyncFd) when the container has ended.
     pub fn ended_fd(&self) -> BorrowedFd<'_> {
-        self.supervised.helper.as_fd()
+        self.supervised.channel.as_fd()
     }
 
     /// Blocks until the end. Safe from any thread, repeatable.
@@ -194,7 +193,7 @@ impl Exec {
 
     /// Readable (poll/AsyncFd) when the process has ended.
     pub fn ended_fd(&self) -> BorrowedFd<'_> {
-        self.0.helper.as_fd()
+        self.0.channel.as_fd()
     }
 
     /// Blocks until the end. Safe from any thread, repeatable.
@@ -251,10 +250,9 @@ pub fn sweep_container(id: &str) {
 /// A process with its helper.
 #[derive(Debug)]
 struct Supervised {
-    /// The lifeline; its end kills the process.
+    /// The lifeline: its end kills the process. After the start, all that comes through it is the last report, so it is
+    /// readable when the process has ended.
     channel: Channel,
-    /// Pidfd of the helper, our child.
-    helper: OwnedFd,
     /// Pidfd of the process.
     first: OwnedFd,
     pid: i32,
@@ -263,7 +261,7 @@ struct Supervised {
     inside: Inside,
     warnings: Vec<String>,
     exit: OnceLock<Option<Exit>>,
-    /// Only one thread at a time takes the last report and reaps the helper.
+    /// Only one thread at a time takes the last report.
     taking: Mutex<()>,
 }
 
@@ -276,35 +274,29 @@ impl Supervised {
         user: &str,
     ) -> Result<Supervised, StartError> {
         let failed = |step: &'static str| move |source: io::Error| StartError::setup(step, source);
-        let (channel, theirs) = Channel::pair().map_err(failed("make a socket"))?;
         let (fds, output) = stdio_descriptors(stdio).map_err(failed("prepare input and output"))?;
-        let file = request_file(request).map_err(failed("write the request to the helper"))?;
-        let mut to_send = vec![file.as_fd()];
-        to_send.extend(container);
-        to_send.extend(fds.iter().map(AsFd::as_fd));
-        // Sent before the helper exists, so that it never waits.
-        channel.send(&(), &to_send).map_err(failed("send the request to the helper"))?;
-        drop(to_send);
-        drop((file, fds));
-        let helper = spawn_helper(theirs).map_err(failed("start the helper"))?;
-
-        let (report, mut received) = match channel.receive::<Report>() {
-            Ok(Some(report)) => report,
-            Ok(None) => {
-                drop(sys::reap(helper.as_fd()));
-                let error = io::Error::other("it was killed, or crashed");
-                return Err(StartError::setup(HELPER_LOST, error));
-            }
-            Err(error) => {
-                drop(channel);
-                drop(sys::reap(helper.as_fd()));
-                return Err(StartError::setup(HELPER_LOST, error));
+        let to_send: Vec<BorrowedFd<'_>> = container.into_iter().chain(fds.iter().map(AsFd::as_fd)).collect();
+        let mut attempts = 1..=ATTEMPTS;
+        let (channel, report, mut received) = loop {
+            let is_last = attempts.next() == Some(ATTEMPTS);
+            let (channel, theirs) = Channel::pair().map_err(failed("make a socket"))?;
+            // Sent before the helper exists, so that it never waits.
+            send_request(&channel, request, &to_send).map_err(failed("send the request to the helper"))?;
+            zygote::start_helper(&theirs).map_err(failed("start the helper"))?;
+            drop(theirs);
+            match channel.receive_answer::<Report>() {
+                Ok(Some((report, received))) => break (channel, report, received),
+                Ok(None) => return Err(StartError::setup(HELPER_LOST, io::Error::other("it was killed, or crashed"))),
+                // The zygote was killed before it came to us; nothing was begun.
+                Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) && !is_last => {}
+                Err(error) => return Err(StartError::setup(HELPER_LOST, error)),
             }
         };
+        drop(to_send);
+        drop(fds);
         match report {
             Report::Started { pid, inside, warnings } if !received.is_empty() => Ok(Supervised {
                 channel,
-                helper,
                 first: received.remove(0),
                 pid,
                 output,
@@ -314,13 +306,8 @@ impl Supervised {
                 exit: OnceLock::new(),
                 taking: Mutex::new(()),
             }),
-            Report::Failed(failure) => {
-                drop(sys::reap(helper.as_fd()));
-                Err(StartError::from_failure(failure, program, user))
-            }
+            Report::Failed(failure) => Err(StartError::from_failure(failure, program, user)),
             Report::Started { .. } | Report::Ended { .. } => {
-                drop(channel);
-                drop(sys::reap(helper.as_fd()));
                 Err(StartError::setup("understand the helper", io::Error::from_raw_os_error(libc::EPROTO)))
             }
         }
@@ -336,12 +323,15 @@ impl Supervised {
         if self.await_end(timeout_ms)? { self.take_exit().map(Some) } else { Ok(None) }
     }
 
-    /// Whether the helper has ended, after waiting for it (-1: without a bound).
+    /// Whether the process has ended, after waiting for it (-1: without a bound).
     fn await_end(&self, timeout_ms: i32) -> Result<bool, WaitError> {
         let start = Instant::now();
         let mut left = timeout_ms;
         loop {
-            match sys::poll(&[self.helper.as_fd()], left) {
+            if self.exit.get().is_some() {
+                return Ok(true);
+            }
+            match sys::poll(&[self.channel.as_fd()], left) {
                 Ok(ready) => return Ok(ready[0]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                     if timeout_ms >= 0 {
@@ -354,12 +344,11 @@ impl Supervised {
         }
     }
 
-    /// The helper has ended: its last report, and its burial.
+    /// It has ended: the last report.
     fn take_exit(&self) -> Result<Exit, WaitError> {
         let _guard = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         let exit = self.exit.get_or_init(|| {
             let report = self.channel.receive::<Report>();
-            drop(sys::reap(self.helper.as_fd()));
             match report {
                 Ok(Some((Report::Ended { ending, oom, pids_limit_hit }, _))) => {
                     Some(Exit { code: ending.code(), signal: ending.signal(), oom, pids_limit_hit })
@@ -390,6 +379,9 @@ impl Supervised {
     }
 }
 
+/// How often a helper is asked for when the zygote gets lost. Somebody who kills it again and again means it.
+const ATTEMPTS: u32 = 3;
+
 /// The step at which a helper went missing.
 const HELPER_LOST: &str = "hear from the helper";
 
@@ -409,20 +401,4 @@ fn stdio_descriptors(stdio: Stdio) -> io::Result<(Vec<OwnedFd>, Option<OwnedFd>)
             (vec![sys::duplicate(io::stdin())?, sys::duplicate(io::stdout())?, sys::duplicate(io::stderr())?], None)
         }
     })
-}
-
-/// Starts our own program again as a helper (posix_spawn: safe whatever the other threads do). It gets nothing but one
-/// end of the channel; all other descriptors of ours are close-on-exec.
-fn spawn_helper(theirs: Channel) -> io::Result<OwnedFd> {
-    let child = Command::new("/proc/self/exe")
-        .arg(crate::helper::MARKER)
-        .env_clear()
-        .current_dir("/")
-        .stdin(HelperStdio::from(theirs.into_fd()))
-        .stdout(HelperStdio::null())
-        .stderr(HelperStdio::null())
-        .spawn()?;
-    // The child is ours and unreaped, so the number is still its.
-    let pid = rustix::process::Pid::from_child(&child);
-    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
 }

@@ -1,11 +1,11 @@
 //! Start, watch and stop a process in a root filesystem: namespaces, cgroups, mounts, network.
 //!
 //! Knows nothing of images or pipelines. Synchronous. The one way to run a process is [`Container::start`]; `main` calls
-//! [`run_if_reexecuted`] before any thread exists, and [`enter`] before containers are started.
+//! [`run_if_reexecuted`] before any thread exists, [`enter`] before containers are started, and [`leave`] at its end.
 //!
-//! Three processes make a container: the engine (this library in the caller's process), a single-threaded *helper* that is
-//! our own program started again (`helper`), and the container's first process (`helper::inside`). They talk through
-//! `protocol`.
+//! Three processes make a container: the engine (this library in the caller's process), a single-threaded *helper*
+//! (`helper`), and the container's first process (`helper::inside`). They talk through `protocol`. Helpers are forked by the
+//! *zygote* (`zygote`), which is our own program started again.
 #![allow(unsafe_code, reason = "system calls without a safe wrapper; each block says why it is sound")]
 
 mod bundle;
@@ -21,6 +21,7 @@ mod protocol;
 mod seccomp;
 mod spec;
 mod sys;
+mod zygote;
 
 pub use caps::UnknownCapability;
 pub use checks::{HostCheck, host_checks};
@@ -30,3 +31,4 @@ pub use error::{EnterError, MountError, StartError, WaitError};
 pub use helper::run_if_reexecuted;
 pub use overlay::{Overlay, overlay_works};
 pub use spec::{ContainerSpec, Exit, Limits, Mount, MountKind, Network, ProcessSpec, Rootfs, Stdio};
+pub use zygote::leave;

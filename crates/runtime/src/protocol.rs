@@ -1,7 +1,7 @@
 //! What engine, helper and container process say to each other: values, and the socket that carries them.
 //!
-//! One message is one packet of JSON (`SOCK_SEQPACKET`, at most [`MESSAGE_MAX`] bytes) with descriptors beside it. The
-//! request itself may be larger (environments are), so it travels as a memfd.
+//! One message is one packet of JSON (`SOCK_SEQPACKET`, at most [`MESSAGE_MAX`] bytes) with descriptors beside it. A
+//! request that is larger (environments may be) travels as a memfd.
 
 use crate::{overlay::Overlay, sys::Ending};
 use rustix::net::{
@@ -16,18 +16,21 @@ use std::{
     path::PathBuf,
 };
 
-/// Engine to helper, in the memfd that is descriptor 0 of the first packet.
+/// Engine to helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     Start(Box<StartRequest>),
     Exec(Box<ExecRequest>),
 }
 
-/// What the bundle's `config.json` cannot say about a container.
+/// A container.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StartRequest {
     pub(crate) id: String,
-    /// Scratch directory, which is also the bundle.
+    /// In the words of the runtime spec: what a foreign runtime reads as `config.json`.
+    pub(crate) spec: oci_spec::runtime::Spec,
+    // What follows are the things that the runtime spec cannot say.
+    /// Scratch directory, which may not exist yet; also the bundle of a foreign runtime.
     pub(crate) dir: PathBuf,
     pub(crate) rootfs: RootfsPlan,
     pub(crate) mounts: Vec<MountPlan>,
@@ -80,8 +83,18 @@ pub(crate) struct MountPlan {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum MountSource {
     Bind(PathBuf),
-    Tmpfs { size_bytes: Option<u64>, mode: u32 },
-    Overlay { overlay: Overlay, subpath: String },
+    /// A file that we generate, in memory.
+    File {
+        content: Vec<u8>,
+    },
+    Tmpfs {
+        size_bytes: Option<u64>,
+        mode: u32,
+    },
+    Overlay {
+        overlay: Overlay,
+        subpath: String,
+    },
 }
 
 /// Where the three standard descriptors come from; those that are passed follow in the packet in this order.
@@ -231,7 +244,10 @@ impl Channel {
     }
 
     pub(crate) fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let bytes = serde_json::to_vec(message)?;
+        self.send_bytes(&serde_json::to_vec(message)?, fds)
+    }
+
+    fn send_bytes(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if bytes.len() > MESSAGE_MAX || fds.len() > FDS_MAX {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         }
@@ -241,7 +257,7 @@ impl Channel {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         }
         loop {
-            match sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL) {
+            match sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -251,14 +267,20 @@ impl Channel {
 
     /// The next message and its descriptors; `None` when the other side has gone.
     pub(crate) fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        match self.receive_answer() {
+            Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => Ok(None),
+            result => result,
+        }
+    }
+
+    /// The same, but `ECONNRESET` when the other side has gone without reading what we sent.
+    pub(crate) fn receive_answer<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; self.next_length()?];
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
             match recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Ok(received) => break received.bytes,
-                // The other end closed while a message of ours was still unread.
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -282,7 +304,6 @@ impl Channel {
         loop {
             match rustix::net::recv(&self.0, &mut [0u8; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC) {
                 Ok((_, length)) => return Ok(length.min(MESSAGE_MAX)),
-                Err(rustix::io::Errno::CONNRESET) => return Ok(0),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -304,18 +325,40 @@ impl AsFd for Channel {
     }
 }
 
-/// A request as a memfd.
-pub(crate) fn request_file(request: &Request) -> io::Result<OwnedFd> {
-    let fd = rustix::fs::memfd_create("seatrial-request", rustix::fs::MemfdFlags::CLOEXEC)?;
-    let mut file = std::fs::File::from(fd);
-    file.write_all(&serde_json::to_vec(request)?)?;
-    file.seek(SeekFrom::Start(0))?;
-    Ok(file.into())
+/// How a request travels: in the packet itself, or in the memfd that is descriptor 0 of the packet.
+#[derive(Debug, Serialize, Deserialize)]
+enum Envelope<T> {
+    Here(T),
+    File,
 }
 
-/// Reads what [`request_file`] wrote.
-pub(crate) fn read_request(fd: OwnedFd) -> io::Result<Request> {
-    let mut bytes = Vec::new();
-    std::fs::File::from(fd).read_to_end(&mut bytes)?;
-    Ok(serde_json::from_slice(&bytes)?)
+/// Sends a request, however large.
+pub(crate) fn send_request(channel: &Channel, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let bytes = serde_json::to_vec(&Envelope::Here(request))?;
+    if bytes.len() <= MESSAGE_MAX {
+        return channel.send_bytes(&bytes, fds);
+    }
+    let fd = rustix::fs::memfd_create("seatrial-request", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(&bytes)?;
+    file.seek(SeekFrom::Start(0))?;
+    let all: Vec<BorrowedFd<'_>> = std::iter::once(file.as_fd()).chain(fds.iter().copied()).collect();
+    channel.send(&Envelope::<()>::File, &all)
+}
+
+/// Receives what [`send_request`] sent; `None` when the engine has gone.
+pub(crate) fn receive_request(channel: &Channel) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
+    let Some((envelope, mut fds)) = channel.receive::<Envelope<Request>>()? else { return Ok(None) };
+    let envelope = match envelope {
+        Envelope::File if !fds.is_empty() => {
+            let mut bytes = Vec::new();
+            std::fs::File::from(fds.remove(0)).read_to_end(&mut bytes)?;
+            serde_json::from_slice(&bytes)?
+        }
+        envelope => envelope,
+    };
+    match envelope {
+        Envelope::Here(request) => Ok(Some((request, fds))),
+        Envelope::File => Err(io::Error::from_raw_os_error(libc::EBADMSG)),
+    }
 }

@@ -3,14 +3,14 @@
 use crate::overlay::Overlay;
 use std::{os::fd::OwnedFd, path::PathBuf};
 
-/// Everything about one container. Converted to an OCI runtime-spec bundle (`config.json`), which is what both our
-/// helper and a foreign `--runtime` read.
+/// Everything about one container. Converted to an OCI runtime spec, which is what both our helper and a foreign
+/// `--runtime` (there as a bundle's `config.json`) read.
 #[derive(Clone, Debug)]
 pub struct ContainerSpec {
     /// Unique, `[a-z0-9-]`, at most 64 bytes; names cgroup and directory.
     pub id: String,
-    /// Scratch directory of this container (exists, empty): bundle, generated `/etc/hosts` and so on. The caller
-    /// removes it. At most one container at a time uses it.
+    /// Scratch directory of this container, made when something must be written there: the bundle of a foreign runtime,
+    /// what a read-only view needs. The caller removes it. At most one container at a time uses it.
     pub dir: PathBuf,
     /// The root file system.
     pub rootfs: Rootfs,

@@ -267,18 +267,19 @@ pub(crate) fn set_capabilities(bits: u64) -> io::Result<()> {
 
 /// Removes everything outside `keep` from the bounding set, and all ambient capabilities.
 pub(crate) fn bound_capabilities(keep: u64) -> io::Result<()> {
-    for cap in 0..64 {
-        match prctl(libc::PR_CAPBSET_READ, cap, 0) {
-            Ok(1) if keep & (1 << cap) == 0 => drop(prctl(libc::PR_CAPBSET_DROP, cap, 0)?),
-            Ok(_) => {}
-            // The first number that the kernel does not know.
-            Err(_) => break,
-        }
+    for cap in (0..=last_capability()).filter(|cap| keep & (1 << cap) == 0) {
+        prctl(libc::PR_CAPBSET_DROP, cap, 0)?;
     }
     match prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0) {
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// The highest capability that this kernel knows.
+pub(crate) fn last_capability() -> libc::c_ulong {
+    static LAST: std::sync::OnceLock<libc::c_ulong> = std::sync::OnceLock::new();
+    *LAST.get_or_init(|| (0..64).take_while(|cap| prctl(libc::PR_CAPBSET_READ, *cap, 0).is_ok()).last().unwrap_or(0))
 }
 
 /// A session keyring of its own, so that the caller's keys cannot be reached. Absent in some kernels, which is as good.
@@ -315,11 +316,33 @@ pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
     Ok(taken)
 }
 
-/// All signals to their default action, none blocked: what a program expects at its start.
+/// All signals to their default action, whatever a shell or `nohup` had ignored.
 pub(crate) fn reset_signals() {
-    // SAFETY: SIG_DFL needs no handler; numbers that may not be changed just fail. The mask is a plain value.
+    // SAFETY: SIG_DFL needs no handler; numbers that may not be changed just fail.
     unsafe {
         for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+/// Signals from a terminal or an impatient user must not end a supervisor: it ends with its engine.
+const IGNORED: [libc::c_int; 7] =
+    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE, libc::SIGUSR1, libc::SIGUSR2];
+
+pub(crate) fn ignore_signals() {
+    for signal in IGNORED {
+        // SAFETY: SIG_IGN needs no handler.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Undoes [`ignore_signals`] and [`block_signals`], for a program that starts: it expects all actions to be the default
+/// ones, which exec sees to for all but the ignored, and nothing blocked.
+pub(crate) fn restore_signals() {
+    // SAFETY: SIG_DFL needs no handler. The mask is a plain value.
+    unsafe {
+        for signal in IGNORED {
             libc::signal(signal, libc::SIG_DFL);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
@@ -328,13 +351,20 @@ pub(crate) fn reset_signals() {
     }
 }
 
-/// Signals from a terminal or an impatient user must not end a supervisor: it ends with its engine.
-pub(crate) fn ignore_signals() {
-    for signal in
-        [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE, libc::SIGUSR1, libc::SIGUSR2]
-    {
-        // SAFETY: SIG_IGN needs no handler.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
+/// Whether children that end are buried by the kernel. Otherwise they wait for [`reap`], as is usual.
+pub(crate) fn bury_children(by_kernel: bool) {
+    // SAFETY: neither action needs a handler.
+    unsafe { libc::signal(libc::SIGCHLD, if by_kernel { libc::SIG_IGN } else { libc::SIG_DFL }) };
+}
+
+/// Waits until there is no child any more; those are buried by the kernel.
+pub(crate) fn await_children() {
+    loop {
+        // SAFETY: no status is asked for.
+        let result = unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) };
+        if result == -1 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            break;
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! theirs to apply, so that [`Exit::oom`](crate::Exit) stays false.
 
 use super::{
-    Stdio, load_bundle, payload, sources,
+    Stdio, payload, sources,
     stubs::{self, Places, Want},
     users, watch,
 };
@@ -33,7 +33,6 @@ pub(super) fn start(engine: &Channel, request: &StartRequest, fds: Vec<OwnedFd>)
     let Some(runtime) = &request.foreign_runtime else {
         return Err(io::Error::from_raw_os_error(libc::EINVAL)).step("find the other runtime");
     };
-    let spec = load_bundle(request)?;
     sys::unshare(libc::CLONE_NEWNS).step("make a mount namespace")?;
     sys::set_propagation(libc::MS_PRIVATE).step("make a mount namespace")?;
     let stdio = Stdio::take(request.stdio, fds)?;
@@ -45,11 +44,11 @@ pub(super) fn start(engine: &Channel, request: &StartRequest, fds: Vec<OwnedFd>)
 
     let root = mount_all(request, &mut warnings)?;
     let mut places = Places::new(root.as_fd());
-    let made = make_mount_points(request, &spec, &mut places);
+    let made = make_mount_points(request, &request.spec, &mut places);
     let stubs = places.stubs()?;
     drop(places);
     let outcome = made.and_then(|()| {
-        write_resolved(&request.dir.join(bundle::CONFIG), root.as_fd(), spec, &request.user)?;
+        write_resolved(&request.dir.join(bundle::CONFIG), root.as_fd(), request.spec.clone(), &request.user)?;
         let caller = Caller { runtime, dir: &request.dir, id: &request.id };
         let pid_file = request.dir.join("pid");
         let mut command = caller.command("run");
@@ -178,6 +177,7 @@ fn make_mount_points(request: &StartRequest, spec: &Spec, places: &mut Places<'_
         }
         let is_file = match &mount.source {
             MountSource::Bind(path) => !path.is_dir(),
+            MountSource::File { .. } => true,
             MountSource::Tmpfs { .. } | MountSource::Overlay { .. } => false,
         };
         places.mount_point(&mount.target, if is_file { Want::File } else { Want::Directory })?;
@@ -228,7 +228,7 @@ fn supervise(
         let has_terminal = terminal.is_some();
         command.pre_exec(move || {
             sys::die_with_parent()?;
-            sys::reset_signals();
+            sys::restore_signals();
             rustix::process::setsid()?;
             if has_terminal {
                 sys::control_terminal(io::stdin().as_fd())?;

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cgroup::Entrances,
     enter,
-    overlay::{attach_hidden, clone_mount},
+    overlay::{attach_hidden, clone_mount, fd_path},
     protocol::{Channel, Failure, FromInside, Go, IdMode, MountSource, StartRequest, Step},
     sys,
 };
@@ -81,8 +81,10 @@ fn prepare(birth: &Birth<'_>, entrances: &mut Entrances) -> Result<Option<OwnedF
 
     let mut fds = fds.into_iter();
     let root = fds.next().ok_or_else(|| Failure::new("take the root", &io::Error::from_raw_os_error(libc::EBADF)))?;
-    let sources = go.sources.iter().map(|kind| kind.and_then(|is_dir| Some((fds.next()?, is_dir)))).collect();
+    let mut sources: Sources =
+        go.sources.iter().map(|kind| kind.and_then(|is_dir| Some((fds.next()?, is_dir)))).collect();
 
+    generate_files(request, &mut sources)?;
     attach_hidden(root.as_fd()).step("mount the root file system")?;
     let mut places = Places::new(root.as_fd());
     let built = build(request, spec, stdio, &mut places, sources, &mut warnings);
@@ -321,6 +323,46 @@ fn mount_one(
         return Err(io::Error::from_raw_os_error(libc::EPERM)).step_at("mount inside /proc at", target);
     }
     attach(mount.as_fd(), place.as_fd(), target)
+}
+
+/// Room for the files that we generate, and for what a container adds to its `/etc/hosts`.
+const GENERATED_SIZE: &str = "1m";
+
+/// Makes the generated files in a file system in memory; their mounts join what the helper opened.
+fn generate_files(request: &StartRequest, sources: &mut Sources) -> Result<(), Failure> {
+    const STEP: &str = "generate";
+    let mut memory: Option<OwnedFd> = None;
+    let mut is_attached = false;
+    for (mount, source) in request.mounts.iter().zip(sources) {
+        let MountSource::File { content } = &mount.source else { continue };
+        let dir = match memory.take() {
+            Some(dir) => dir,
+            None => {
+                let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                file_system("tmpfs", &[("mode", "0755"), ("size", GENERATED_SIZE)], attributes)
+                    .step_at(STEP, &mount.target)?
+            }
+        };
+        let name = mount.target.trim_start_matches('/').replace('/', "-");
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = openat(&dir, name, flags, Mode::from_raw_mode(0o644)).step_at(STEP, &mount.target)?;
+        rustix::io::write(&file, content).step_at(STEP, &mount.target)?;
+        let mut clone = clone_mount(file.as_fd(), false);
+        if clone.is_err() && !is_attached {
+            // Kernels before 6.15 clone only from attached mounts.
+            attach_hidden(dir.as_fd()).step_at(STEP, &mount.target)?;
+            is_attached = true;
+            clone = clone_mount(file.as_fd(), false);
+        }
+        *source = Some((clone.step_at(STEP, &mount.target)?, false));
+        memory = Some(dir);
+    }
+    if let (Some(dir), true) = (memory, is_attached) {
+        // Nothing but the old root may be on top of the new one when that is let go of: see `move_in`.
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        rustix::mount::unmount(fd_path(dir.as_fd()), flags).step("let generated files go")?;
+    }
+    Ok(())
 }
 
 fn tmpfs(size_bytes: Option<u64>, mode: u32, readonly: bool) -> Result<OwnedFd, Errno> {

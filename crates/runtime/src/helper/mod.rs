@@ -1,4 +1,4 @@
-//! The helper: a single-threaded copy of our program that starts one process, watches it and tidies up after it.
+//! The helper: a single-threaded fork of the zygote that starts one process, watches it and tidies up after it.
 //!
 //! It stays outside the container's pid namespace. Its only tie to the engine is a socket, which is the way for the
 //! request, for reports, and the lifeline: when the engine dies, however it dies, the socket closes and the helper kills
@@ -23,43 +23,37 @@ use crate::{
     enter,
     protocol::{
         Channel, Failure, FailureKind, FromInside, Go, IdMode, Inside, Report, Request, StartRequest, StdioPlan, Step,
-        read_request,
+        receive_request,
     },
     sys::{self, Child, Ending, Fork},
+    zygote,
 };
 use oci_spec::runtime::Spec;
 use std::{
     fs::File,
-    io::{self, Read},
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-/// What follows the program name when we are to be a helper.
+/// What follows the program name when we are to be a zygote.
 pub(crate) const MARKER: &str = "container-helper--";
 
-/// First line of `main`: when this process is the re-executed helper of a container, does that work and never returns.
+/// First line of `main`: when this process was started again to make containers, does that work and never returns.
 #[expect(clippy::exit, reason = "the helper has nothing to return to")]
 pub fn run_if_reexecuted() {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == MARKER) {
-        std::process::exit(if serve().is_ok() { 0 } else { 1 })
+        std::process::exit(if zygote::serve().is_ok() { 0 } else { 1 })
     }
 }
 
-fn serve() -> io::Result<()> {
-    sys::hide_from_debuggers()?;
-    sys::ignore_signals();
-    // Out of the engine's process group, so that Ctrl-C reaches the engine alone.
-    let _ = rustix::process::setsid();
-    let engine = Channel::from_fd(sys::take_stdin()?);
-    let Some((_, mut fds)) = engine.receive::<Hello>()? else { return Ok(()) };
-    if fds.is_empty() {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    let outcome = match read_request(fds.remove(0))? {
-        Request::Start(request) if request.foreign_runtime.is_some() => foreign::start(&engine, &request, fds),
-        Request::Start(request) => start(&engine, &request, fds),
-        Request::Exec(request) if request.foreign.is_some() => foreign::exec(&engine, &request, fds),
-        Request::Exec(request) => join::exec(&engine, &request, fds),
+/// All of a helper's life.
+pub(crate) fn serve(engine: &Channel) -> io::Result<()> {
+    let Some((request, fds)) = receive_request(engine)? else { return Ok(()) };
+    let outcome = match request {
+        Request::Start(request) if request.foreign_runtime.is_some() => foreign::start(engine, &request, fds),
+        Request::Start(request) => start(engine, &request, fds),
+        Request::Exec(request) if request.foreign.is_some() => foreign::exec(engine, &request, fds),
+        Request::Exec(request) => join::exec(engine, &request, fds),
     };
     match outcome {
         Ok(()) => Ok(()),
@@ -67,24 +61,21 @@ fn serve() -> io::Result<()> {
     }
 }
 
-/// The text of the packet that carries the request.
-pub(crate) type Hello = ();
-
 /// A container's life: start, watch, tidy up.
 fn start(engine: &Channel, request: &StartRequest, fds: Vec<OwnedFd>) -> Result<(), Failure> {
     // Before anything can be copied up.
     let started = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    let spec = load_bundle(request)?;
+    let spec = &request.spec;
     sys::unshare(libc::CLONE_NEWNS).step("make a mount namespace")?;
     sys::set_propagation(libc::MS_PRIVATE).step("make a mount namespace")?;
 
     let stdio = Stdio::take(request.stdio, fds)?;
     let ground = sources::ground(request, started);
     let mut warnings = Vec::new();
-    let cgroup = Cgroup::create(&request.id, &bundle::bounds(&spec), &mut warnings);
+    let cgroup = Cgroup::create(&request.id, &bundle::bounds(spec), &mut warnings);
 
     let mut notes = Notes { stubs: Vec::new(), warnings };
-    let start = Start { engine, request, spec: &spec, stdio: &stdio, cgroup: &cgroup };
+    let start = Start { engine, request, spec, stdio: &stdio, cgroup: &cgroup };
     let launched = match start.launch(request.ids, &mut notes) {
         Err(failure) if failure.kind == FailureKind::NoIdmap && request.ids == IdMode::Shifted => {
             notes.warnings.push(format!(
@@ -270,17 +261,6 @@ fn watch(engine: &Channel, child: &Child, kill: impl Fn()) -> Result<Ending, Fai
             }
         }
     }
-}
-
-/// Largest bundle file; environments and arguments are bounded by the kernel to 2 MiB or so in all.
-const BUNDLE_MAX: u64 = 16 * 1024 * 1024;
-
-fn load_bundle(request: &StartRequest) -> Result<Spec, Failure> {
-    let path = request.dir.join(bundle::CONFIG);
-    let mut bytes = Vec::new();
-    let file = File::open(&path).step_at("read the bundle", &path)?;
-    file.take(BUNDLE_MAX).read_to_end(&mut bytes).step_at("read the bundle", &path)?;
-    serde_json::from_slice(&bytes).step_at("understand the bundle", &path)
 }
 
 /// The standard descriptors that the engine passed.

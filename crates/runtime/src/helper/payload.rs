@@ -84,7 +84,7 @@ fn become_program(program: Program<'_>, parent: Parent<'_>) -> Result<std::conve
         }
     }
     sys::close_on_exec_from(3).step("close descriptors")?;
-    sys::reset_signals();
+    sys::restore_signals();
     execute(process, &identity)
 }
 

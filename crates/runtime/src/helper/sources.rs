@@ -35,7 +35,7 @@ pub(super) fn open(
     let mut kinds = Vec::with_capacity(request.mounts.len());
     for mount in &request.mounts {
         let opened = match &mount.source {
-            MountSource::Tmpfs { .. } => None,
+            MountSource::Tmpfs { .. } | MountSource::File { .. } => None,
             MountSource::Bind(path) => Some(bind(path, userns, warnings)?),
             MountSource::Overlay { overlay, subpath } => Some(overlay_part(overlay, subpath, userns)?),
         };

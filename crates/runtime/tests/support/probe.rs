@@ -50,6 +50,8 @@ struct Job {
     exec: Option<Vec<String>>,
     exec_user: String,
     exec_terminal: bool,
+    /// Before that: kill the process that forks our helpers.
+    kill_zygote: bool,
     /// After the start: stop with SIGTERM and this grace.
     stop_ms: Option<u64>,
     /// After the start: send this signal.
@@ -93,6 +95,7 @@ impl Default for Job {
             exec: None,
             exec_user: String::new(),
             exec_terminal: false,
+            kill_zygote: false,
             stop_ms: None,
             signal: None,
             wait_for: None,
@@ -140,6 +143,7 @@ fn main() {
         }
         other => panic!("unknown action {other}"),
     }
+    runtime::leave();
 }
 
 fn spec(job: &Job) -> ContainerSpec {
@@ -253,6 +257,11 @@ fn run(job: &Job) {
         }
         std::io::stdout().write_all(&seen).expect("writable");
     }
+    if job.kill_zygote {
+        let zygote = parent_of(parent_of(container.pid()));
+        let zygote = rustix::process::Pid::from_raw(zygote).expect("a process");
+        rustix::process::kill_process(zygote, rustix::process::Signal::KILL).expect("our child");
+    }
     if let Some(args) = &job.exec {
         let stdio =
             if job.exec_terminal { Stdio::Terminal { rows: 10, cols: 20 } } else { Stdio::Pipe { stdin: None } };
@@ -279,6 +288,11 @@ fn run(job: &Job) {
     if stopped.is_some() {
         println!("[stopped in {} s]", took.as_secs());
     }
+}
+
+fn parent_of(pid: i32) -> i32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("readable");
+    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).expect("a parent")
 }
 
 fn drain(output: Option<File>) {
