@@ -129,7 +129,6 @@ fn run_container(
     let id = format!("st-{}-b{}", host.scope.id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let attempt = || format!("cannot run `{}`", job.text);
     let dir = host.scope.dir().join(&id);
-    fs_err::create_dir(&dir).during(attempt)?;
     host.scope.journal(&JournalEntry::Container(id.clone())).during(attempt)?;
     let spec = ContainerSpec {
         id,
@@ -158,8 +157,10 @@ fn run_container(
         shm_size_bytes: None,
     };
     let result = start_and_wait(spec, job, is_stopped, output);
-    // The scope removes its directory in the end in any case.
-    let _ = fs_err::remove_dir_all(&dir);
+    // Only another runtime has made it. The scope removes its own directory in the end in any case.
+    if host.foreign_runtime.is_some() {
+        let _ = fs_err::remove_dir_all(&dir);
+    }
     result
 }
 

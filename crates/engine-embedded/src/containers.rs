@@ -87,7 +87,11 @@ impl Running {
     pub(crate) fn close(&self, signal: i32, grace: Duration) -> Result<(), EngineError> {
         let stopped = self.stop(signal, grace);
         drop(self.active.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let removed = fs_err::remove_dir_all(&self.dir);
+        let removed = match fs_err::remove_dir_all(&self.dir) {
+            // The runtime makes it only when it needs one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        };
         stopped?;
         removed.map_err(|error| failed("cannot remove a container's directory", error))
     }

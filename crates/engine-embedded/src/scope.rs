@@ -93,7 +93,6 @@ impl Shared {
         };
         let id = format!("st-{}-r{}-{}", self.scope.id(), self.run, self.next.fetch_add(1, Ordering::Relaxed));
         let dir = self.scope.dir().join(&id);
-        fs_err::create_dir(&dir).map_err(|error| failed(format!("cannot prepare container {}", spec.name), error))?;
         self.scope.journal(&JournalEntry::Container(id.clone())).map_err(fail)?;
         let is_ordinary = !matches!(self.engine.options.privilege, runtime::Privilege::Root { .. });
         let (stdio, streams) = inner_stdio(&spec.stdio);

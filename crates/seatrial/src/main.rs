@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Ok(cli) => run(cli),
         Err(exit) => exit,
     };
+    runtime::leave();
     exit.into()
 }
 
