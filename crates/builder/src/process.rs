@@ -129,6 +129,7 @@ fn run_container(
     let id = format!("st-{}-b{}", host.scope.id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let attempt = || format!("cannot run `{}`", job.text);
     let dir = host.scope.dir().join(&id);
+    fs_err::create_dir(&dir).during(attempt)?;
     host.scope.journal(&JournalEntry::Container(id.clone())).during(attempt)?;
     let spec = ContainerSpec {
         id,
@@ -157,10 +158,8 @@ fn run_container(
         shm_size_bytes: None,
     };
     let result = start_and_wait(spec, job, is_stopped, output);
-    // Only another runtime has made it. The scope removes its own directory in the end in any case.
-    if host.foreign_runtime.is_some() {
-        let _ = fs_err::remove_dir_all(&dir);
-    }
+    // The scope removes its directory in the end in any case.
+    let _ = fs_err::remove_dir_all(&dir);
     result
 }
 
@@ -194,14 +193,14 @@ fn start_and_wait(
         }
         let has_ended = !fds[0].revents().is_empty();
         if let Some(pipe) = open_pipe
-            && !read_available(pipe, &mut buffer, output)
+            && !read_available(pipe, &mut buffer, READS_MAX, output)
         {
             open_pipe = None;
         }
         if has_ended {
             // Everything in it is dead, so what was written is in the pipe by now.
             if let Some(pipe) = open_pipe {
-                read_available(pipe, &mut buffer, output);
+                read_available(pipe, &mut buffer, usize::MAX, output);
             }
             let exit = container.wait().during(attempt)?;
             return Ok(Exit {
@@ -215,9 +214,13 @@ fn start_and_wait(
     }
 }
 
-/// Reads what is there now; false at the end of the pipe.
-fn read_available(pipe: &OwnedFd, buffer: &mut [u8], output: &mut dyn FnMut(&[u8])) -> bool {
-    loop {
+/// Reads in a row, before somebody looks whether the build is cancelled: a program that writes faster than we read keeps
+/// its pipe full for good, and one read is thousands of lines.
+const READS_MAX: usize = 1;
+
+/// Reads what is there now, in so many reads at most; false at the end of the pipe.
+fn read_available(pipe: &OwnedFd, buffer: &mut [u8], reads_max: usize, output: &mut dyn FnMut(&[u8])) -> bool {
+    for _ in 0..reads_max {
         match rustix::io::read(pipe, &mut *buffer) {
             Ok(0) => return false,
             Ok(count) => output(&buffer[..count]),
@@ -227,6 +230,7 @@ fn read_available(pipe: &OwnedFd, buffer: &mut [u8], output: &mut dyn FnMut(&[u8
             Err(_) => return false,
         }
     }
+    true
 }
 
 fn start_failure(error: runtime::StartError, job: &Job<'_>) -> Failure {

@@ -2,6 +2,7 @@
 
 mod build;
 mod cleanup;
+mod faults;
 mod front;
 mod images;
 mod registry;
