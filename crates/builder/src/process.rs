@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use engine::{BuildError, EngineError, Exit, FailedStep};
+use engine::{BuildError, EngineError, Exit, FailedStep, KeptRoot};
 use events::Place;
 use runtime::{ContainerSpec, Limits, Mount, Overlay, ProcessSpec, Rootfs, Stdio};
 use rustix::{
@@ -90,7 +90,12 @@ pub(crate) fn run(
     let kept = match job.keep_failed {
         Duration::ZERO => None,
         // Its own loss must not hide the failure.
-        keep => active.keep(SystemTime::now() + keep).ok().map(|id| id.to_string()),
+        keep => active.keep(SystemTime::now() + keep).ok().map(|id| KeptRoot {
+            root: id.to_string(),
+            env: job.env,
+            cwd: job.cwd.to_owned(),
+            user: job.user.to_owned(),
+        }),
     };
     Err(BuildError::Step(Box::new(FailedStep {
         text: job.text.to_owned(),
@@ -129,7 +134,6 @@ fn run_container(
     let id = format!("st-{}-b{}", host.scope.id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let attempt = || format!("cannot run `{}`", job.text);
     let dir = host.scope.dir().join(&id);
-    fs_err::create_dir(&dir).during(attempt)?;
     host.scope.journal(&JournalEntry::Container(id.clone())).during(attempt)?;
     let spec = ContainerSpec {
         id,
@@ -158,8 +162,10 @@ fn run_container(
         shm_size_bytes: None,
     };
     let result = start_and_wait(spec, job, is_stopped, output);
-    // The scope removes its directory in the end in any case.
-    let _ = fs_err::remove_dir_all(&dir);
+    // Only another runtime has made it. The scope removes its own directory in the end in any case.
+    if host.foreign_runtime.is_some() {
+        let _ = fs_err::remove_dir_all(&dir);
+    }
     result
 }
 

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -96,6 +96,12 @@ impl Running {
         removed.map_err(|error| failed("cannot remove a container's directory", error))
     }
 
+    fn keep(&self, time: Duration) -> Result<Option<String>, EngineError> {
+        let Some(active) = self.active.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(None) };
+        let kept = active.keep(SystemTime::now() + time);
+        Ok(Some(kept.map_err(|error| failed("cannot keep a container's file system", error))?.to_string()))
+    }
+
     fn exec(&self, spec: ExecSpec) -> Result<Exit, EngineError> {
         let (stdio, streams) = inner_stdio(&spec.stdio);
         let name = format!("`{}` in a container", spec.args.join(" "));
@@ -149,6 +155,15 @@ impl Container for Handle {
     async fn stop(&self, signal: i32, grace: Duration) -> Result<Exit, EngineError> {
         let running = self.0.clone();
         blocking(move || running.stop(signal, grace)).await
+    }
+
+    async fn keep(&self, time: Duration) -> Result<Option<String>, EngineError> {
+        let running = self.0.clone();
+        blocking(move || {
+            running.wait()?;
+            running.keep(time)
+        })
+        .await
     }
 
     fn warnings(&self) -> Vec<String> {

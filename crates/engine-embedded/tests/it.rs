@@ -378,7 +378,7 @@ async fn setup_failure_names_the_command(world: World) {
         ("echo oops; exit 9", 9, &["oops".to_owned()][..])
     );
     // The kept root can be entered.
-    let kept = Root { id: step.kept.unwrap(), config: root.config.clone() };
+    let kept = Root { id: step.kept.unwrap().root, config: root.config.clone() };
     let (spec, output) = shell(&kept, "echo inside");
     scope.start(spec).await.unwrap().wait().await.unwrap();
     assert_eq!(text(&output), "inside\n");

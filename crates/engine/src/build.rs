@@ -10,7 +10,7 @@ use dockerfile::Diagnostic;
 use events::Place;
 use oci::{Platform, Reference};
 
-use crate::{BindMount, Cancel, EngineError, Root};
+use crate::{BindMount, Cancel, EngineError, KeptRoot, Root};
 
 /// `docker build`'s question, resolved: no environment, no defaults left to look up.
 #[derive(Clone, Debug)]
@@ -172,8 +172,8 @@ pub struct FailedStep {
     pub earlier_lines: u64,
     /// How long it ran.
     pub duration: Duration,
-    /// The kept root filesystem (a snapshot id), for `shell`.
-    pub kept: Option<String>,
+    /// The kept root filesystem, for `shell`.
+    pub kept: Option<KeptRoot>,
 }
 
 /// Why there is no image.

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::{EngineError, NetworkMode};
 
@@ -13,6 +14,19 @@ pub struct Root {
     pub id: String,
     /// How the image says it is started.
     pub config: oci::ImageConfig,
+}
+
+/// A root filesystem as a failed command left it, and how that command was started there: what `shell` enters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptRoot {
+    /// [`Root::id`]; it goes away when its time is over.
+    pub root: String,
+    /// Environment of the command.
+    pub env: Vec<(String, String)>,
+    /// Its working directory.
+    pub cwd: String,
+    /// Its `user[:group]`; empty is root.
+    pub user: String,
 }
 
 /// Takes the bytes of a container's single output pipe as they come; called from one thread at a time.
@@ -152,6 +166,10 @@ pub trait Container: Send + Sync {
 
     /// Sends a signal, and SIGKILL to everything in it after `grace`.
     async fn stop(&self, signal: i32, grace: Duration) -> Result<Exit, EngineError>;
+
+    /// Keeps the file system that an ended container wrote to for the given time, for `shell`; gives its [`Root::id`].
+    /// `None`: this engine cannot, or it is gone already.
+    async fn keep(&self, time: Duration) -> Result<Option<String>, EngineError>;
 
     /// Things that did not work as asked, such as a limit without cgroups.
     fn warnings(&self) -> Vec<String>;

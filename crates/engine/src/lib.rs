@@ -7,11 +7,11 @@ mod build;
 mod container;
 
 pub use build::{
-    BuildContext, BuildError, BuildRequest, Built, DockerfileSource, FailedStep, NamedContext, NetworkMode, SetupCommand,
-    SetupRequest,
+    BuildContext, BuildError, BuildRequest, Built, DockerfileSource, FailedStep, NamedContext, NetworkMode,
+    SetupCommand, SetupRequest,
 };
 pub use container::{
-    BindMount, Cancel, Container, ContainerSpec, ExecSpec, Exit, Limits, OutputSink, Root, Stdio,
+    BindMount, Cancel, Container, ContainerSpec, ExecSpec, Exit, KeptRoot, Limits, OutputSink, Root, Stdio,
 };
 
 use async_trait::async_trait;

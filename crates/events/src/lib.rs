@@ -218,8 +218,8 @@ pub enum Event {
     TagWritten {
         /// Full reference.
         reference: String,
-        /// Manifest digest.
-        digest: Digest,
+        /// Manifest digest; absent while no manifest is made of the image, as after a plain build.
+        digest: Option<Digest>,
     },
     /// A stage ended.
     #[serde(rename = "stage.finished")]

@@ -263,7 +263,7 @@ fn failed_root_is_kept() {
     request.keep_failed = Duration::from_secs(600);
     let outcome = world.run(&request);
     let BuildError::Step(step) = outcome.failed() else { panic!() };
-    let kept = step.kept.clone().expect("it is kept").try_into().unwrap();
+    let kept = step.kept.clone().expect("it is kept").root.try_into().unwrap();
     let text = std::fs::read_to_string(world.store.snapshot_fs(&kept).join("here")).unwrap();
     assert_eq!(text, "here\n");
 }

@@ -217,6 +217,7 @@ async fn run_gates(
         jobs => jobs,
     };
     let permits = Semaphore::new(jobs);
+    let keep_failed = options.keep_failed.unwrap_or(plan.keep.failed);
     let values = super::build::values_of_image(plan, built);
     // Whether a gate lets those that need it begin; `None` until it has ended.
     let ended: Vec<watch::Sender<Option<bool>>> = work.gates.iter().map(|_| watch::channel(None).0).collect();
@@ -227,7 +228,7 @@ async fn run_gates(
                 Some(need) => Ok(gate::skipped(cx, gate, &format!("needs {need}, which did not pass"))),
                 None => {
                     let _permit = permits.acquire().await.expect("the semaphore is never closed");
-                    gate::run(cx, gate, scope, root, values).await
+                    gate::run(cx, gate, scope, root, values, keep_failed).await
                 }
             };
             // After an error nobody's result counts; whoever waits has to go on nevertheless.

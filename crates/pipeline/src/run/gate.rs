@@ -44,9 +44,10 @@ pub(super) async fn run(
     scope: &dyn Scope,
     root: &Root,
     values: &Values,
+    keep_failed: Duration,
 ) -> Result<GateOutcome, RunError> {
     let stage = Stage::start(cx.events, &gate.name);
-    match attempt(cx, gate, scope, root, values, &stage).await {
+    match attempt(cx, gate, scope, root, values, &stage, keep_failed).await {
         Ok((outcome, summary)) => Ok(finish(cx, gate, stage, outcome, summary, |_| {})),
         Err(error) => {
             let verdict = if matches!(error, RunError::Cancelled) { Verdict::Skipped } else { Verdict::Failed };
@@ -103,6 +104,18 @@ enum End {
     Cancelled,
 }
 
+/// The end, and the root that was kept of a failure.
+struct Ended {
+    end: End,
+    kept: Option<String>,
+}
+
+impl From<End> for Ended {
+    fn from(end: End) -> Self {
+        Self { end, kept: None }
+    }
+}
+
 async fn attempt(
     cx: RunContext<'_>,
     gate: &GatePlan,
@@ -110,6 +123,7 @@ async fn attempt(
     root: &Root,
     values: &Values,
     stage: &Stage<'_>,
+    keep_failed: Duration,
 ) -> Result<(GateOutcome, String), RunError> {
     let work_dir = cx.run.path.join("work").join(&gate.name);
     make_work_dir(&work_dir).map_err(|error| RunError::local(format!("prepare reports of {}", gate.name), error))?;
@@ -118,10 +132,10 @@ async fn attempt(
     let spec = spec(cx, gate, root, values, &log, mark.as_deref(), &work_dir);
     record::write(cx, &StageRecord::of(&gate.name, &spec));
 
-    let end = start_and_wait(cx, scope, spec, gate.timeout).await;
-    let (end, error) = match end {
+    let end = start_and_wait(cx, scope, spec, gate.timeout, keep_failed).await;
+    let (Ended { end, kept }, error) = match end {
         Ok(end) => (end, None),
-        Err(error) => (End::Cancelled, Some(error)),
+        Err(error) => (Ended::from(End::Cancelled), Some(error)),
     };
     let exit = match &end {
         End::Exit(exit) => exit.clone(),
@@ -152,7 +166,7 @@ async fn attempt(
     }
     let summary = if passed { summary(gate, &result) } else { reason(&exit, gate.timeout) };
     if !passed {
-        result.failure = Some(failure(gate, exit, tail, stage.elapsed(), begun, root, &end));
+        result.failure = Some(failure(gate, exit, tail, stage.elapsed(), begun, kept, &end));
     }
     Ok((result, summary))
 }
@@ -186,7 +200,7 @@ fn failure(
     tail: Tail,
     duration: Duration,
     begun: usize,
-    root: &Root,
+    kept: Option<String>,
     end: &End,
 ) -> GateFailure {
     let command = gate.commands.get(begun.saturating_sub(1)).or(gate.commands.first());
@@ -206,7 +220,7 @@ fn failure(
         earlier_lines: tail.earlier,
         duration,
         log: tail.path,
-        kept: Some(root.id.clone()),
+        kept,
         hint,
     }
 }
@@ -216,16 +230,17 @@ async fn start_and_wait(
     scope: &dyn Scope,
     spec: ContainerSpec,
     timeout: Option<Duration>,
-) -> Result<End, EngineError> {
+    keep_failed: Duration,
+) -> Result<Ended, EngineError> {
     if cx.cancel.is_cancelled() {
-        return Ok(End::Cancelled);
+        return Ok(End::Cancelled.into());
     }
     let name = spec.name.clone();
     let container = match scope.start(spec).await {
         Ok(container) => container,
         Err(error) => {
             return match error.command_code {
-                Some(code) => Ok(End::NoProgram(error, code)),
+                Some(code) => Ok(End::NoProgram(error, code).into()),
                 None => Err(error),
             };
         }
@@ -237,22 +252,33 @@ async fn start_and_wait(
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
+    let end = tokio::select! {
         biased;
         exit = container.wait() => match exit {
             Err(error) if error.command_code.is_some() => {
                 let code = error.command_code.unwrap_or_default();
-                Ok(End::NoProgram(error, code))
+                return Ok(End::NoProgram(error, code).into());
             }
-            exit => exit.map(End::Exit),
+            exit => End::Exit(exit?),
         },
-        () = cx.cancel.cancelled() => container.stop(SIGTERM, STOP_GRACE).await.map(|_| End::Cancelled),
+        () = cx.cancel.cancelled() => {
+            container.stop(SIGTERM, STOP_GRACE).await?;
+            End::Cancelled
+        }
         () = time_is_over => {
             let exit = container.stop(SIGTERM, STOP_GRACE).await?;
             // A program that tidies up and exits 0 has not finished its work all the same.
-            Ok(End::Exit(Exit { timed_out: true, code: if exit.code == 0 { 128 + SIGTERM } else { exit.code }, ..exit }))
+            End::Exit(Exit { timed_out: true, code: if exit.code == 0 { 128 + SIGTERM } else { exit.code }, ..exit })
         }
-    }
+    };
+    let kept = match &end {
+        End::Exit(exit) if *exit != Exit::default() && !keep_failed.is_zero() => {
+            // Its own loss must not hide the failure.
+            container.keep(keep_failed).await.ok().flatten()
+        }
+        _ => None,
+    };
+    Ok(Ended { end, kept })
 }
 
 pub(super) fn warn(cx: RunContext<'_>, name: &str, container: &dyn Container) {

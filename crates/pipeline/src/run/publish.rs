@@ -196,7 +196,7 @@ pub(super) async fn tag_locally(
     // Tagging waits for the disk.
     let task = tokio::task::spawn_blocking(move || {
         names.iter().try_for_each(|name| {
-            store.tag(name, &id).map_err(|error| RunError::local(format!("tag {}", name.familiar()), error))
+            store.tag_relaxed(name, &id).map_err(|error| RunError::local(format!("tag {}", name.familiar()), error))
         })
     });
     task.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
@@ -252,7 +252,7 @@ async fn write_all(
             }
             let name = repository.with_tag(tag);
             let digest = cx.registry.put_manifest(&name, media_type, &manifest.bytes).await?;
-            cx.events.emit(Event::TagWritten { reference: name.to_string(), digest: digest.clone() });
+            cx.events.emit(Event::TagWritten { reference: name.to_string(), digest: Some(digest.clone()) });
             published.push(Published { reference: name.to_string(), digest });
         }
     }

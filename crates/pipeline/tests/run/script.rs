@@ -395,6 +395,10 @@ impl Container for ScriptedContainer {
         Ok(Exit { code, ..Exit::default() })
     }
 
+    async fn keep(&self, _time: Duration) -> Result<Option<String>, EngineError> {
+        Ok(Some(format!("kept-{}", self.spec.name)))
+    }
+
     async fn stop(&self, signal: i32, grace: Duration) -> Result<Exit, EngineError> {
         self.shared.tell(format!("stop {} {signal} {}", self.spec.name, pipeline::duration::human(grace)));
         let exit = Exit { code: 128 + signal, signal: Some(signal), ..Exit::default() };

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use engine::{BuildRequest, Built};
 use engine_embedded::Embedded;
 use events::{Event, RunId, Verdict};
-use oci::Reference;
+use oci::{Digest, Reference};
 use serde_json::json;
 use store::{Image, SealedManifest, Store};
 
@@ -33,8 +33,15 @@ use output::Output;
 /// A finished build.
 struct Finished {
     image: Image,
-    sealed: SealedManifest,
+    /// Made only when something asks for it: compressing layers is most of the work of a build that pushes nothing.
+    sealed: Option<SealedManifest>,
     built: Built,
+}
+
+impl Finished {
+    fn digest(&self) -> Option<Digest> {
+        self.sealed.as_ref().map(|sealed| sealed.digest.clone())
+    }
 }
 
 /// Builds, names, writes and pushes an image as the flags say.
@@ -65,7 +72,8 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     let started = Instant::now();
     views.sink().emit(Event::StageStarted { stage: request.stage.clone() });
     context.watch_signals();
-    let finished = build(&engine, &request, &views);
+    let needs_manifest = args.metadata_file.is_some() || format.reads("Digest") || outputs.contains(&Output::Push);
+    let finished = build(&engine, &request, &views, needs_manifest);
     let finished = match finished {
         Ok(finished) => {
             let delivered =
@@ -140,11 +148,21 @@ impl BuildFailed {
     }
 }
 
-fn build(engine: &Embedded, request: &BuildRequest, views: &Views) -> Result<Finished, BuildFailed> {
+fn build(
+    engine: &Embedded,
+    request: &BuildRequest,
+    views: &Views,
+    needs_manifest: bool,
+) -> Result<Finished, BuildFailed> {
+    let fail = |error: engine::EngineError| BuildFailed::Build(error.into());
     let built = engine.build_blocking(request, views.sink()).map_err(BuildFailed::Build)?;
-    let (image, sealed) = engine.seal_blocking(&built).map_err(|error| BuildFailed::Build(error.into()))?;
+    if !needs_manifest {
+        let image = engine.image_blocking(&built).map_err(fail)?;
+        return Ok(Finished { image, sealed: None, built });
+    }
+    let (image, sealed) = engine.seal_blocking(&built).map_err(fail)?;
     views.sink().emit(Event::ImageSealed { digest: sealed.digest.clone(), size_bytes: sealed.size_bytes });
-    Ok(Finished { image, sealed, built })
+    Ok(Finished { image, sealed: Some(sealed), built })
 }
 
 /// Names first: whoever pushes or saves finds the image by them.
@@ -159,13 +177,13 @@ fn deliver(
 ) -> Result<Vec<String>, BuildFailed> {
     let other = |error: anyhow::Error| BuildFailed::Other(error);
     for name in names {
-        // A name is synced to the disk; one that is right already is not written again.
+        // One that is right already is not written again.
         let is_named = store.resolve(name).ok().flatten().is_some_and(|known| known.id == finished.image.id);
         if !is_named {
-            let tagged = store.tag(name, &finished.image.id).with_context(|| format!("cannot tag {name}"));
+            let tagged = store.tag_relaxed(name, &finished.image.id).with_context(|| format!("cannot tag {name}"));
             tagged.map_err(other)?;
         }
-        views.sink().emit(Event::TagWritten { reference: name.familiar(), digest: finished.sealed.digest.clone() });
+        views.sink().emit(Event::TagWritten { reference: name.familiar(), digest: finished.digest() });
     }
     let mut pushed = Vec::new();
     for output in outputs {
@@ -188,15 +206,15 @@ fn write_files(args: &BuildArgs, context: &Context, finished: &Finished, names: 
     if let Some(path) = &args.iidfile {
         fs_err::write(context.settings.cwd.join(path), finished.image.id.to_string())?;
     }
-    if let Some(path) = &args.metadata_file {
+    if let (Some(path), Some(sealed)) = (&args.metadata_file, &finished.sealed) {
         let list: Vec<String> = names.iter().map(ToString::to_string).collect();
         let metadata = json!({
-            "containerimage.digest": finished.sealed.digest,
+            "containerimage.digest": sealed.digest,
             "containerimage.config.digest": finished.image.id,
             "containerimage.descriptor": {
-                "mediaType": finished.sealed.manifest.media_type,
-                "digest": finished.sealed.digest,
-                "size": finished.sealed.bytes.len(),
+                "mediaType": sealed.manifest.media_type,
+                "digest": sealed.digest,
+                "size": sealed.bytes.len(),
                 "platform": finished.image.config.platform(),
             },
             "image.name": list.join(","),
@@ -215,7 +233,7 @@ fn show_result(
 ) -> anyhow::Result<()> {
     let value = json!({
         "Id": finished.image.id,
-        "Digest": finished.sealed.digest,
+        "Digest": finished.digest(),
         "Tags": names.iter().map(Reference::familiar).collect::<Vec<_>>(),
         "Size": finished.image.size_bytes,
         "Layers": finished.image.layers.len(),

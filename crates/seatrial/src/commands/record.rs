@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use engine::KeptRoot;
 use events::Verdict;
 use serde::{Deserialize, Serialize};
 use store::RunDir;
@@ -38,9 +39,9 @@ pub(super) struct RunRecord {
     /// Bytes of the image, uncompressed.
     #[serde(default)]
     pub(super) size_bytes: Option<u64>,
-    /// Root filesystems of what failed, by stage, as the engine calls them.
+    /// Root filesystems of what failed, by stage.
     #[serde(default)]
-    pub(super) kept: BTreeMap<String, String>,
+    pub(super) kept: BTreeMap<String, KeptRoot>,
 }
 
 impl RunRecord {

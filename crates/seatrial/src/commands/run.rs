@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use engine::{BuildError, BuildRequest, Built, Engine, EngineError, Root, Scope};
+use engine::{BuildError, BuildRequest, Built, Engine, EngineError, KeptRoot, Root, Scope};
 use events::{RunId, Verdict};
-use pipeline::{Outcome, Plan, PrepareError, PrepareRequest, Prepared, RunContext, RunError, RunOptions, Stages};
+use pipeline::{
+    GateFailure, Outcome, Plan, PrepareError, PrepareRequest, Prepared, RunContext, RunError, RunOptions, Stages,
+};
 use store::{RunDir, Store};
 
 use super::{init::environment, record::RunRecord};
@@ -180,13 +182,19 @@ fn last_size(store: &Store, plan: &Plan) -> Option<u64> {
 }
 
 /// What `shell` can enter as it was when it failed.
-fn kept(outcome: &Outcome) -> BTreeMap<String, String> {
+fn kept(outcome: &Outcome) -> BTreeMap<String, KeptRoot> {
     let steps = [("build", &outcome.build_failure), ("setup", &outcome.setup_failure)];
     let steps = steps.into_iter().filter_map(|(stage, step)| Some((stage.to_owned(), step.as_ref()?.kept.clone()?)));
     let gates = outcome.gates.iter().filter_map(|gate| gate.failure.as_ref());
     let health = outcome.health.iter().filter_map(|health| health.failure.as_ref());
-    let gates = gates.chain(health).filter_map(|failure| Some((failure.gate.clone(), failure.kept.clone()?)));
+    let gates = gates.chain(health).filter_map(|failure| Some((failure.gate.clone(), gate_root(failure)?)));
     steps.chain(gates).collect()
+}
+
+/// A gate's environment and mounts are in its stage record.
+fn gate_root(failure: &GateFailure) -> Option<KeptRoot> {
+    let root = failure.kept.clone()?;
+    Some(KeptRoot { root, env: Vec::new(), cwd: "/".into(), user: String::new() })
 }
 
 /// `NAME=value` as pairs.

@@ -147,23 +147,22 @@ fn of_run(args: &ShellArgs, store: &Store) -> anyhow::Result<(Root, Inside)> {
         },
     };
     let started = pipeline::stage_record(&run, &stage);
-    let root = kept.remove(&stage).or_else(|| started.as_ref().map(|record| record.root.clone())).ok_or_else(|| {
-        Failure::refused(format!("`{stage}` of run {number} cannot be entered"))
-            .hint("gates can, and steps that failed; they are not kept for ever: run it again with `--keep-failed 24h`")
-    })?;
-    Ok(match started {
-        Some(record) => {
+    match (started, kept.remove(&stage)) {
+        (Some(record), kept) => {
+            let id = kept.map_or_else(|| record.root.clone(), |kept| kept.root);
             let mounts = record.bind_mounts();
             let inside = Inside { env: record.env, user: record.user, workdir: record.cwd, mounts };
-            (Root { id: root, config: record.config }, inside)
+            Ok((Root { id, config: record.config }, inside))
         }
-        // A failed step's own environment is not known here; its files are what is looked for.
-        None => {
+        (None, Some(kept)) => {
             let config = oci::ImageConfig::scratch(&oci::Platform::host());
-            let inside = Inside { env: Vec::new(), user: String::new(), workdir: "/".into(), mounts: Vec::new() };
-            (Root { id: root, config }, inside)
+            let inside = Inside { env: kept.env, user: kept.user, workdir: kept.cwd, mounts: Vec::new() };
+            Ok((Root { id: kept.root, config }, inside))
         }
-    })
+        (None, None) => Err(Failure::refused(format!("`{stage}` of run {number} cannot be entered"))
+            .hint("gates can, and steps that failed; they are not kept for ever: run it again with `--keep-failed 24h`")
+            .into()),
+    }
 }
 
 fn spec(args: &ShellArgs, network: NetworkMode, root: Root, inside: Inside) -> ContainerSpec {

@@ -60,6 +60,18 @@ impl Format {
         }
     }
 
+    /// Whether a result's field is shown, so that what is costly to know is worked out only then.
+    pub(crate) fn reads(&self, name: &str) -> bool {
+        match self {
+            Format::Table => false,
+            Format::Json => true,
+            Format::Template(pieces) => pieces.iter().any(|piece| match piece {
+                Piece::Text(_) => false,
+                Piece::Field(path, _) => path.first().is_none_or(|first| first == name),
+            }),
+        }
+    }
+
     /// One result as a line; `None` where a table is wanted.
     pub(crate) fn line(&self, value: &Value) -> Result<Option<String>, Failure> {
         match self {

@@ -1,33 +1,35 @@
 //! Nothing stays behind: signals once and twice, `kill -9` at any moment.
 
+use std::hash::{Hash as _, Hasher as _};
+
 use rustix::process::Signal;
 use testkit::{Running, World};
 
 use crate::world_with_image;
 
+/// Seconds that only this world's container sleeps, by which its process is known from outside.
+fn nap(world: &World) -> String {
+    let mut hasher = std::hash::DefaultHasher::new();
+    world.store().hash(&mut hasher);
+    (1_000_000 + hasher.finish() % 100_000_000).to_string()
+}
+
 /// A world whose build waits in its RUN until it is stopped.
 fn waiting() -> (World, Running) {
     let world = world_with_image();
-    world.file("Dockerfile", "FROM tiny:1\nRUN touch /tmp/x && echo waiting && sleep 100\n");
+    world.file("Dockerfile", &format!("FROM tiny:1\nRUN touch /tmp/x && sleep {}\n", nap(&world)));
     let mut session = world.seatrial(["build", "--progress=json"]).start();
-    let log = world.store().join("runs/1/log/build");
-    let events = world.store().join("runs/1/events.jsonl");
-    session.wait_until("the RUN has started", || {
-        // Logs are buffered; a process called `sleep 100` below ours is the proof.
-        let _ = (&log, &events);
-        has_sleeper(&world)
-    });
+    session.wait_until("the RUN has started", || has_sleeper(&world));
     (world, session)
 }
 
-/// Whether `sleep 100` runs in a container of this world: its root has the world's store among its mounts.
 fn has_sleeper(world: &World) -> bool {
-    let store = world.store().to_string_lossy().into_owned();
-    std::fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| {
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        line.ends_with(b"sleep\x00100\x00")
-            && std::fs::read_to_string(entry.path().join("mountinfo")).unwrap_or_default().contains(&store)
-    })
+    let wanted = format!("sleep\0{}\0", nap(world));
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| std::fs::read(entry.path().join("cmdline")).unwrap_or_default().ends_with(wanted.as_bytes()))
 }
 
 #[test]
@@ -52,7 +54,8 @@ fn a_termination_exits_143() {
 fn two_interrupts_kill() {
     let world = world_with_image();
     // Nothing in the container ends at SIGTERM, so the first signal alone would take the grace period.
-    world.file("Dockerfile", "FROM tiny:1\nRUN trap '' TERM; while true; do sleep 100; done\n");
+    let run = format!("FROM tiny:1\nRUN trap '' TERM; while true; do sleep {}; done\n", nap(&world));
+    world.file("Dockerfile", &run);
     let mut session = world.seatrial(["build", "--progress=json"]).start();
     session.wait_until("the RUN has started", || has_sleeper(&world));
     // Signals of one kind that come at once are one signal, so it takes some.
@@ -87,9 +90,10 @@ fn the_next_command_sweeps_after_a_kill() {
 #[test]
 fn an_interrupted_run_says_what_was_done() {
     let world = world_with_image();
-    world
-        .file("Dockerfile", "FROM tiny:1\nCMD [\"true\"]\n")
-        .file("seatrial.yaml", "image: localhost/app\ntest:\n  gates:\n    slow: sleep 100\nhealth: false\n");
+    world.file("Dockerfile", "FROM tiny:1\nCMD [\"true\"]\n").file(
+        "seatrial.yaml",
+        &format!("image: localhost/app\ntest:\n  gates:\n    slow: sleep {}\nhealth: false\n", nap(&world)),
+    );
     let mut session = world.seatrial(["run"]).start();
     session.wait_until("the gate has started", || has_sleeper(&world));
     session.signal(Signal::INT);
