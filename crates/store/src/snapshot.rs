@@ -93,6 +93,9 @@ pub(crate) struct MetaFile {
     /// `fs` holds the whole root file system.
     #[serde(default)]
     pub(crate) is_full: bool,
+    /// `fs` changes nothing, so that overlays can do without it: each layer costs at every mount.
+    #[serde(default)]
+    pub(crate) is_empty: bool,
     /// Made by unpacking a layer: the diff id is the layer's, whatever a tar of ours would have.
     #[serde(default)]
     pub(crate) is_unpacked: bool,
@@ -114,6 +117,7 @@ impl Store {
             meta: SnapshotMeta { parent: parent.cloned(), ..SnapshotMeta::default() },
             ancestors: Vec::new(),
             is_full: self.inner.options.copy_snapshots,
+            is_empty: false,
             is_unpacked: false,
             epoch_s: None,
             newest_s: None,
@@ -123,9 +127,10 @@ impl Store {
         if let Some(parent) = parent {
             scope.lease(parent)?;
             let below = self.meta_file(parent)?.ok_or_else(|| StoreError::UnknownSnapshot(parent.clone()))?;
-            parent_layers = self.layers_of(parent, &below);
+            let layers = with_ancestors(parent, &below);
+            parent_layers = layers.iter().map(|id| self.snapshot_fs(id)).collect();
             if !meta.is_full {
-                meta.ancestors = std::iter::once(parent.clone()).chain(below.ancestors).collect();
+                meta.ancestors = layers;
             }
         }
         let directory = self.path("snapshots").join(format!("tmp.{}.{}", scope.id(), scope.next_number()));
@@ -160,14 +165,11 @@ impl Store {
         tree::copy_attributes(&tree::open_dir(top)?, &upper, self.inner.options).map_err(fail)
     }
 
-    /// `fs` directories of a snapshot and those below it, topmost first: the overlay's lowers.
+    /// `fs` directories of a snapshot and those below it, topmost first: the overlay's lowers. Those that change nothing are
+    /// left out.
     pub fn lowers(&self, id: &SnapshotId) -> Result<Vec<PathBuf>, StoreError> {
         let meta = self.meta_file(id)?.ok_or_else(|| StoreError::UnknownSnapshot(id.clone()))?;
-        Ok(self.layers_of(id, &meta))
-    }
-
-    fn layers_of(&self, id: &SnapshotId, meta: &MetaFile) -> Vec<PathBuf> {
-        std::iter::once(id).chain(&meta.ancestors).map(|id| self.snapshot_fs(id)).collect()
+        Ok(with_ancestors(id, &meta).iter().map(|id| self.snapshot_fs(id)).collect())
     }
 
     /// What is known of a snapshot; `None` when it is not there or a power loss tore it.
@@ -245,6 +247,7 @@ impl ActiveSnapshot {
 
     fn finish(&mut self) -> Result<SnapshotId, StoreError> {
         let id = SnapshotId(format!("{:016x}", random()));
+        self.meta.is_empty = self.changes_nothing();
         // The work directory stays until the next prune: removing directories is what costs on a busy disk.
         fs::write(self.directory.join("meta.json"), self.store.record_bytes(&self.meta))?;
         self.scope.lease(id.as_str(), || true)?;
@@ -253,6 +256,24 @@ impl ActiveSnapshot {
         self.store.mark_dirty()?;
         Ok(id)
     }
+}
+
+impl ActiveSnapshot {
+    /// Whether the upper directory is empty and has the attributes of the one below. Doubt means no.
+    fn changes_nothing(&self) -> bool {
+        let (false, Some(below)) = (self.meta.is_full, self.lowers.first()) else { return false };
+        if !std::fs::read_dir(&self.upper).is_ok_and(|mut entries| entries.next().is_none()) {
+            return false;
+        }
+        let same = |upper, below| tree::same_attributes(&upper, &below).ok();
+        tree::open_dir(&self.upper).ok().zip(tree::open_dir(below).ok()).and_then(|(a, b)| same(a, b)) == Some(true)
+    }
+}
+
+/// The snapshot, unless it changes nothing, and those below it: never none.
+fn with_ancestors(id: &SnapshotId, meta: &MetaFile) -> Vec<SnapshotId> {
+    let own = if meta.is_empty && !meta.ancestors.is_empty() { None } else { Some(id) };
+    own.into_iter().chain(&meta.ancestors).cloned().collect()
 }
 
 impl Drop for ActiveSnapshot {

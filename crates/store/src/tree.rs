@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 
 pub(crate) use attributes::{
     Attributes, copy_attributes, is_opaque, is_overlay_attribute, is_whiteout, make_opaque, make_whiteout,
-    read_attributes, set_mtime, write_attributes,
+    read_attributes, same_attributes, set_mtime, write_attributes,
 };
 pub(crate) use copy::{copy_entry, merge_copy};
 pub(crate) use remove::{remove, remove_at, size_of};

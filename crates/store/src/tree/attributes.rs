@@ -151,6 +151,13 @@ pub(crate) fn copy_attributes(from: &OwnedFd, to: &OwnedFd, options: StoreOption
     write_attributes(to, b".", &attributes, options, &mut skipped)
 }
 
+/// Whether two directories agree in what [`copy_attributes`] copies.
+pub(crate) fn same_attributes(one: &OwnedFd, other: &OwnedFd) -> io::Result<bool> {
+    let (a, b) = (rustix::fs::fstat(one)?, rustix::fs::fstat(other)?);
+    Ok((a.st_mode, a.st_uid, a.st_gid) == (b.st_mode, b.st_uid, b.st_gid)
+        && read_attributes(one, b".")? == read_attributes(other, b".")?)
+}
+
 /// Sets owner, mode and modification time of a name that is already there, in the order that keeps set-id bits.
 pub(crate) fn set_stat(parent: impl AsFd, name: &[u8], stat: &Stat, options: StoreOptions) -> io::Result<()> {
     let parent = parent.as_fd();
