@@ -53,3 +53,43 @@ fn what_is_not_kept_cannot_be_entered() {
 fn an_image_is_needed() {
     world().seatrial(["shell"]).run().exits(2);
 }
+
+#[test]
+fn a_failed_gate_is_entered_as_it_was_left() {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\nENV COLOUR=green\nCMD [\"true\"]\n").file(
+        "seatrial.yaml",
+        "image: localhost/app\ntest:\n  workdir: /tmp\n  gates:\n    unit: {user: app, run: echo half done > left; exit 3}\nhealth: false\n",
+    );
+    world.seatrial(["run"]).run().exits(1).stderr_has("seatrial shell 1 unit");
+    world
+        .seatrial(["shell", "1", "unit", "--", "/bin/sh", "-c", "id -u; pwd; cat left; echo $COLOUR"])
+        .run()
+        .exits(0)
+        .stdout_is(&expect![[r#"
+            1000
+            /tmp
+            half done
+            green
+        "#]]);
+}
+
+#[test]
+fn a_failed_step_is_entered_as_it_was_left() {
+    let world = world_with_image();
+    world.file(
+        "Dockerfile",
+        "FROM tiny:1\nENV COLOUR=green\nWORKDIR /tmp\nUSER app\nRUN echo half done > left; exit 3\n",
+    );
+    world.seatrial(["build"]).run().exits(1);
+    world
+        .seatrial(["shell", "last", "--", "/bin/sh", "-c", "id -u; pwd; cat left; echo $COLOUR"])
+        .run()
+        .exits(0)
+        .stdout_is(&expect![[r#"
+            1000
+            /tmp
+            half done
+            green
+        "#]]);
+}
