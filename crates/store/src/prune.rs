@@ -48,6 +48,8 @@ pub struct PruneOptions {
     pub dry_run: bool,
     /// Keep this many of the latest runs; `None` keeps all.
     pub keep_runs: Option<usize>,
+    /// Remove also what is kept for inspection (the roots of failed steps), however young.
+    pub drop_kept: bool,
 }
 
 /// What was (or would be) removed.
@@ -102,14 +104,14 @@ impl Store {
         let mut report = PruneReport::default();
         let young_since = self.young_since()?;
         let (mut kept, mut doomed) = self.sort_cache(options, young_since)?;
-        let mut needed = self.mark(&kept, young_since)?;
+        let mut needed = self.mark(&kept, options, young_since)?;
         if let Some(max_bytes) = options.max_bytes {
             kept.sort_by_key(|file| std::cmp::Reverse(file.used));
             while !kept.is_empty() && self.needed_bytes(&needed)? > max_bytes {
                 // Halves, so that a million records take twenty rounds.
                 let stay = kept.len() / 2;
                 doomed.extend(kept.drain(stay..));
-                needed = self.mark(&kept, young_since)?;
+                needed = self.mark(&kept, options, young_since)?;
             }
         }
         report.cache_records = doomed.len();
@@ -183,7 +185,7 @@ impl Store {
         Ok((kept, doomed))
     }
 
-    fn mark(&self, cache: &[CacheFile], young_since: SystemTime) -> Result<Needed, StoreError> {
+    fn mark(&self, cache: &[CacheFile], options: &PruneOptions, young_since: SystemTime) -> Result<Needed, StoreError> {
         let mut needed = Needed::default();
         for (_, id) in self.names()? {
             needed.images.insert(id.hex().to_owned());
@@ -196,7 +198,9 @@ impl Store {
         let leased = self.leased()?;
         let mut tops: Vec<SnapshotId> = cache.iter().filter_map(|file| file.snapshot.clone()).collect();
         tops.extend(leased.iter().filter_map(|name| SnapshotId::try_from(name.clone()).ok()));
-        tops.extend(self.kept_for_inspection()?);
+        if !options.drop_kept {
+            tops.extend(self.kept_for_inspection()?);
+        }
         needed.blobs.extend(leased);
         for top in tops {
             self.mark_snapshot(&mut needed, &top)?;

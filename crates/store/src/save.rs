@@ -167,6 +167,10 @@ impl Store {
             add(tar, name, tar_bytes, &mut hashing)?;
             return self.expect_digest(diff_id, hashing.hasher.finish());
         }
+        if self.meta_file(layer)?.is_some_and(|meta| meta.is_unpacked) {
+            // Its tar was written by somebody else, so ours would have another digest, and mostly another size.
+            return Err(StoreError::LayerGone { diff_id: found });
+        }
         let (mut reader, writer) = io::pipe()?;
         thread::scope(|threads| {
             let maker = threads.spawn(move || self.write_layer_tar(layer, image.epoch, writer));

@@ -239,7 +239,14 @@ impl ActiveSnapshot {
     }
 
     /// Keeps the directory for inspection (a failed step) until the given time; then prune removes it.
+    ///
+    /// # Errors
+    /// Also when the disk is nearly full: then room is worth more, and it is removed at once.
     pub fn keep(mut self, until: SystemTime) -> Result<SnapshotId, StoreError> {
+        let disk = rustix::fs::statvfs(&self.directory).map_err(StoreError::at("look at", &self.directory))?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < KEEP_FREE_MIN_BYTES {
+            return Err(StoreError::File(std::io::ErrorKind::StorageFull.into()));
+        }
         let until = until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.meta.keep_until_s = Some(until.as_secs());
         self.finish()
@@ -271,6 +278,9 @@ impl ActiveSnapshot {
 }
 
 /// The snapshot, unless it changes nothing, and those below it: never none.
+/// Less than this, and a failed step's root is not kept: what is left is needed to go on.
+const KEEP_FREE_MIN_BYTES: u64 = 64 * 1024 * 1024;
+
 fn with_ancestors(id: &SnapshotId, meta: &MetaFile) -> Vec<SnapshotId> {
     let own = if meta.is_empty && !meta.ancestors.is_empty() { None } else { Some(id) };
     own.into_iter().chain(&meta.ancestors).cloned().collect()

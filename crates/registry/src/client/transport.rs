@@ -220,6 +220,9 @@ impl Transport {
                 if is_denied && let ErrorKind::Unauthorized { message } = failure.kind {
                     failure.kind = ErrorKind::Denied { message };
                 }
+                if self.credential(call, &host).await?.is_some() {
+                    say_refused(&mut failure);
+                }
                 return Err(failure);
             }
             *lock(&host.challenge) = Some(challenge);
@@ -318,6 +321,9 @@ impl Transport {
             // A token server says 400 or 404 for users it does not know; a refusal is what it means.
             if let ErrorKind::NotFound { message } = failure.kind {
                 failure.kind = ErrorKind::Unauthorized { message };
+            }
+            if credential.is_some() {
+                say_refused(&mut failure);
             }
             failure
         })?;
@@ -461,6 +467,15 @@ fn build_client(options: &ClientOptions, trust: Trust) -> Result<reqwest::Client
 }
 
 /// Awaits the head of an answer, with a limit.
+/// "asks for credentials" would be asked back: but I gave some.
+fn say_refused(failure: &mut Failure) {
+    if let ErrorKind::Unauthorized { message } = &mut failure.kind {
+        let said = std::mem::take(message);
+        let detail = if said.is_empty() { String::new() } else { format!(" ({said})") };
+        *message = format!("it refuses those it was given{detail}");
+    }
+}
+
 async fn in_time(limit: Duration, send: impl Future<Output = reqwest::Result<Response>>) -> Result<Response, Failure> {
     match timeout(limit, send).await {
         Ok(outcome) => outcome.map_err(lost),

@@ -32,6 +32,7 @@ async fn logins_are_asked_for_and_used() {
     assert!(error.is_auth() && matches!(error.kind, ErrorKind::Unauthorized { .. }), "{error:?}");
     let error = client().check_login(&host, "user", "wrong").await.unwrap_err();
     assert!(error.is_auth(), "{error:?}");
+    assert!(error.kind.to_string().starts_with("registry asks for credentials: it refuses those"), "{error:?}");
     client().check_login(&host, "user", "secret").await.unwrap();
 
     let directory = tempfile::tempdir().unwrap();

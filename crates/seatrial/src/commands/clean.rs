@@ -18,7 +18,7 @@ const RUNS_KEPT: usize = 50;
 /// Flags of `seatrial clean`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CleanArgs {
-    /// Also the whole build cache, and the logs of all runs
+    /// Also the whole build cache, the logs of all runs, and what failed steps left
     #[arg(short, long)]
     all: bool,
     /// Only what was not used for this time, such as `7d`
@@ -49,6 +49,7 @@ pub(crate) fn run(args: &CleanArgs, context: &Context) -> anyhow::Result<Exit> {
         max_bytes: args.max_size,
         dry_run: args.dry_run,
         keep_runs: Some(runs_kept),
+        drop_kept: args.all,
     };
     let report = store.prune(&options).context("cannot clean the store")?;
     let value = serde_json::to_value(&report)?;

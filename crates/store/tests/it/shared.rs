@@ -309,6 +309,8 @@ fn prune_removes_what_nothing_needs() {
     store.prune(&everything()).unwrap();
     // `kept` lies above `named` and `base`, and is kept for an hour.
     assert!(store.snapshot(&base).unwrap().is_some());
+    let report = store.prune(&PruneOptions { drop_kept: true, ..everything() }).unwrap();
+    assert_eq!((report.snapshots, store.snapshot(&kept).unwrap().is_some()), (3, false));
     let usage = store.usage().unwrap();
     assert_eq!((usage.images, usage.cache_records), (0, 0));
     drop(home);
