@@ -246,12 +246,9 @@ fn start_failure(error: runtime::StartError, job: &Job<'_>) -> Failure {
         runtime::StartError::NotExecutable { .. } => (126, format!("`{program}` cannot be executed")),
         runtime::StartError::UnknownUser { .. } => (125, format!("user `{}` is not known in the image", job.user)),
         _ => {
+            let hint = error.remedy().unwrap_or("`seatrial doctor` checks what this machine offers").to_owned();
             let error = engine_error(format!("cannot run `{}`", job.text), error);
-            return BuildError::Engine(EngineError {
-                hint: Some("`seatrial doctor` checks what this machine offers".into()),
-                ..error
-            })
-            .into();
+            return BuildError::Engine(EngineError { hint: Some(hint), ..error }).into();
         }
     };
     Failure::Command { code, message: format!("{message}: {error}") }

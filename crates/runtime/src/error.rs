@@ -97,7 +97,7 @@ fn remedy_for(failure: &Failure) -> Option<String> {
         libc::EPERM if step.contains("namespaces") => {
             "namespaces are not allowed here; `seatrial doctor` tells which setting forbids them"
         }
-        libc::ENOSPC | libc::EDQUOT => "the disk or a quota is full; `seatrial prune` frees space of the store",
+        libc::ENOSPC | libc::EDQUOT => "the disk or a quota is full; `seatrial clean` frees space of the store",
         libc::EMFILE | libc::ENFILE => "too many open files; raise `ulimit -n`",
         _ => return None,
     };

@@ -277,13 +277,17 @@ impl<W: Write> Differ<'_, W> {
     ) -> Member<'m> {
         self.newest_s = self.newest_s.max(stat.st_mtime);
         let is_device = matches!(type_flag, b'3' | b'4');
+        // Who has no user namespace owns all files of the store himself; in an image they are root's.
+        let euid = rustix::process::geteuid();
+        let is_our_own = !euid.is_root() && stat.st_uid == euid.as_raw();
+        let (uid, gid) = if is_our_own { (0, 0) } else { (stat.st_uid, stat.st_gid) };
         let device = |part: fn(u64) -> u32| if is_device { part(stat.st_rdev) } else { 0 };
         Member {
             path,
             type_flag,
             mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            uid,
+            gid,
             mtime_s: stat.st_mtime.clamp(0, self.epoch_s),
             major: device(rustix::fs::major),
             minor: device(rustix::fs::minor),

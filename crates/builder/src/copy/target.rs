@@ -124,10 +124,15 @@ fn open_dir(above: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     openat(above, name, flags, Mode::empty())
 }
 
-/// Owners outside this user namespace cannot be set by an ordinary user with one id; the file then is root's.
+/// Owners outside this user namespace cannot be set by an ordinary user with one id; the file then is root's. Who has no
+/// user namespace at all can set none: the file is ours, and an image says root's, because all ids of the store are one.
+fn may_do_without(owner: Owner) -> bool {
+    owner != (0, 0) || !rustix::process::geteuid().is_root()
+}
+
 pub(crate) fn set_owner(file: &OwnedFd, owner: Owner) -> io::Result<()> {
     match fchown(file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1))) {
-        Err(Errno::INVAL | Errno::PERM) if owner != (0, 0) => Ok(()),
+        Err(Errno::INVAL | Errno::PERM) if may_do_without(owner) => Ok(()),
         other => Ok(other?),
     }
 }
@@ -135,7 +140,7 @@ pub(crate) fn set_owner(file: &OwnedFd, owner: Owner) -> io::Result<()> {
 pub(crate) fn set_owner_of_link(above: BorrowedFd<'_>, name: &[u8], owner: Owner) -> io::Result<()> {
     let (uid, gid) = (Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)));
     match rustix::fs::chownat(above, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::INVAL | Errno::PERM) if owner != (0, 0) => Ok(()),
+        Err(Errno::INVAL | Errno::PERM) if may_do_without(owner) => Ok(()),
         other => Ok(other?),
     }
 }
