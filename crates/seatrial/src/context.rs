@@ -21,6 +21,9 @@ use crate::{
 /// Work that waits needs few threads: what computes goes to blocking threads.
 const WORKER_THREADS: usize = 2;
 
+/// With less room than this, a step's word that the disk is full is believed: a single layer can be as large.
+const SHORT_OF_SPACE_BYTES: u64 = 1024 * 1024 * 1024;
+
 /// The surroundings of one command.
 pub(crate) struct Context {
     /// What the environment says.
@@ -141,6 +144,12 @@ impl Context {
     /// The exit code that the first signal asks for.
     pub(crate) fn stopped_by(&self) -> Option<Exit> {
         self.stopped.exit()
+    }
+
+    /// Whether a program that says so may well have met a full disk: what it wrote is gone by now.
+    pub(crate) fn is_short_of_space(&self) -> bool {
+        let free = |stat: rustix::fs::StatVfs| stat.f_bavail.saturating_mul(stat.f_frsize);
+        rustix::fs::statvfs(&self.settings.home).is_ok_and(|stat| free(stat) < SHORT_OF_SPACE_BYTES)
     }
 
     /// How much room is left where the store is, in words.

@@ -25,6 +25,8 @@ pub(crate) struct Failure {
     pub(crate) place: Option<Box<Place>>,
     /// The disk is full: the front door adds where, and how much is left.
     pub(crate) is_no_space: bool,
+    /// A command says that the disk is full. It is believed if the store's disk has little room indeed.
+    pub(crate) suspects_no_space: bool,
     /// Whole commands or actions that help.
     pub(crate) hints: Vec<String>,
 }
@@ -39,6 +41,7 @@ impl Failure {
             block: None,
             place: None,
             is_no_space: false,
+            suspects_no_space: false,
             hints: Vec::new(),
         }
     }
@@ -66,6 +69,12 @@ impl Failure {
     /// Exit 1.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
         Self::new(Exit::Refused, message)
+    }
+
+    /// A step that failed because the store's disk is full is no verdict.
+    pub(crate) fn blame_full_disk(&mut self) {
+        self.exit = Exit::Surroundings;
+        self.hints.push(MAKE_ROOM.to_owned());
     }
 
     /// Adds an error and its own causes.
@@ -124,6 +133,12 @@ const WITHOUT_REGISTRY: [&str; 3] = [
     "name a local layout: `seatrial build --build-context NAME=oci-layout://DIRECTORY .`",
 ];
 
+/// What programs say of a full disk, in English (strerror of `ENOSPC`).
+const NO_SPACE: &str = "No space left on device";
+
+/// The way out of a full disk.
+const MAKE_ROOM: &str = "make room: `seatrial clean --dry-run` shows what can go, `seatrial clean` removes it";
+
 /// A build without an image, for a build that belongs to this run.
 pub(crate) fn build(error: BuildError, run: u64) -> Failure {
     let message = error.to_string();
@@ -134,7 +149,9 @@ pub(crate) fn build(error: BuildError, run: u64) -> Failure {
         }
         BuildError::Step(step) => {
             let failed = Failed::step("build", "build", run, &step);
-            Failure::refused(message).shown_as(failed.render(Palette::stderr(), TAIL_LINES_MAX))
+            let suspects_no_space = step.tail.iter().any(|line| line.contains(NO_SPACE));
+            let failure = Failure::refused(message).shown_as(failed.render(Palette::stderr(), TAIL_LINES_MAX));
+            Failure { suspects_no_space, ..failure }
         }
         BuildError::Base { reference, place, is_auth, source } => {
             let mut failure = Failure::surroundings(message).because(source.as_ref());
@@ -224,9 +241,7 @@ fn io_failure(error: &std::io::Error, failure: &mut Failure) {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             failure.exit = Exit::Surroundings;
             failure.is_no_space = true;
-            failure
-                .hints
-                .push("make room: `seatrial clean --dry-run` shows what can go, `seatrial clean` removes it".into());
+            failure.hints.push(MAKE_ROOM.into());
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             failure.exit = Exit::Surroundings;

@@ -52,6 +52,10 @@ fn run(cli: Cli) -> Exit {
         Ok(exit) => stopped.unwrap_or(exit),
         Err(error) => {
             let mut failure = failure::explain(error);
+            if failure.suspects_no_space && context.is_short_of_space() {
+                failure.blame_full_disk();
+                terminal::warning(&format!("the disk is full: {}", context.free_space()));
+            }
             if failure.is_no_space {
                 failure.causes.push(context.free_space());
             }

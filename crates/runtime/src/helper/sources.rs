@@ -9,7 +9,9 @@ use crate::{
     protocol::{FDS_MAX, Failure, FailureKind, MountSource, RootfsPlan, StartRequest, Step},
     sys,
 };
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, fstat, openat, openat2};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, Timespec, fstat, fstatvfs, openat, openat2,
+};
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -64,9 +66,26 @@ pub(super) fn ground(request: &StartRequest, started: Timespec) -> Option<Ground
     Some(Ground { dir, copied_up, was_empty, started })
 }
 
+/// Room without which overlayfs cannot make its scratch directory.
+const OVERLAY_ROOM_BYTES: u64 = 1024 * 1024;
+
+/// overlayfs falls back to a read-only mount where it cannot make its scratch directory, and only the kernel's log says
+/// so. A program would be told of a read-only file system where in truth the disk is full.
+fn writable(mount: OwnedFd) -> Result<OwnedFd, Failure> {
+    const STEP: &str = "mount an overlay that can be written";
+    let state = fstatvfs(&mount).step(STEP)?;
+    if !state.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(mount);
+    }
+    let is_full = state.f_bavail.saturating_mul(state.f_frsize) < OVERLAY_ROOM_BYTES || state.f_favail == 0;
+    Err(io::Error::from_raw_os_error(if is_full { libc::ENOSPC } else { libc::EROFS })).step(STEP)
+}
+
 fn root(request: &StartRequest, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Failure> {
     match &request.rootfs {
-        RootfsPlan::Overlay(overlay) if overlay.upper.is_some() => Layers::open(overlay, userns)?.mount(),
+        RootfsPlan::Overlay(overlay) if overlay.upper.is_some() => {
+            Layers::open(overlay, userns)?.mount().and_then(writable)
+        }
         RootfsPlan::Overlay(overlay) => {
             // A view still needs a place where mount points can be made. It goes with the scratch directory.
             let [upper, work] = ["view-upper", "view-work"].map(|name| request.dir.join(name));
@@ -74,7 +93,7 @@ fn root(request: &StartRequest, userns: Option<BorrowedFd<'_>>) -> Result<OwnedF
                 std::fs::create_dir_all(dir).step_at("make a directory for mount points", dir)?;
             }
             let lowers = overlay.lowers.clone();
-            Layers::open(&Overlay { lowers, upper: Some(upper), work: Some(work) }, userns)?.mount()
+            Layers::open(&Overlay { lowers, upper: Some(upper), work: Some(work) }, userns)?.mount().and_then(writable)
         }
         RootfsPlan::Dir(dir) => {
             let source = openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
