@@ -63,3 +63,11 @@ pub struct EngineError {
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
+
+impl EngineError {
+    /// The message and all its causes in one line, as logs of containers tell it.
+    pub fn with_causes(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.message.clone(), |told, cause| format!("{told}: {cause}"))
+    }
+}

@@ -113,6 +113,11 @@ fn announce(cx: RunContext<'_>, plan: &Plan, options: &RunOptions, work: &checks
         branch: plan.source.branch.clone().or_else(|| plan.source.tag.clone()),
         stages,
     });
+    if options.publish && plan.publish.is_some() && plan.source.is_dirty {
+        let commit = plan.source.short.as_deref().unwrap_or_default();
+        let message = format!("the working tree has changes: what is published is not what commit {commit} holds");
+        cx.events.emit(Event::Warning { message, place: None });
+    }
     for message in &plan.source.warnings {
         cx.events.emit(Event::Warning { message: message.clone(), place: None });
     }

@@ -140,7 +140,7 @@ async fn attempt(
     let exit = match &end {
         End::Exit(exit) => exit.clone(),
         End::NoProgram(error, code) => {
-            log.note(&error.to_string());
+            log.note(&error.with_causes());
             Exit { code: *code, ..Exit::default() }
         }
         End::Cancelled => Exit { code: 128 + SIGTERM, ..Exit::default() },

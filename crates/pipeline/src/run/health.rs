@@ -200,7 +200,7 @@ async fn attempt(
     };
     let seen = match seen {
         Err(error) if error.command_code.is_some() => {
-            log.note(&error.to_string());
+            log.note(&error.with_causes());
             Seen::Ended(Exit { code: error.command_code.unwrap_or(127), ..Exit::default() })
         }
         Err(error) => {
@@ -325,7 +325,7 @@ async fn watch_probes(
             Err(error) if error.command_code.is_some() => {
                 let exit = Exit { code: error.command_code.unwrap_or(127), ..Exit::default() };
                 let reason = "the health check's program cannot be started".to_owned();
-                return Ok(Seen::Unhealthy { exit, reason, output: error.to_string() });
+                return Ok(Seen::Unhealthy { exit, reason, output: error.with_causes() });
             }
             // The container may have ended under the probe: that tells more than the probe's error.
             Err(error) => {

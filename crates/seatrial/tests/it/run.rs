@@ -80,6 +80,16 @@ fn a_failing_gate_blocks_the_push_and_says_how_to_go_on() {
 }
 
 #[test]
+fn a_gate_that_cannot_start_says_why() {
+    let world = world_with_image();
+    world
+        .file("Dockerfile", "FROM tiny:1\n")
+        .file("seatrial.yaml", "test: {user: nobody2, gates: {a: 'true'}}\n")
+        .commit();
+    world.seatrial(["test"]).run().exits(1).stderr_has("cannot start a: ").stderr_has("nobody2");
+}
+
+#[test]
 fn an_unhealthy_image_fails() {
     let world = app();
     world.file("app.sh", "echo starting; sleep 60\n");
@@ -94,6 +104,14 @@ fn gates_run_alone_by_name() {
     world.seatrial(["test", "style"]).run().exits(0).stderr_has("1 gate");
     let finished = world.seatrial(["test", "styl"]).run().exits(2);
     assert!(finished.stderr().contains("style"), "{}", finished.stderr());
+}
+
+#[test]
+fn publishing_changes_that_no_commit_has_is_warned_of() {
+    let world = app();
+    world.file("tests/unit.sh", "exit 0\n");
+    world.seatrial(["run"]).run().exits(0);
+    world.seatrial(["run", "--publish"]).run().exits(0).stderr_has("warning: the working tree has changes");
 }
 
 #[test]
