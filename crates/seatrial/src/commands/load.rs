@@ -1,6 +1,6 @@
 //! `seatrial load`: docker archives, OCI layouts, root filesystems.
 
-use std::path::PathBuf;
+use std::{io::BufRead as _, path::PathBuf};
 
 use anyhow::Context as _;
 use oci::Reference;
@@ -38,6 +38,15 @@ pub(crate) fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Exit> {
         && !file.exists()
     {
         return Err(Failure::usage(format!("there is no file {}", file.display())).into());
+    }
+    // An empty tar is a root filesystem without files; nothing at all is a command that failed on the other side of the pipe.
+    let is_empty = match &file {
+        Some(file) => file.is_file() && file.metadata().is_ok_and(|metadata| metadata.len() == 0),
+        None => std::io::stdin().lock().fill_buf().is_ok_and(<[u8]>::is_empty),
+    };
+    if is_empty {
+        let what = file.as_ref().map_or_else(|| "stdin".to_owned(), |file| file.display().to_string());
+        return Err(Failure::usage(format!("{what} is empty")).into());
     }
     let store = context.store()?;
     let scope = store.open_scope().context("cannot open a scope in the store")?;

@@ -67,6 +67,12 @@ fn archives_go_out_and_come_back() {
 }
 
 #[test]
+fn nothing_is_no_archive() {
+    let world = world();
+    world.seatrial(["load"]).stdin("").run().exits(2).stderr_has("error: stdin is empty");
+}
+
+#[test]
 fn an_archive_goes_through_a_pipe() {
     let world = world_with_image();
     let archive = world.seatrial(["save", "tiny:1"]).run().exits(0);
