@@ -11,7 +11,7 @@ use crate::commands::{
 
 /// Build the image first, test inside it, push what passed
 #[derive(Debug, Parser)]
-#[command(name = "seatrial", version, disable_help_subcommand = true, infer_long_args = false)]
+#[command(name = "seatrial", version, infer_long_args = false)]
 pub(crate) struct Cli {
     /// Directory of the store [default: /var/lib/seatrial for root, ~/.local/share/seatrial otherwise]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
@@ -202,7 +202,7 @@ fn wants_help() -> bool {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
         None => true,
-        Some(first) => matches!(first.to_str(), Some("-h" | "--help" | "-C" | "--home" | "--directory")),
+        Some(first) => matches!(first.to_str(), Some("-h" | "--help" | "help" | "-C" | "--home" | "--directory")),
     }
 }
 

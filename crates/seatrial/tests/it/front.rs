@@ -6,7 +6,10 @@ use crate::world;
 
 #[test]
 fn help_groups_the_commands() {
-    world().seatrial(["--help"]).run().exits(0).stdout_has("Pipeline:\n  run ").stderr_is(&expect![""]);
+    for help in ["--help", "help"] {
+        world().seatrial([help]).run().exits(0).stdout_has("Pipeline:\n  run ").stderr_is(&expect![""]);
+    }
+    world().seatrial(["help", "run"]).run().exits(0).stdout_has("--publish");
     let finished = world().seatrial(["bild"]).run().exits(2);
     assert!(finished.stderr().contains("'build'"), "{}", finished.stderr());
 }
