@@ -35,7 +35,7 @@ fn command_line() -> String {
          Results go to stdout, progress and messages to stderr.\n\n\
          | Exit code | Meaning |\n|---|---|\n\
          | 0 | passed |\n\
-         | 1 | the verdict is no: a step, gate, health check or verification failed |\n\
+         | 1 | the verdict is no: a step, gate, health check or verification failed; or what was named (an image, a run) is not there |\n\
          | 2 | wrong invocation, Dockerfile or `seatrial.yaml` |\n\
          | 3 | the surroundings failed (registry, kernel, disk, engine); repeating may help |\n\
          | 4 | authentication |\n\

@@ -219,7 +219,7 @@ pub const RULES: &[Rule] = &[
         Severity::Warning,
         "base images should have a tag",
         "Without a tag, or with `latest`, the same Dockerfile gives another image tomorrow. Name a version, or better a \
-         digest: FROM image:1.2@sha256:…; `seatrial bump` keeps it fresh.",
+         digest: FROM image:1.2@sha256:….",
     ),
     own(
         "ST255",

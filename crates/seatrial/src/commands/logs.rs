@@ -79,8 +79,11 @@ pub(super) fn find_run(store: &Store, number: &str) -> anyhow::Result<RunDir> {
             store.run(number)
         }
     };
-    found.ok_or_else(|| {
-        Failure::refused(format!("there is no run {number}")).hint("see the list with `seatrial logs`").into()
+    found.ok_or_else(|| match number {
+        "last" | "latest" => Failure::refused("there are no runs yet").hint("begin with `seatrial run`").into(),
+        number => {
+            Failure::refused(format!("there is no run {number}")).hint("see the list with `seatrial logs`").into()
+        }
     })
 }
 

@@ -120,15 +120,15 @@ pub(crate) fn exit_words(exit: &Exit) -> String {
         return "was killed: it hit the memory limit".into();
     }
     if exit.out_of_pids {
-        return format!("exited {}: it hit the limit of processes", exit.code);
+        return format!("exited {} (it hit the limit of processes)", exit.code);
     }
     if exit.timed_out {
         return "was stopped: its time was over".into();
     }
     match (exit.signal, exit.code) {
         (Some(signal), _) => format!("was killed by signal {signal}{}", signal_name(signal)),
-        (None, 126) => "exited 126: the program could not be executed".into(),
-        (None, 127) => "exited 127: the program was not found".into(),
+        (None, 126) => "exited 126 (the program could not be executed)".into(),
+        (None, 127) => "exited 127 (the program was not found)".into(),
         (None, code) => format!("exited {code}"),
     }
 }
@@ -402,7 +402,7 @@ mod tests {
     fn ends_have_words() {
         let exit = |code, signal| Exit { code, signal, ..Exit::default() };
         assert_eq!(exit_words(&exit(137, Some(9))), "was killed by signal 9 (SIGKILL)");
-        assert_eq!(exit_words(&exit(127, None)), "exited 127: the program was not found");
+        assert_eq!(exit_words(&exit(127, None)), "exited 127 (the program was not found)");
         assert_eq!(
             exit_words(&Exit { out_of_memory: true, ..exit(137, Some(9)) }),
             "was killed: it hit the memory limit"
