@@ -6,10 +6,10 @@ use crate::{
     sys,
 };
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx},
+    fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2, statx},
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-        fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd,
+        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -103,22 +103,30 @@ impl Layers {
         let mut paths: Vec<&Path> = overlay.lowers.iter().map(PathBuf::as_path).collect();
         paths.extend(overlay.upper.as_deref());
         paths.extend(overlay.work.as_deref());
-        let mut fds = Vec::with_capacity(paths.len());
-        for path in &paths {
-            fds.push(open_directory(path).step_at("open the layer", path)?);
-        }
-        if overlay.upper.is_some()
-            && let Some(work) = fds.last()
-        {
+        if let Some(work) = &overlay.work {
             // The mark that a volatile mount leaves would refuse the next one. It says that the layer may be incomplete
             // after a crash, which is the caller's to know.
-            let _ = rustix::fs::unlinkat(work, "work/incompat/volatile/dirty", AtFlags::empty());
-            let _ = rustix::fs::unlinkat(work, "work/incompat/volatile", AtFlags::REMOVEDIR);
-            let _ = rustix::fs::unlinkat(work, "work/incompat", AtFlags::REMOVEDIR);
+            let mark = work.join("work/incompat/volatile");
+            if std::fs::remove_file(mark.join("dirty")).is_ok() || mark.exists() {
+                drop(std::fs::remove_dir(&mark));
+                drop(std::fs::remove_dir(work.join("work/incompat")));
+            }
         }
-        if let Some(userns) = userns {
-            fds = idmapped(&fds, userns)?;
-        }
+        let quickly = match userns {
+            Some(userns) => idmapped_in_one_tree(&paths, userns)?,
+            None => None,
+        };
+        let mut fds = match quickly {
+            Some(fds) => fds,
+            None => {
+                let open = |path: &&Path| open_directory(path).step_at("open the layer", path);
+                let fds = paths.iter().map(open).collect::<Result<Vec<OwnedFd>, Failure>>()?;
+                match userns {
+                    Some(userns) => idmapped(&fds, userns)?,
+                    None => fds,
+                }
+            }
+        };
         let upper = if overlay.upper.is_some() {
             let work = fds.pop();
             fds.pop().zip(work)
@@ -159,13 +167,22 @@ impl Layers {
         const STEP: &str = "mount the overlay";
         let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).step(STEP)?;
         fsconfig_set_string(&fs, "source", "overlay").step(STEP)?;
-        for lower in &self.lowers {
+        // Kernels before 6.14 take no descriptor that was opened as a path only.
+        let mut by_descriptor = true;
+        let mut set = |key: &str, dir: &OwnedFd| {
+            if by_descriptor && fsconfig_set_fd(&fs, key, dir).is_ok() {
+                return Ok(());
+            }
+            by_descriptor = false;
             // A path through /proc is short whatever the store is called; the kernel takes 255 bytes here.
-            fsconfig_set_string(&fs, "lowerdir+", fd_path(lower.as_fd())).step(STEP)?;
+            fsconfig_set_string(&fs, key, fd_path(dir.as_fd())).step(STEP)
+        };
+        for lower in &self.lowers {
+            set("lowerdir+", lower)?;
         }
         if let Some((upper, work)) = &self.upper {
-            fsconfig_set_string(&fs, "upperdir", fd_path(upper.as_fd())).step(STEP)?;
-            fsconfig_set_string(&fs, "workdir", fd_path(work.as_fd())).step(STEP)?;
+            set("upperdir", upper)?;
+            set("workdir", work)?;
         }
         if self.upper.is_some() {
             fsconfig_set_flag(&fs, "volatile").step(STEP)?;
@@ -230,6 +247,37 @@ pub(crate) fn in_user_namespace() -> bool {
     *ANSWER.get_or_init(|| !crate::enter::uid_map_is_whole())
 }
 
+/// The same as [`idmapped`], for layers that lie as in a store: below one directory, without links or other mounts on the
+/// way. `None` where they do not.
+fn idmapped_in_one_tree(paths: &[&Path], userns: BorrowedFd<'_>) -> Result<Option<Vec<OwnedFd>>, Failure> {
+    let Some((first, others)) = paths.split_first() else { return Ok(None) };
+    let ancestor = others.iter().fold(first.to_path_buf(), |ancestor, path| common_ancestor(&ancestor, path));
+    let Ok(tree) = open_directory(&ancestor) else { return Ok(None) };
+    let below = |dir: &OwnedFd, path: &Path| {
+        let below = path.strip_prefix(&ancestor).unwrap_or(path);
+        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        openat2(dir, below, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
+    };
+    // In the clone a directory on which something is mounted would be found without that.
+    if paths.iter().any(|path| below(&tree, path).is_err()) {
+        return Ok(None);
+    }
+    let clone = idmapped_tree(&tree, &ancestor, userns)?;
+    Ok(paths.iter().map(|path| below(&clone, path)).collect::<Result<Vec<_>, _>>().ok())
+}
+
+/// A copy of the mount of `source`, opened by `path`, with its ids mapped, attached where no path leads to.
+fn idmapped_tree(source: &OwnedFd, path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    const STEP: &str = "map the ids of a layer";
+    let clone = clone_mount(source.as_fd(), false).step_at(STEP, path)?;
+    sys::idmap_mount(clone.as_fd(), userns, false)
+        .step_at(STEP, path)
+        .map_err(|failure| Failure { kind: crate::protocol::FailureKind::NoIdmap, ..failure })?;
+    attach_hidden(clone.as_fd()).step_at(STEP, path)?;
+    Ok(clone)
+}
+
 /// The same directories, seen through mounts whose ids are mapped: one clone for each mount that they lie on, made of the
 /// deepest directory that all of its layers share.
 fn idmapped(fds: &[OwnedFd], userns: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Failure> {
@@ -257,12 +305,7 @@ fn idmapped(fds: &[OwnedFd], userns: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Fai
     let mut clones = Vec::with_capacity(trees.len());
     for tree in &trees {
         let source = open_directory(&tree.ancestor).step_at(STEP, &tree.ancestor)?;
-        let clone = clone_mount(source.as_fd(), false).step_at(STEP, &tree.ancestor)?;
-        sys::idmap_mount(clone.as_fd(), userns, false)
-            .step_at(STEP, &tree.ancestor)
-            .map_err(|failure| Failure { kind: crate::protocol::FailureKind::NoIdmap, ..failure })?;
-        attach_hidden(clone.as_fd()).step_at(STEP, &tree.ancestor)?;
-        clones.push(clone);
+        clones.push(idmapped_tree(&source, &tree.ancestor, userns)?);
     }
     places
         .iter()
