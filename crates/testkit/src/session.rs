@@ -84,6 +84,16 @@ pub struct Running {
     registry: Option<SocketAddr>,
 }
 
+/// A test that fails leaves no session behind.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
 impl Running {
     /// Sends a signal.
     ///
@@ -163,7 +173,7 @@ impl Running {
             stdout: reader.join().expect("reading does not panic"),
             stderr: messages.join().expect("reading does not panic"),
         };
-        Finished { output, world: self.world, registry: self.registry }
+        Finished { output, world: self.world.clone(), registry: self.registry }
     }
 }
 
