@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Scope, Store, StoreError,
+    durable::read_small,
     scope::ScopeInner,
     store::random,
     tree::{self, View},
@@ -187,10 +188,11 @@ impl Store {
     }
 
     pub(crate) fn meta_file(&self, id: &SnapshotId) -> Result<Option<MetaFile>, StoreError> {
-        match fs::read(self.snapshot_dir(id).join("meta.json")) {
+        let path = self.snapshot_dir(id).join("meta.json");
+        match read_small(&path) {
             Ok(bytes) => Ok(self.parse_record(&bytes)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(source) => Err(StoreError::At { action: "read", path, source }),
         }
     }
 
