@@ -125,7 +125,7 @@ pub(crate) fn run(args: &DemoArgs, context: &Context) -> anyhow::Result<Exit> {
     if args.keep {
         explain_keeping(&place, address);
     } else if exit != Exit::Passed {
-        terminal::message_line("nothing was kept; `seatrial demo --keep` leaves everything for a closer look");
+        terminal::message_line("nothing was kept: what the hints name is there after the same command with `--keep`");
     }
     Ok(exit)
 }
@@ -301,14 +301,18 @@ fn git(directory: &Path, arguments: &[&str]) -> anyhow::Result<bool> {
     }
 }
 
+/// Only the demo itself may push an image of this machine's own files. Work directories of overlays may be closed even to
+/// their owner, which stops `rm` of everybody but root.
 fn explain_keeping(place: &Place, address: SocketAddr) {
     let directory = place.directory.display();
     terminal::message_line(&format!(
         "\nkept in {directory}; go on with\n  \
          cd {directory}/number-api && export SEATRIAL_HOME={directory}/store\n  \
-         seatrial registry --listen {address} {directory}/registry &\n  \
-         seatrial run --publish\n\
-         and remove it all with `rm -r {directory}`"
+         seatrial run\n\
+         serve what was pushed with\n  \
+         seatrial registry --listen {address} {directory}/registry\n\
+         and remove it all with\n  \
+         chmod -R u+rwX {directory} && rm -r {directory}"
     ));
 }
 
