@@ -205,6 +205,8 @@ fn failure(
 ) -> GateFailure {
     let command = gate.commands.get(begun.saturating_sub(1)).or(gate.commands.first());
     let hint = match end {
+        // 126 is about the user, or about a file that is no program: the message says which.
+        End::NoProgram(error, 126) => error.hint.clone(),
         End::NoProgram(error, _) => error.hint.clone().or_else(|| {
             Some("gates are run by `/bin/sh` of the image; without a shell, give `entrypoint` and no `run`".into())
         }),

@@ -1,10 +1,13 @@
 //! `seatrial load`: docker archives, OCI layouts, root filesystems.
 
-use std::{io::BufRead as _, path::PathBuf};
+use std::{
+    io::{BufRead as _, ErrorKind},
+    path::PathBuf,
+};
 
 use anyhow::Context as _;
 use oci::Reference;
-use store::LoadSource;
+use store::{ImportError, LoadSource};
 
 use super::named;
 use crate::{context::Context, exit::Exit, failure::Failure, terminal};
@@ -55,10 +58,10 @@ pub(crate) fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Exit> {
     let loaded = match &file {
         Some(file) => store
             .load(&scope, LoadSource::Path(file), name.as_ref())
-            .with_context(|| format!("cannot load {}", file.display())),
+            .map_err(|error| refused(error, format!("cannot load {}", file.display()))),
         None => store
             .load(&scope, LoadSource::Reader(&mut std::io::stdin().lock()), name.as_ref())
-            .context("cannot load from stdin"),
+            .map_err(|error| refused(error, "cannot load from stdin".to_owned())),
     }?;
     for (reference, image) in &loaded {
         let reference = reference.clone().or_else(|| name.clone().filter(|_| loaded.len() == 1));
@@ -75,4 +78,22 @@ pub(crate) fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Exit> {
         return Err(Failure::usage("the archive holds no image").into());
     }
     Ok(Exit::Passed)
+}
+
+/// What is no image will be none the next time; everything else may be the surroundings' fault.
+fn refused(error: ImportError, message: String) -> anyhow::Error {
+    let is_content = match &error {
+        ImportError::Document(_) | ImportError::Refused(_) | ImportError::Config(_) => true,
+        ImportError::Archive(error) => {
+            matches!(
+                error.kind(),
+                ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof | ErrorKind::Other
+            )
+        }
+        ImportError::Layer(_) | ImportError::Store(_) => false,
+    };
+    if is_content {
+        return Failure::usage(message).because(&error).into();
+    }
+    anyhow::Error::new(error).context(message)
 }

@@ -70,6 +70,8 @@ fn archives_go_out_and_come_back() {
 fn nothing_is_no_archive() {
     let world = world();
     world.seatrial(["load"]).stdin("").run().exits(2).stderr_has("error: stdin is empty");
+    let text = "a text that is longer than the header of a tar\n".repeat(99);
+    world.seatrial(["load"]).stdin(text).run().exits(2).stderr_has("cannot load from stdin\n  cause: ");
 }
 
 #[test]
