@@ -77,6 +77,12 @@ impl Context {
 
     /// The embedded engine on the store.
     pub(crate) fn engine(&self, args: &EngineArgs) -> anyhow::Result<Embedded> {
+        // A bare name is looked for in PATH when it is needed.
+        if let Some(runtime) = args.runtime.as_ref().filter(|runtime| runtime.is_absolute() && !runtime.is_file()) {
+            return Err(Failure::usage(format!("there is no OCI runtime {}", runtime.display()))
+                .hint("name runc or crun: `--runtime /usr/bin/crun`; without the flag the built-in one is used")
+                .into());
+        }
         Ok(Embedded::new(EmbeddedOptions {
             store: self.store()?.clone(),
             privilege: self.privilege().clone(),

@@ -39,6 +39,13 @@ fn a_pipeline_file_that_is_not_there_is_a_mistake_of_the_invocation() {
 }
 
 #[test]
+fn a_runtime_that_is_not_there_is_a_mistake_of_the_invocation() {
+    let world = world();
+    world.file("Dockerfile", "FROM scratch\nLABEL a=b\n");
+    world.seatrial(["build", "--runtime", "/nosuch"]).run().exits(2).stderr_has("there is no OCI runtime /nosuch");
+}
+
+#[test]
 fn codes_are_explained() {
     let world = world();
     world.seatrial(["explain", "st104"]).run().exits(0).stdout_has("ST104: ");
