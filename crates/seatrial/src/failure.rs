@@ -211,6 +211,16 @@ fn classify(cause: &(dyn Error + 'static), failure: &mut Failure) {
     }
 }
 
+/// Where a registry is asked: without TLS on this machine, elsewhere with it.
+fn url_of(host: &str) -> String {
+    let is_loopback = ["localhost", "127.", "[::1]"].iter().any(|start| host.starts_with(start));
+    match host {
+        "docker.io" => "https://registry-1.docker.io".to_owned(),
+        _ if is_loopback => format!("http://{host}"),
+        _ => format!("https://{host}"),
+    }
+}
+
 pub(crate) fn registry_failure(error: &registry::RegistryError, failure: &mut Failure) {
     let host = error.target.split('/').next().unwrap_or(&error.target).to_owned();
     if error.is_auth() {
@@ -221,7 +231,7 @@ pub(crate) fn registry_failure(error: &registry::RegistryError, failure: &mut Fa
         if error.action.contains("pull") || error.action.contains("resolve") {
             failure.hints.extend(WITHOUT_REGISTRY.map(str::to_owned));
         } else {
-            failure.hints.push(format!("see whether the registry answers: `curl -i http://{host}/v2/`"));
+            failure.hints.push(format!("see whether the registry answers: `curl -i {}/v2/`", url_of(&host)));
         }
     } else if error.is_not_found() {
         failure.exit = Exit::Refused;
