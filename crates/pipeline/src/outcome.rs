@@ -40,6 +40,8 @@ pub struct Outcome {
     pub published: Vec<Published>,
     /// Why nothing was published, such as `branch is not master`; `None` when it was, or when the verdict is no.
     pub not_published: Option<String>,
+    /// Publishing was asked for and this image may never be published, wherever the source stands.
+    pub publish_refused: bool,
     /// Tags that rules named and that were not used.
     pub skipped_tags: Vec<SkippedTag>,
     /// Sum of all reports.

@@ -140,6 +140,7 @@ impl Outcome {
             publish_tags: Vec::new(),
             published: Vec::new(),
             not_published: None,
+            publish_refused: false,
             skipped_tags: Vec::new(),
             tests: None,
             slowest: Vec::new(),
@@ -194,7 +195,13 @@ impl Outcome {
             (None, true) if intention.is_planned => Some("no rule gives it a tag".into()),
             _ => None,
         };
-        Outcome { publish_tags: tags.registry, skipped_tags: tags.skipped, not_published, ..self }
+        Outcome {
+            publish_tags: tags.registry,
+            skipped_tags: tags.skipped,
+            not_published,
+            publish_refused: intention.is_forbidden,
+            ..self
+        }
     }
 }
 

@@ -28,18 +28,21 @@ pub(super) struct Intention {
     pub(super) is_planned: bool,
     /// Why not, in words. `None` as well when nobody speaks of publishing.
     pub(super) refusal: Option<String>,
+    /// It was asked for, and this image may never be published.
+    pub(super) is_forbidden: bool,
 }
 
 impl Intention {
     pub(super) fn of(plan: &Plan, options: &RunOptions, built: &Built) -> Intention {
         let wanted = options.publish || options.stages == Stages::Publish;
-        let refused = |reason: String| Intention { repositories: Vec::new(), is_planned: false, refusal: Some(reason) };
+        let none = |refusal| Intention { repositories: Vec::new(), is_planned: false, refusal, is_forbidden: false };
+        let refused = |reason: String| none(Some(reason));
         let Some(publish) = &plan.publish else {
             let reason = wanted.then(|| "the pipeline file has no `publish`".to_owned());
-            return Intention { repositories: Vec::new(), is_planned: false, refusal: reason };
+            return none(reason);
         };
         if let Some(reason) = &built.unpublishable {
-            return refused(reason.clone());
+            return Intention { is_forbidden: wanted, ..refused(reason.clone()) };
         }
         if plan.source.event == SourceEvent::PullRequest {
             return refused("change requests are not published".into());
@@ -53,7 +56,7 @@ impl Intention {
         if !wanted {
             return refused("`--publish` was not given".into());
         }
-        Intention { repositories: publish.repositories.clone(), is_planned: true, refusal: None }
+        Intention { repositories: publish.repositories.clone(), is_planned: true, refusal: None, is_forbidden: false }
     }
 }
 

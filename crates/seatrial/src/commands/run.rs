@@ -142,7 +142,15 @@ fn trial(command: &str, args: &PipelineArgs, stages: Stages, publish: bool, cont
     let outcome = context.block_on(pipeline::run(cx, &plan, &options))?;
     views.finish();
     match outcome {
-        Ok(outcome) => Ok(conclude(command, &plan, &outcome, &views, store, &run)),
+        Ok(outcome) => {
+            let exit = conclude(command, &plan, &outcome, &views, store, &run);
+            match outcome.not_published {
+                Some(reason) if outcome.publish_refused => {
+                    Err(Failure::refused(format!("the image may not be published: {reason}")).into())
+                }
+                _ => Ok(exit),
+            }
+        }
         Err(error) => Err(give_up(command, &plan, error, &views, &run, context)),
     }
 }
