@@ -248,7 +248,14 @@ fn watch(engine: &Channel, child: &Child, kill: impl Fn()) -> Result<Ending, Fai
             fds.push(engine.as_fd());
         }
         match sys::poll(&fds, -1) {
-            Ok(ready) if ready[0] => return sys::reap(child.pidfd.as_fd()).step("wait for the container"),
+            Ok(ready) if ready[0] => {
+                // The engine hangs up before it kills the process, so both can be seen at once: what the process started
+                // has to go too, and its group is known only until it is reaped.
+                if ready.get(1) == Some(&true) {
+                    kill();
+                }
+                return sys::reap(child.pidfd.as_fd()).step("wait for the container");
+            }
             Ok(_) => {
                 // The engine says nothing after the request, so this is its end.
                 engine_is_there = false;
