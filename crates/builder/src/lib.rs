@@ -26,5 +26,6 @@ mod work;
 
 pub use base::{BaseError, BaseSource};
 pub use build::{build, image_root, root_snapshot};
-pub use setup::setup;
+pub use process::rootfs;
+pub use setup::{bind_mounts, network, setup};
 pub use work::Host;

@@ -50,7 +50,7 @@ pub(crate) struct Job<'a> {
 }
 
 /// Root filesystem of a container on top of a snapshot in the making.
-pub(crate) fn rootfs(active: &ActiveSnapshot) -> Rootfs {
+pub fn rootfs(active: &ActiveSnapshot) -> Rootfs {
     if active.lowers().is_empty() {
         return Rootfs::Dir(active.upper().to_owned());
     }

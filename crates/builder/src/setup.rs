@@ -91,20 +91,8 @@ fn job<'a>(request: &SetupRequest, command: &'a SetupCommand, host: &Host<'_>) -
         env: command.env.clone(),
         cwd: &command.cwd,
         user: &command.user,
-        mounts: request
-            .mounts
-            .iter()
-            .map(|mount| Mount {
-                target: mount.target.clone(),
-                kind: MountKind::Bind(mount.source.clone()),
-                readonly: mount.readonly,
-            })
-            .collect(),
-        network: match request.network {
-            NetworkMode::Default => host.default_network,
-            NetworkMode::None => Network::None,
-            NetworkMode::Host => Network::Host,
-        },
+        mounts: bind_mounts(&request.mounts),
+        network: network(request.network, host.default_network),
         extra_hosts: &[],
         keep_failed: request.keep_failed,
     }
@@ -140,4 +128,23 @@ fn content_digest(host: &Host<'_>, path: &Path) -> std::io::Result<Digest> {
         hasher.update(&entry.digest.unwrap_or_default());
     }
     Ok(hasher.finish())
+}
+
+/// Host paths as the runtime mounts them.
+pub fn bind_mounts(mounts: &[BindMount]) -> Vec<Mount> {
+    let bind = |mount: &BindMount| Mount {
+        target: mount.target.clone(),
+        kind: MountKind::Bind(mount.source.clone()),
+        readonly: mount.readonly,
+    };
+    mounts.iter().map(bind).collect()
+}
+
+/// A network mode as the runtime has it.
+pub fn network(mode: NetworkMode, default: Network) -> Network {
+    match mode {
+        NetworkMode::Default => default,
+        NetworkMode::None => Network::None,
+        NetworkMode::Host => Network::Host,
+    }
 }

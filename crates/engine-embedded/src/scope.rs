@@ -9,9 +9,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use engine::{BuildError, Container, ContainerSpec, EngineError, NetworkMode, Root, Scope, SetupRequest};
+use engine::{BuildError, Container, ContainerSpec, EngineError, Root, Scope, SetupRequest};
 use events::{EventSink, RunId};
-use runtime::{Limits, Mount, MountKind, Network, Overlay, ProcessSpec, Rootfs};
+use runtime::{Limits, ProcessSpec};
 use store::JournalEntry;
 
 use crate::{
@@ -83,14 +83,7 @@ impl Shared {
             .map_err(|error| failed(format!("cannot prepare container {}", spec.name), error))?;
         let store = &self.engine.options.store;
         let active = store.prepare(&self.scope, top.as_ref()).map_err(fail)?;
-        let rootfs = match active.lowers() {
-            [] => Rootfs::Dir(active.upper().to_owned()),
-            lowers => Rootfs::Overlay(Overlay {
-                lowers: lowers.to_vec(),
-                upper: Some(active.upper().to_owned()),
-                work: Some(active.work().to_owned()),
-            }),
-        };
+        let rootfs = builder::rootfs(&active);
         let id = format!("st-{}-r{}-{}", self.scope.id(), self.run, self.next.fetch_add(1, Ordering::Relaxed));
         let dir = self.scope.dir().join(&id);
         self.scope.journal(&JournalEntry::Container(id.clone())).map_err(fail)?;
@@ -113,21 +106,9 @@ impl Shared {
             },
             init: spec.init,
             hostname: spec.name.clone(),
-            network: match spec.network {
-                NetworkMode::Default => self.engine.options.default_network,
-                NetworkMode::None => Network::None,
-                NetworkMode::Host => Network::Host,
-            },
+            network: builder::network(spec.network, self.engine.options.default_network),
             extra_hosts: Vec::new(),
-            mounts: spec
-                .mounts
-                .iter()
-                .map(|mount| Mount {
-                    target: mount.target.clone(),
-                    kind: MountKind::Bind(mount.source.clone()),
-                    readonly: mount.readonly,
-                })
-                .collect(),
+            mounts: builder::bind_mounts(&spec.mounts),
             limits: Limits {
                 memory_bytes: spec.limits.memory_bytes,
                 cpus: spec.limits.cpus,
