@@ -38,6 +38,7 @@ pub fn build(request: &BuildRequest, host: &Host<'_>, events: &EventSink) -> Res
     let solved = work.solve();
     // What was hashed is worth remembering also when a later step failed.
     context.save(host.store);
+    work.save_chains();
     let state = solved?;
 
     warn_of_unused_args(&work);

@@ -28,10 +28,12 @@ use crate::{
     tree::{self, Kind},
     work::During as _,
 };
+use listing::Listing;
 use source::{Match, Tree};
 use target::Owner;
 use write::{Changes, Former, Transfer};
 
+pub(crate) use listing::{difference as files_difference, line_of, save_text as save_listing};
 pub(crate) use source::{Source, open_view, source};
 pub(crate) use target::{Target, timestamps};
 
@@ -77,7 +79,7 @@ pub(crate) fn copy(at: &At<'_>, state: &mut State, copy: &CopyLike, is_add: bool
             Some(selection) => selection,
             None => select(at, &request, &from)?,
         };
-        listing::save(at.work.host.store, &files.digest, &selection.text);
+        listing::save(at.work.host.store, &files.digest, &selection.listing, &selection.matches);
         let active = at.work.host.store.prepare(at.work.host.scope, layers.top()).during(attempt)?;
         put(at, &request, &selection, &active, running.former)?;
         Ok(Made::layer(active.commit().during(attempt)?))
@@ -164,7 +166,7 @@ fn is_remote(source: &str) -> bool {
 struct Selection<'a> {
     tree: Option<Tree<'a>>,
     matches: Vec<Match>,
-    text: Vec<u8>,
+    listing: Listing,
 }
 
 /// The digest of a selection, and the selection itself if it had to be looked up.
@@ -194,7 +196,7 @@ where
         return Ok(Taken { digest, selection: None });
     }
     let selection = select(at, request, from)?;
-    let digest = Digest::of(&selection.text);
+    let digest = Digest::of(&selection.listing.text);
     if let Some(key) = &memo_key {
         // A memo that cannot be written costs looking again.
         let _ = store.memo_put(SELECTION_MEMO, key.hex(), digest.to_string().as_bytes());
@@ -208,7 +210,7 @@ fn remembered(store: &Store, key: &Digest) -> Option<Digest> {
 
 fn select<'a>(at: &At<'a>, request: &Request, from: &'a Source) -> Result<Selection<'a>, BuildError> {
     if request.patterns.is_empty() {
-        return Ok(Selection { tree: None, matches: Vec::new(), text: Vec::new() });
+        return Ok(Selection { tree: None, matches: Vec::new(), listing: Listing::default() });
     }
     if matches!(from, Source::Context) && !at.work.context.exists() {
         let (pattern, span) = &request.patterns[0];
@@ -223,8 +225,8 @@ fn select<'a>(at: &At<'a>, request: &Request, from: &'a Source) -> Result<Select
         problem::check_kinds(at, &tree, &found, span)?;
         matches.extend(found);
     }
-    let text = listing::text(&matches, tree.has_owners() && request.chown.is_none());
-    Ok(Selection { tree: Some(tree), matches, text })
+    let listing = listing::listing(&matches, tree.has_owners() && request.chown.is_none());
+    Ok(Selection { tree: Some(tree), matches, listing })
 }
 
 /// Writes the selection into the snapshot in the making.
@@ -424,10 +426,28 @@ fn put_inline(request: &Request, target: &Target, name: &str, text: &str, chown:
     write::inline(&directory, tree::base_name(&path), &path, text.as_bytes(), chown.unwrap_or((0, 0)), mode)
 }
 
-/// Digest of what a bind mount shows.
-pub(crate) fn mount_digest(at: &At<'_>, from: &Source, path: &str, span: &Span) -> Result<String, BuildError> {
-    let request = mount_request(path, span);
-    Ok(take(at, &request, from)?.digest.to_string())
+/// What a bind mount shows.
+pub(crate) struct Shown {
+    pub(crate) digest: Digest,
+    selected: Option<(Listing, Vec<Match>)>,
+}
+
+impl Shown {
+    /// Keeps the listing, for naming what changed in the next build.
+    pub(crate) fn save(&self, store: &Store) {
+        if let Some((listing, matches)) = &self.selected {
+            listing::save(store, &self.digest, listing, matches);
+        }
+    }
+}
+
+/// Digest and listing of what a bind mount shows.
+pub(crate) fn shown(at: &At<'_>, from: &Source, path: &str, span: &Span) -> Result<Shown, BuildError> {
+    let taken = take(at, &mount_request(path, span), from)?;
+    Ok(Shown {
+        digest: taken.digest,
+        selected: taken.selection.map(|selection| (selection.listing, selection.matches)),
+    })
 }
 
 fn mount_request(path: &str, span: &Span) -> Request {
@@ -490,13 +510,4 @@ fn write_out(at: &At<'_>, tree: &Tree<'_>, matched: &Match, to: &Path, name: &[u
     let result =
         if matched.is_dir() { transfer.contents(matched, name) } else { transfer.file(matched, name.to_vec()) };
     result.during(attempt)
-}
-
-/// The first difference between the files of two results of a COPY, by the digests of their listings.
-pub(crate) fn files_difference(store: &Store, old: &str, new: &str) -> String {
-    let load = |digest| Some(String::from_utf8_lossy(&listing::load(store, digest)?).into_owned());
-    match (load(old), load(new)) {
-        (Some(old), Some(new)) => listing::difference(&old, &new),
-        _ => "files changed".into(),
-    }
 }

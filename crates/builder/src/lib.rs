@@ -10,6 +10,7 @@ mod build;
 mod content;
 mod context;
 mod copy;
+mod former;
 mod layout;
 mod metadata;
 mod mounts;

@@ -34,7 +34,7 @@ pub(crate) struct Wanted {
 enum WantedKind {
     Tmpfs { size_bytes: Option<u64> },
     Cache { id: String, sharing: Sharing, mode: u32, uid: u32, gid: u32, source: Option<(Source, String)> },
-    Bind { source: Source, path: String, digest: String },
+    Bind { source: Source, path: String, shown: copy::Shown },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Wanted {
         match &self.kind {
             WantedKind::Tmpfs { .. } => key.add(name, "tmpfs"),
             WantedKind::Cache { id, .. } => key.add(name, format!("cache {id}")),
-            WantedKind::Bind { digest, .. } => key.add(name, format!("bind {digest}")),
+            WantedKind::Bind { shown, .. } => key.add(name, format!("bind {}", shown.digest)),
         }
     }
 }
@@ -135,8 +135,8 @@ fn plan_one(at: &At<'_>, state: &State, mount: &RunMount) -> Result<Option<Wante
         }
         Type::Bind => {
             let source = copy::source(at, from)?;
-            let digest = copy::mount_digest(at, &source, &path, &mount.span)?;
-            WantedKind::Bind { source, path, digest }
+            let shown = copy::shown(at, &source, &path, &mount.span)?;
+            WantedKind::Bind { source, path, shown }
         }
         Type::Secret | Type::Ssh => unreachable!("handled above"),
     };
@@ -188,7 +188,10 @@ pub(crate) fn prepare(
                 ready._locks.extend(lock);
                 MountKind::Bind(path)
             }
-            WantedKind::Bind { source, path, .. } => bind(at, source, path, &own, want.readonly)?,
+            WantedKind::Bind { source, path, shown } => {
+                shown.save(at.work.host.store);
+                bind(at, source, path, &own, want.readonly)?
+            }
         };
         ready.mounts.push(Mount { target: want.target.clone(), kind, readonly: want.readonly });
     }

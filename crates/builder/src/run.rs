@@ -34,7 +34,8 @@ pub(crate) fn run(at: &At<'_>, state: &mut State, run: &Run) -> Result<Outcome, 
         key.add("script", &script.content);
     }
     for (name, value) in &env {
-        key.add(format!("variable {name}"), value);
+        let is_argument = state.args.get(name).is_some() && state.config.config.env_value(name).is_none();
+        key.add(format!("{} {name}", if is_argument { "build argument" } else { "variable" }), value);
     }
     key.add("user", &state.config.config.user);
     key.add("working directory", &state.config.config.working_dir);

@@ -4,16 +4,18 @@ use std::{os::fd::AsFd as _, path::Path};
 
 use engine::{BindMount, BuildError, NetworkMode, Root, SetupCommand, SetupRequest};
 use events::EventSink;
-use oci::{Digest, Hasher};
+use oci::Digest;
 use runtime::{Mount, MountKind, Network};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::{
     build::{root_id, root_snapshot},
     content::FileMemo,
+    copy,
+    former::{Below, Chain},
     process::{self, Job},
-    step::{Key, Latest, Layers, Made, StepInfo, Steps, chain, digest_of},
-    tree::{self, Keep, Kind},
+    step::{Key, Layers, Made, StepInfo, Steps, chain, digest_of},
+    tree::{self, Keep},
     work::{During as _, Host, Tally, check, locked},
 };
 
@@ -37,25 +39,31 @@ pub fn setup(request: &SetupRequest, host: &Host<'_>, events: &EventSink) -> Res
     }
     let mut mounts = Vec::new();
     for mount in &request.mounts {
-        let digest = content_digest(host, &mount.source)
+        let (digest, listing) = content(host, &mount.source)
             .during(|| format!("cannot read the mounted path {}", mount.source.display()))?;
-        mounts.push((mount, digest));
+        mounts.push((mount, digest, listing));
     }
     let name = digest_of(request.mounts.iter().map(|mount| mount.source.as_os_str().as_encoded_bytes()));
-    let latest = Latest::new(&digest_of([name.hex().as_bytes(), request.stage.as_bytes()]));
+    let name = digest_of([name.hex().as_bytes(), request.stage.as_bytes()]);
+    let texts = request.commands.iter().map(|command| command.text.clone()).collect();
+    let steps_of_setup = Chain::new(&name, Below::Built, layers.key.clone(), texts);
     let tally = Tally::default();
-    let steps = Steps { host, events, tally: &tally, latest: &latest };
+    let steps = Steps { host, events, tally: &tally, chain: &steps_of_setup };
     let outcome: Result<(), BuildError> = request.commands.iter().enumerate().try_for_each(|(at, command)| {
         check(&request.cancel)?;
         let info = StepInfo {
             stage: request.stage.clone(),
             text: command.text.clone(),
             place: command.place.clone(),
-            label: at.to_string(),
+            number: at,
         };
         let key = key_of(&layers, command, &mounts);
         let below = layers.clone();
-        steps.run(&mut layers, &info, key, !request.no_cache, |running| {
+        let cache_off = request.no_cache.then(|| "--no-cache".to_owned());
+        steps.run(&mut layers, &info, key, cache_off, |running| {
+            for (_, digest, listing) in &mounts {
+                copy::save_listing(host.store, digest, listing);
+            }
             let attempt = || format!("cannot run `{}`", command.text);
             let active = host.store.prepare(host.scope, below.top()).during(attempt)?;
             let active =
@@ -64,12 +72,15 @@ pub fn setup(request: &SetupRequest, host: &Host<'_>, events: &EventSink) -> Res
         })?;
         Ok(())
     });
-    latest.save(host.store);
+    if outcome.is_ok() {
+        steps_of_setup.finish();
+    }
+    steps_of_setup.save(host.store);
     outcome?;
     Ok(Root { id: root_id(&layers), config: request.root.config.clone() })
 }
 
-fn key_of(layers: &Layers, command: &SetupCommand, mounts: &[(&BindMount, Digest)]) -> Key {
+fn key_of(layers: &Layers, command: &SetupCommand, mounts: &[(&BindMount, Digest, Vec<u8>)]) -> Key {
     let mut key = Key::new(&layers.key);
     key.add("instruction", command.args.join("\0"));
     for (name, value) in &command.env {
@@ -77,8 +88,9 @@ fn key_of(layers: &Layers, command: &SetupCommand, mounts: &[(&BindMount, Digest
     }
     key.add("user", &command.user);
     key.add("working directory", &command.cwd);
-    for (mount, digest) in mounts {
-        key.add(format!("mount {}", mount.target), format!("{digest} {}", mount.readonly));
+    for (mount, digest, _) in mounts {
+        key.add(format!("mount {}", mount.target), format!("bind {digest}"));
+        key.add(format!("access to mount {}", mount.target), if mount.readonly { "read-only" } else { "writable" });
     }
     key
 }
@@ -98,8 +110,8 @@ fn job<'a>(request: &SetupRequest, command: &'a SetupCommand, host: &Host<'_>) -
     }
 }
 
-/// Digest of a file or directory with names, modes and content.
-fn content_digest(host: &Host<'_>, path: &Path) -> std::io::Result<Digest> {
+/// Names, modes and content of a file or directory, as digest and listing.
+fn content(host: &Host<'_>, path: &Path) -> std::io::Result<(Digest, Vec<u8>)> {
     static MEMO_LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let path = fs_err::canonicalize(path)?;
     let (directory, name) = match (path.is_dir(), path.parent(), path.file_name()) {
@@ -118,16 +130,12 @@ fn content_digest(host: &Host<'_>, path: &Path) -> std::io::Result<Digest> {
         let _ = host.store.memo_put(MEMO, memo_key.hex(), &memo.to_bytes());
     }
     drop(guard);
-    let mut hasher = Hasher::new();
+    let mut listing = Vec::new();
     for entry in &entries {
-        let mode = if entry.kind == Kind::Symlink { 0 } else { entry.mode };
-        hasher.update(format!("{}{mode:o} {}:", entry.kind.letter(), entry.path.len()).as_bytes());
-        hasher.update(&entry.path);
-        hasher.update(&(entry.link.len() as u64).to_le_bytes());
-        hasher.update(&entry.link);
-        hasher.update(&entry.digest.unwrap_or_default());
+        listing.extend(copy::line_of(entry, &entry.path, false));
+        listing.push(b'\n');
     }
-    Ok(hasher.finish())
+    Ok((Digest::of(&listing), listing))
 }
 
 /// Host paths as the runtime mounts them.

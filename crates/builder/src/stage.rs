@@ -1,15 +1,19 @@
 //! One stage: from its base through its instructions.
 
+use std::sync::Arc;
+
 use dockerfile::{CopyLike, Diagnostic, Instruction, InstructionKind, Span, Word, expand};
 use engine::BuildError;
 use oci::{History, ImageConfig};
 
 use crate::{
-    base, copy, metadata,
+    base, copy,
+    former::{Below, Chain},
+    metadata,
     plan::{Base, span_in},
     run,
     settle::settle,
-    step::{Key, Latest, Layers, Made, Outcome, StepInfo, Steps},
+    step::{Key, Layers, Made, Outcome, StepInfo, Steps},
     variables::Env,
     work::{During as _, Work},
 };
@@ -26,6 +30,8 @@ pub(crate) struct State {
     /// CMD was set since ENTRYPOINT would reset it (it resets an inherited one only).
     pub(crate) is_cmd_set: bool,
     pub(crate) unpublishable: Option<String>,
+    /// The steps that made it.
+    pub(crate) chain: Option<Arc<Chain>>,
 }
 
 /// One instruction with what is known around it.
@@ -39,13 +45,12 @@ pub(crate) struct At<'a> {
     pub(crate) span: Span,
     /// Text of a trigger instead of the Dockerfile: spans within are no places.
     pub(crate) is_trigger: bool,
-    pub(crate) latest: &'a Latest,
+    pub(crate) chain: &'a Chain,
 }
 
 pub(crate) fn build_stage(work: &Work<'_>, at: usize) -> Result<State, BuildError> {
     let stage = &work.file.stages[at];
-    let mut state = begin(work, at)?;
-    let latest = latest(work, at);
+    let (mut state, below) = begin(work, at)?;
     let triggers = std::mem::take(&mut state.config.config.on_build);
     let mut instructions = Vec::new();
     for trigger in &triggers {
@@ -59,18 +64,22 @@ pub(crate) fn build_stage(work: &Work<'_>, at: usize) -> Result<State, BuildErro
         instructions.push((instruction, true));
     }
     instructions.extend(stage.instructions.iter().map(|instruction| (instruction.clone(), false)));
+    let texts = instructions.iter().map(|(instruction, _)| instruction.text.clone()).collect();
+    let chain = Arc::new(Chain::new(&chain_name(work, at), below, state.layers.key.clone(), texts));
+    work.add_chain(&chain);
     for (number, (instruction, is_trigger)) in instructions.iter().enumerate() {
         work.check()?;
         let span = if *is_trigger { stage.span.clone() } else { instruction.span.clone() };
-        let at = At { work, stage: at, number, instruction, span, is_trigger: *is_trigger, latest: &latest };
+        let at = At { work, stage: at, number, instruction, span, is_trigger: *is_trigger, chain: &chain };
         at.apply(&mut state)?;
     }
-    latest.save(work.host.store);
+    chain.finish();
+    state.chain = Some(chain);
     Ok(state)
 }
 
-/// The state that FROM gives.
-fn begin(work: &Work<'_>, at: usize) -> Result<State, BuildError> {
+/// The state that FROM gives, and what it came from.
+fn begin(work: &Work<'_>, at: usize) -> Result<(State, Below), BuildError> {
     let stage = &work.file.stages[at];
     let plan = &work.plan.stages[at];
     match &plan.base {
@@ -81,35 +90,41 @@ fn begin(work: &Work<'_>, at: usize) -> Result<State, BuildError> {
             config.config.set_env("PATH", crate::variables::DEFAULT_PATH);
             config.config.working_dir = "/".into();
             let layers = Layers { key: oci::Digest::of(b"scratch"), layers: Vec::new() };
-            Ok(State::new(config, layers, None))
+            Ok((State::new(config, layers, None), Below::Fixed))
         }
         Base::Stage(below) => {
+            let name = stage.base.raw.clone();
             let below = work.stage(*below)?;
             // What ENTRYPOINT may reset is what this stage inherits.
-            Ok(State { is_cmd_set: false, ..State::clone(&below) })
+            let state = State { is_cmd_set: false, ..State::clone(&below) };
+            Ok((state, below.chain.clone().map_or(Below::Fixed, |chain| Below::Stage(name, chain))))
         }
         Base::Image(name) => {
             let base = base::find(work, name, plan.platform.as_ref(), &stage.base.span)?;
             let mut config = base.image.config;
             metadata::inherit(&mut config);
-            Ok(State::new(config, base.layers, base.unpublishable))
+            let below = Below::Image { reference: name.clone(), id: base.image.id };
+            Ok((State::new(config, base.layers, base.unpublishable), below))
         }
     }
 }
 
-/// Steps of one stage of one Dockerfile, wherever the context is.
-fn latest(work: &Work<'_>, at: usize) -> Latest {
+/// Names a stage of a Dockerfile for a platform, so that its next build is compared with this one.
+fn chain_name(work: &Work<'_>, at: usize) -> oci::Digest {
     let file = &work.request.dockerfile;
     let path = file.path.as_deref().map_or(file.name.as_bytes(), |path| path.as_os_str().as_encoded_bytes());
     let place = work.context.path().as_os_str().as_encoded_bytes();
     let name = work.file.stages[at].name.as_ref().map_or("", |name| name.raw.as_str());
-    Latest::new(&crate::step::digest_of([path, place, name.as_bytes(), at.to_string().as_bytes()]))
+    let platform = work.plan.stages[at].platform.as_ref().unwrap_or(&work.request.platform).to_string();
+    // A stage without a name is known by its number.
+    let number = if name.is_empty() { at.to_string() } else { String::new() };
+    crate::step::digest_of([path, place, name.as_bytes(), number.as_bytes(), platform.as_bytes()])
 }
 
 impl State {
     fn new(config: ImageConfig, layers: Layers, unpublishable: Option<String>) -> Self {
         let env = Env::of_config(&config.config.env);
-        Self { config, layers, env, args: Env::default(), is_cmd_set: false, unpublishable }
+        Self { config, layers, env, args: Env::default(), is_cmd_set: false, unpublishable, chain: None }
     }
 
     /// A path as it is seen from the working directory, cleaned as Go's `path.Clean` does.
@@ -182,19 +197,24 @@ impl At<'_> {
             stage: work.request.stage.clone(),
             text: self.instruction.text.clone(),
             place: Some(work.place(&self.span)),
-            label: self.number.to_string(),
+            number: self.number,
         };
-        let steps = Steps { host: work.host, events: work.events, tally: &work.tally, latest: self.latest };
+        let steps = Steps { host: work.host, events: work.events, tally: &work.tally, chain: self.chain };
         let below = state.layers.clone();
-        steps.run(&mut state.layers, &info, key, self.uses_cache(), |running| make(&below, running))
+        steps.run(&mut state.layers, &info, key, self.cache_off(), |running| make(&below, running))
     }
 
-    fn uses_cache(&self) -> bool {
+    /// The flag that forbids the cache for this stage.
+    fn cache_off(&self) -> Option<String> {
+        if self.work.request.no_cache {
+            return Some("--no-cache".into());
+        }
         let name = self.work.file.stages[self.stage].name.as_ref().map(|name| name.raw.as_str());
-        let is_filtered = |filter: &String| {
-            name.is_some_and(|name| name.eq_ignore_ascii_case(filter)) || *filter == self.stage.to_string()
+        let is_filtered = |filter: &&String| {
+            name.is_some_and(|name| name.eq_ignore_ascii_case(filter)) || **filter == self.stage.to_string()
         };
-        !self.work.request.no_cache && !self.work.request.no_cache_filter.iter().any(is_filtered)
+        let filter = self.work.request.no_cache_filter.iter().find(is_filtered)?;
+        Some(format!("--no-cache-filter={filter}"))
     }
 
     fn history(&self, state: &mut State, created_by: String, outcome: Outcome) {

@@ -1,31 +1,36 @@
-//! Cached steps: the parts of a key, looking a step up, and why it was not found.
+//! Cached steps: the parts of a key, looking a step up, making it. Why it was not found is [`crate::former`]'s to tell.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Instant};
+use std::time::Instant;
 
 use engine::BuildError;
-use events::{Event, EventSink, Place};
+use events::{Cause, Event, EventSink, Place};
 use oci::{Digest, Hasher};
 use store::{CacheRecord, SnapshotId, Store};
 
-use crate::work::{During as _, Host, Tally, locked};
+use crate::{
+    former::Chain,
+    work::{During as _, Host, Tally},
+};
 
 /// Raised when steps are made differently, so that older results are not taken for them.
 const RECIPE: &str = "1";
-/// Memo namespace of the latest key of each step, for naming what changed.
-const LATEST: &str = "latest-steps";
+/// The part of a key that holds [`RECIPE`].
+pub(crate) const RECIPE_PART: &str = "recipe";
+/// The part of a key that stands for the file system below.
+pub(crate) const EARLIER: &str = "earlier step";
 
 /// What a step's result depends on, in the order in which differences are worth telling.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Key {
-    parts: Vec<(String, String)>,
+    pub(crate) parts: Vec<(String, String)>,
 }
 
 impl Key {
     /// A key on top of the file system that `parent` names.
     pub(crate) fn new(parent: &Digest) -> Self {
         let mut key = Self::default();
-        key.add("recipe", RECIPE);
-        key.add("earlier step", parent.to_string());
+        key.add(RECIPE_PART, RECIPE);
+        key.add(EARLIER, parent.to_string());
         key
     }
 
@@ -55,8 +60,8 @@ pub(crate) struct StepInfo {
     pub(crate) stage: String,
     pub(crate) text: String,
     pub(crate) place: Option<Place>,
-    /// Names the step within its Dockerfile, for comparing with its former self.
-    pub(crate) label: String,
+    /// Position in its chain, for comparing with its former self.
+    pub(crate) number: usize,
 }
 
 /// A file system after a step.
@@ -110,76 +115,41 @@ pub(crate) enum Outcome {
     Nothing,
 }
 
-/// The latest keys of one Dockerfile's steps, read when a step misses and written once at the end.
-pub(crate) struct Latest {
-    name: String,
-    keys: Mutex<Option<BTreeMap<String, String>>>,
-    is_changed: Mutex<bool>,
-}
-
-impl Latest {
-    pub(crate) fn new(name: &Digest) -> Self {
-        Self { name: name.hex().to_owned(), keys: Mutex::default(), is_changed: Mutex::default() }
-    }
-
-    fn with<T>(&self, store: &Store, act: impl FnOnce(&mut BTreeMap<String, String>) -> T) -> T {
-        let mut keys = locked(&self.keys);
-        act(keys.get_or_insert_with(|| {
-            let bytes = store.memo_get(LATEST, &self.name);
-            bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-        }))
-    }
-
-    pub(crate) fn record(&self, store: &Store, label: &str) -> Option<CacheRecord> {
-        let key = self.with(store, |keys| keys.get(label).cloned())?;
-        store.cache_get(&key.parse().ok()?)
-    }
-
-    fn set(&self, store: &Store, label: &str, key: &Digest) {
-        self.with(store, |keys| keys.insert(label.to_owned(), key.to_string()));
-        *locked(&self.is_changed) = true;
-    }
-
-    /// Remembers them. That it cannot be done costs an explanation, nothing more.
-    pub(crate) fn save(&self, store: &Store) {
-        if *locked(&self.is_changed) {
-            let bytes = self.with(store, |keys| serde_json::to_vec(keys).unwrap_or_default());
-            let _ = store.memo_put(LATEST, &self.name, &bytes);
-        }
-    }
-}
-
 /// Where steps are looked up and counted.
 #[derive(Clone, Copy)]
 pub(crate) struct Steps<'a> {
     pub(crate) host: &'a Host<'a>,
     pub(crate) events: &'a EventSink,
     pub(crate) tally: &'a Tally,
-    pub(crate) latest: &'a Latest,
+    pub(crate) chain: &'a Chain,
 }
 
 impl Steps<'_> {
-    /// Takes the step from the cache, or makes it and records it. `state` becomes the file system after it.
+    /// Takes the step from the cache, or makes it and records it. `state` becomes the file system after it. `cache_off` is
+    /// the flag that forbids the cache.
     pub(crate) fn run(
         &self,
         state: &mut Layers,
         info: &StepInfo,
         key: Key,
-        use_cache: bool,
+        cache_off: Option<String>,
         make: impl FnOnce(&Running<'_>) -> Result<Made, BuildError>,
     ) -> Result<Outcome, BuildError> {
         let digest = key.digest();
         let step = self.events.next_step();
         let stage = || info.stage.clone();
-        if use_cache && let Some((record, layers)) = self.find(&digest, state)? {
+        if cache_off.is_none()
+            && let Some((record, layers)) = self.find(&digest, state)?
+        {
             self.tally.cached(record.made_ms);
             let (text, place) = (info.text.clone(), info.place.clone());
             self.events.emit(Event::StepCached { stage: stage(), step, text, place, saved_ms: record.made_ms });
+            self.chain.note(info.number, step, info.place.clone(), digest.clone(), key, false);
             let outcome = if layers.len() > state.layers.len() { Outcome::Layer } else { Outcome::Nothing };
             *state = Layers { key: digest, layers };
             return Ok(outcome);
         }
-        let former = self.latest.record(self.host.store, &info.label);
+        let former = self.chain.result(self.host.store, info.number);
         self.tally.made();
         let (text, place) = (info.text.clone(), info.place.clone());
         self.events.emit(Event::StepStarted { stage: stage(), step, text, place });
@@ -188,7 +158,12 @@ impl Steps<'_> {
         let made = make(&running);
         let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         // Only now: a COPY has just noted what it takes, which tells the file that changed.
-        let reason = self.reason(former.as_ref(), &key, use_cache);
+        let cause = match cache_off {
+            Some(flag) => Cause::CacheOff { flag },
+            None => self.chain.cause(self.host.store, info.number, &key),
+        };
+        let reason = Some(cause.summary());
+        self.events.emit(Event::StepMissed { stage: stage(), step, cause: Box::new(cause) });
         let exit_code = match &made {
             Ok(_) => 0,
             Err(BuildError::Step(failed)) => failed.exit.code,
@@ -203,16 +178,17 @@ impl Steps<'_> {
             snapshot: match state.top() {
                 Some(top) => top.clone(),
                 None => {
+                    self.chain.note(info.number, step, info.place.clone(), digest.clone(), key, true);
                     state.key = digest;
                     return Ok(Outcome::Nothing);
                 }
             },
-            parts: key.parts,
+            parts: key.parts.clone(),
             made_ms: duration_ms,
             result: made.result,
         };
         self.host.store.cache_put(&digest, &record).during(|| format!("cannot record `{}`", info.text))?;
-        self.latest.set(self.host.store, &info.label, &digest);
+        self.chain.note(info.number, step, info.place.clone(), digest.clone(), key, true);
         state.key = digest;
         Ok(if is_layer { Outcome::Layer } else { Outcome::Nothing })
     }
@@ -239,15 +215,6 @@ impl Steps<'_> {
         let Some(layers) = chain(store, &record.snapshot).during(attempt)? else { return Ok(None) };
         Ok(Some((record, layers)))
     }
-
-    fn reason(&self, former: Option<&CacheRecord>, key: &Key, use_cache: bool) -> Option<String> {
-        if !use_cache {
-            return Some("the cache is switched off for this step".into());
-        }
-        let former = former?;
-        first_difference(self.host.store, &former.parts, &key.parts)
-            .or_else(|| Some("its former result is no longer there".into()))
-    }
 }
 
 /// Snapshots from the bottom up to `top`; `None` when one of them is gone.
@@ -261,21 +228,4 @@ pub(crate) fn chain(store: &Store, top: &SnapshotId) -> Result<Option<Vec<Snapsh
     }
     layers.reverse();
     Ok(Some(layers))
-}
-
-/// What changed between two keys of the same step, in words for people.
-fn first_difference(store: &Store, former: &[(String, String)], now: &[(String, String)]) -> Option<String> {
-    let before: BTreeMap<&str, &str> = former.iter().map(|(what, value)| (what.as_str(), value.as_str())).collect();
-    let names: BTreeMap<&str, ()> = now.iter().map(|(what, _)| (what.as_str(), ())).collect();
-    for (what, value) in now {
-        match before.get(what.as_str()) {
-            Some(old) if *old == value => {}
-            _ if what == "earlier step" => return Some("an earlier step or the base changed".into()),
-            _ if what == "recipe" => return Some("another version of the program made it".into()),
-            Some(old) if what == "files" => return Some(crate::copy::files_difference(store, old, value)),
-            Some(_) => return Some(format!("{what} changed")),
-            None => return Some(format!("{what} is new")),
-        }
-    }
-    former.iter().find(|(what, _)| !names.contains_key(what.as_str())).map(|(what, _)| format!("{what} is gone"))
 }

@@ -16,7 +16,7 @@ use events::{Event, EventSink, Place};
 use oci::Digest;
 use store::{Scope, Store};
 
-use crate::{base::BaseSource, context::Context, plan::Plan, stage::State};
+use crate::{base::BaseSource, context::Context, former::Chain, plan::Plan, stage::State};
 
 /// What a build works with; the same for all builds of a process.
 #[derive(Clone, Copy)]
@@ -48,6 +48,8 @@ pub(crate) struct Work<'a> {
     pub(crate) bases: Mutex<BTreeMap<String, Digest>>,
     /// Build arguments that some ARG declared.
     pub(crate) declared_args: Mutex<BTreeSet<String>>,
+    /// The steps of all stages.
+    chains: Mutex<Vec<Arc<Chain>>>,
     slots: Vec<Slot>,
     has_failed: AtomicBool,
     error: Mutex<Option<BuildError>>,
@@ -116,6 +118,7 @@ impl<'a> Work<'a> {
             tally: Tally::default(),
             bases: Mutex::default(),
             declared_args: Mutex::default(),
+            chains: Mutex::default(),
             slots,
             has_failed: AtomicBool::new(false),
             error: Mutex::default(),
@@ -170,6 +173,16 @@ impl<'a> Work<'a> {
         let guard = FailOnDrop { work: self, slot, is_done: false };
         let result = crate::stage::build_stage(self, at);
         guard.finish(result)
+    }
+
+    /// Steps that are remembered for the next build's comparison.
+    pub(crate) fn add_chain(&self, chain: &Arc<Chain>) {
+        locked(&self.chains).push(chain.clone());
+    }
+
+    /// Remembers all steps. Only now, when none is compared with its former self any more.
+    pub(crate) fn save_chains(&self) {
+        locked(&self.chains).iter().for_each(|chain| chain.save(self.host.store));
     }
 
     /// Stops between steps once the user has cancelled or another stage has failed.

@@ -3,6 +3,8 @@
 
 #[path = "it/cache.rs"]
 mod cache;
+#[path = "it/causes.rs"]
+mod causes;
 #[path = "it/dockerfiles.rs"]
 mod dockerfiles;
 #[path = "it/failures.rs"]
@@ -22,7 +24,8 @@ fn main() -> std::process::ExitCode {
         return std::process::ExitCode::SUCCESS;
     }
     world::set_privilege(privilege);
-    let tests: Vec<(&str, fn())> = [dockerfiles::TESTS, cache::TESTS, failures::TESTS, hostile::TESTS].concat();
+    let tests: Vec<(&str, fn())> =
+        [dockerfiles::TESTS, cache::TESTS, causes::TESTS, failures::TESTS, hostile::TESTS].concat();
     let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     if std::env::args().any(|arg| arg == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));

@@ -12,7 +12,7 @@ mod variables;
 
 use crate::dockerignore::DockerIgnore;
 use crate::{Diagnostic, Dockerfile, Severity, Span, syntax};
-pub use rules::{RULES, Rule, explain};
+pub use rules::{RULES, Rule, explain, is_secret_name};
 use stages::Stages;
 
 /// Overlay file systems and registries take no more layers than this.

@@ -3,8 +3,11 @@
 //! Knows nothing of who listens. Whoever does work gets an [`EventSink`] and emits; the terminal, the JSON lines, the run
 //! log and the JUnit file are subscribers of the same stream. Events are the only thing that flows up.
 
+mod cause;
+
 use std::sync::Arc;
 
+pub use cause::{Cause, Change, FileChange, FileState};
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +120,16 @@ pub enum Event {
         /// What making it took when it was made, in milliseconds.
         saved_ms: u64,
     },
+    /// A step's result was not in the cache, and why. Comes before its `step.finished`.
+    #[serde(rename = "step.missed")]
+    StepMissed {
+        /// Stage it belongs to.
+        stage: String,
+        /// The step.
+        step: u64,
+        /// The first part of its key that differs.
+        cause: Box<Cause>,
+    },
     /// A step ended.
     #[serde(rename = "step.finished")]
     StepFinished {
@@ -128,7 +141,7 @@ pub enum Event {
         exit_code: i32,
         /// How long it took.
         duration_ms: u64,
-        /// Why it was not taken from the cache, in words for people, when that is known.
+        /// Why it was not taken from the cache, in a few words for people; `step.missed` has the whole of it.
         reason: Option<String>,
     },
     /// Bytes moved, for progress; never stored.

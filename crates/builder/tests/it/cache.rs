@@ -61,7 +61,7 @@ fn what_invalidates_what() {
                 DOCKERFILE.into()
             },
             &["COPY a.txt", "COPY --from", "RUN cat"],
-            &["b changed", "an earlier step or the base changed", "an earlier step or the base changed"],
+            &["sub/b changed", "Dockerfile:6 changed", "Dockerfile:6 changed"],
         ),
         (
             "new file",
@@ -70,7 +70,7 @@ fn what_invalidates_what() {
                 DOCKERFILE.into()
             },
             &["COPY a.txt", "COPY --from", "RUN cat"],
-            &["new is new", "an earlier step or the base changed", "an earlier step or the base changed"],
+            &["sub/new is new", "Dockerfile:6 changed", "Dockerfile:6 changed"],
         ),
         (
             "mode",
@@ -79,7 +79,7 @@ fn what_invalidates_what() {
                 DOCKERFILE.into()
             },
             &["COPY a.txt", "COPY --from", "RUN cat"],
-            &["a.txt changed", "an earlier step or the base changed", "an earlier step or the base changed"],
+            &["a.txt changed (mode)", "Dockerfile:6 changed", "Dockerfile:6 changed"],
         ),
         (
             "time only",
@@ -103,30 +103,30 @@ fn what_invalidates_what() {
         ("label", |_| DOCKERFILE.replace("l=1", "l=2"), &[], &[]),
         ("command", |_| DOCKERFILE.replace("\"x\"", "\"y\""), &[], &[]),
         ("comment", |_| DOCKERFILE.replace("ENV", "# note\nENV"), &[], &[]),
-        ("variable of a later RUN", |_| DOCKERFILE.replace("E=1", "E=2"), &["RUN cat"], &["variable E changed"]),
+        (
+            "variable of a later RUN",
+            |_| DOCKERFILE.replace("E=1", "E=2"),
+            &["RUN cat"],
+            &["variable E was `1`, is `2`"],
+        ),
         ("new variable", |_| DOCKERFILE.replace("E=1", "E=1 F=2"), &["RUN cat"], &["variable F is new"]),
         (
             "argument",
             |_| DOCKERFILE.replace("V=1", "V=2"),
             &["RUN echo", "COPY --from", "RUN cat"],
-            &["variable V changed", "1 changed", "an earlier step or the base changed"],
+            &["build argument V was `1`, is `2`", "1 changed", "Dockerfile:7 changed"],
         ),
         (
             "instruction",
             |_| DOCKERFILE.replace("RUN cat", "RUN  cat -u"),
             &["RUN  cat -u /w/one"],
-            &["instruction changed"],
+            &["the instruction changed"],
         ),
         (
             "working directory",
             |_| DOCKERFILE.replace("WORKDIR /w", "WORKDIR /v"),
             &["WORKDIR /v", "COPY a.txt", "COPY --from", "RUN cat"],
-            &[
-                "instruction changed",
-                "an earlier step or the base changed",
-                "an earlier step or the base changed",
-                "an earlier step or the base changed",
-            ],
+            &["the instruction changed", "Dockerfile:5 changed", "Dockerfile:5 changed", "Dockerfile:5 changed"],
         ),
     ];
     for (name, change, made, reasons) in table {
@@ -192,7 +192,7 @@ fn unchanged_files_are_linked() {
     let first = world.build(dockerfile);
     world.file("d/3/3", "changed");
     let second = world.build(dockerfile);
-    assert_eq!(second.reasons(), ["3/3 changed"]);
+    assert_eq!(second.reasons(), ["d/3/3 changed"]);
     let inode = |outcome: &crate::world::Outcome, path: &str| {
         fs::metadata(world.store.snapshot_fs(outcome.built().layers.last().unwrap()).join(path)).unwrap().ino()
     };

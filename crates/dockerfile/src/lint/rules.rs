@@ -262,7 +262,7 @@ pub fn explain(name_or_code: &str) -> Option<&'static Rule> {
 }
 
 /// Whether a variable's name says that its value is secret: one of the words, between `_`, and no `public`.
-pub(super) fn is_secret_name(name: &str) -> bool {
+pub fn is_secret_name(name: &str) -> bool {
     static SECRET: LazyLock<Regex> = LazyLock::new(|| {
         compile("(?i)(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)")
     });
