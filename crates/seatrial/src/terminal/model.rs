@@ -138,7 +138,8 @@ impl Model {
             }
             Event::RunFinished { verdict, duration_ms } => self.finished = Some((*verdict, *duration_ms)),
             // The outcome of a run has these; views need them only as they come.
-            Event::ImageSealed { .. }
+            Event::StepMissed { .. }
+            | Event::ImageSealed { .. }
             | Event::GateFinished { .. }
             | Event::HealthAttempt { .. }
             | Event::HealthFinished { .. }
