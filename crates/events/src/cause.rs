@@ -146,6 +146,11 @@ impl FileChange {
 const VALUE_CHARS_MAX: usize = 24;
 
 impl Cause {
+    /// Whether it tells more than that a step is new or follows from another one: worth saying unasked.
+    pub fn is_telling(&self) -> bool {
+        !matches!(self, Cause::NeverBuilt | Cause::NewInstruction | Cause::EarlierStep { .. } | Cause::CacheOff { .. })
+    }
+
     /// The cause in a few words, as the progress shows it.
     pub fn summary(&self) -> String {
         match self {

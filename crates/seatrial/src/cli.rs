@@ -80,7 +80,7 @@ pub(crate) enum Command {
     Check(check::CheckArgs),
     /// Show the resolved pipeline
     Config(config::ConfigArgs),
-    /// Explain a message's code or a rule
+    /// Explain a message's code or a rule, or why the steps of a build were made
     Explain(explain::ExplainArgs),
     /// Check what this machine offers
     Doctor(doctor::DoctorArgs),
@@ -109,6 +109,7 @@ impl Command {
         match self {
             Command::Run(args) if args.image.is_some() => Needs::Nothing,
             Command::Build(args) if args.is_check() => Needs::Nothing,
+            Command::Explain(args) if args.is_topic() => Needs::Nothing,
             Command::Run(_)
             | Command::Build(_)
             | Command::Test(_)
@@ -127,6 +128,7 @@ impl Command {
             | Command::Load(_)
             | Command::Rmi(_)
             | Command::Base(_)
+            | Command::Explain(_)
             | Command::Doctor(_)
             | Command::Demo(_) => Needs::Store,
             Command::Login(_)
@@ -135,7 +137,6 @@ impl Command {
             | Command::Init(_)
             | Command::Check(_)
             | Command::Config(_)
-            | Command::Explain(_)
             | Command::Schema(_)
             | Command::Completions(_)
             | Command::Man(_) => Needs::Nothing,

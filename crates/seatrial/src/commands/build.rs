@@ -270,6 +270,10 @@ fn closing(finished: &Finished, names: &[Reference], pushed: &[String], duration
         parts.push(format!("pushed {}", pushed.join(", ")));
     }
     out.push_str(&format!("  {}\n", parts.join(" · ")));
+    let miss = summary::miss_line(model);
+    if !miss.is_empty() {
+        out.push_str(&format!("  {miss}\n"));
+    }
     let slow: Vec<String> = model
         .slowest
         .iter()

@@ -67,6 +67,11 @@ pub(crate) fn run(args: &LogsArgs, context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::Passed)
 }
 
+/// Whether this is how runs are named.
+pub(super) fn is_run(text: &str) -> bool {
+    matches!(text, "last" | "latest") || (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// The run of this number, or the `last` one.
 pub(super) fn find_run(store: &Store, number: &str) -> anyhow::Result<RunDir> {
     let found = match number {

@@ -8,7 +8,12 @@ use engine_embedded::Embedded;
 use events::RunId;
 use store::Store;
 
-use super::{logs::find_run, named, record::RunRecord, run::pairs};
+use super::{
+    logs::{find_run, is_run},
+    named,
+    record::RunRecord,
+    run::pairs,
+};
 use crate::{
     cli::EngineArgs,
     context::Context,
@@ -98,8 +103,7 @@ struct Inside {
 }
 
 async fn find(args: &ShellArgs, store: &Store, engine: &Embedded) -> anyhow::Result<(Root, Inside)> {
-    let is_run = args.target.bytes().all(|byte| byte.is_ascii_digit()) || args.target == "last";
-    if is_run
+    if is_run(&args.target)
         && (args.stage.is_some()
             || args.target.parse::<oci::Reference>().is_err()
             || named::find(store, &args.target).is_err())

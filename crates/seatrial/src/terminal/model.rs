@@ -28,6 +28,8 @@ pub(crate) struct Model {
     pub(crate) image: Option<ImageFacts>,
     /// The longest steps, longest first.
     pub(crate) slowest: Vec<SlowStep>,
+    /// The first step that was not in the cache for a reason worth telling: where or what it is, and why.
+    pub(crate) miss: Option<(String, String)>,
     /// How it ended, and after how many milliseconds.
     pub(crate) finished: Option<(Verdict, u64)>,
     /// The latest time heard of, in milliseconds since the start.
@@ -80,6 +82,16 @@ pub(crate) struct Step {
     pub(crate) id: u64,
     pub(crate) text: String,
     pub(crate) place: Option<Place>,
+}
+
+impl Step {
+    /// `Dockerfile:12`, or its text.
+    fn words(&self) -> String {
+        match &self.place {
+            Some(place) => format!("{}:{}", text::one_line(&place.file), place.line),
+            None => format!("`{}`", text::fit(&self.text, 30)),
+        }
+    }
 }
 
 impl Model {
@@ -138,8 +150,14 @@ impl Model {
             }
             Event::RunFinished { verdict, duration_ms } => self.finished = Some((*verdict, *duration_ms)),
             // The outcome of a run has these; views need them only as they come.
-            Event::StepMissed { .. }
-            | Event::ImageSealed { .. }
+            Event::StepMissed { stage, step, cause } => {
+                if self.miss.is_none() && cause.is_telling() {
+                    let steps = self.find_stage(stage).map(|stage| stage.steps.as_slice()).unwrap_or_default();
+                    let what = steps.iter().find(|known| known.id == *step).map(Step::words);
+                    self.miss = what.map(|what| (what, text::one_line(&cause.summary())));
+                }
+            }
+            Event::ImageSealed { .. }
             | Event::GateFinished { .. }
             | Event::HealthAttempt { .. }
             | Event::HealthFinished { .. }

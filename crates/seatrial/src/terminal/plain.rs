@@ -183,6 +183,10 @@ impl Lines {
                 let line = format!("    {}", text::clean_line(line));
                 self.output(stage, line, &mut out);
             }
+            Event::StepMissed { stage, cause, .. } if cause.is_telling() => {
+                let line = format!("    not cached: {}", text::one_line(&cause.summary()));
+                self.output(stage, line, &mut out);
+            }
             Event::StepFinished { stage, exit_code, .. } if *exit_code != 0 => {
                 self.output(stage, format!("  exited {exit_code}"), &mut out);
             }

@@ -184,12 +184,19 @@ pub(crate) fn run(
     }
     out.push('\n');
     out.push_str(&verdict_line(outcome, model, before_bytes, palette));
-    for line in [counts_line(outcome, model), tags_line(outcome), slowest_line(outcome, model)] {
+    for line in [counts_line(outcome, model), miss_line(model), tags_line(outcome), slowest_line(outcome, model)] {
         if !line.is_empty() {
             out.push_str(&format!("  {line}\n"));
         }
     }
     out
+}
+
+/// Why the cache did not have it all; empty when there is nothing to tell.
+pub(crate) fn miss_line(model: &Model) -> String {
+    let Some((what, cause)) = &model.miss else { return String::new() };
+    let run = model.run.map(|run| format!(" · more: seatrial explain {run}")).unwrap_or_default();
+    format!("made again from {what}: {cause}{run}")
 }
 
 /// What failed, in the order in which it was tried.

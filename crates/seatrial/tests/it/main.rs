@@ -2,6 +2,7 @@
 
 mod build;
 mod cleanup;
+mod explain;
 mod faults;
 mod front;
 mod images;
