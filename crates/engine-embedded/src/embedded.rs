@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -15,7 +15,7 @@ use engine::{BuildError, BuildRequest, Built, Engine, EngineError, Root, Scope};
 use events::{EventSink, RunId};
 use oci::{DiffId, ImageConfig};
 use runtime::{Network, Privilege};
-use store::{Compression, Image, SealedManifest, Store};
+use store::{Compression, Image, ManifestOptions, SealedManifest, Stop, Store};
 
 use crate::{
     bases::{Bases, MakeClient},
@@ -76,11 +76,24 @@ impl Embedded {
     /// # Errors
     /// The store cannot be read or written.
     pub fn seal_blocking(&self, built: &Built) -> Result<(Image, SealedManifest), EngineError> {
+        self.seal_as(built, &self.inner.options.compression.into(), Stop::NEVER)
+    }
+
+    /// As [`Embedded::seal_blocking`] with a manifest of the caller's choice, unless it is stopped.
+    ///
+    /// # Errors
+    /// The store cannot be read or written, or it was stopped.
+    pub fn seal_as(
+        &self,
+        built: &Built,
+        options: &ManifestOptions,
+        stop: Stop<'_>,
+    ) -> Result<(Image, SealedManifest), EngineError> {
         // Compressing a layer gives its diff id on the way, so it is read once.
-        let image = self.put_image(built, Layers::Compressed)?;
+        let image = self.put_image(built, Some(options), stop)?;
         let store = &self.inner.options.store;
         let sealed = store
-            .manifest(&image, self.inner.options.compression)
+            .manifest_or_stop(&image, options, stop)
             .map_err(|error| failed(format!("cannot seal image {}", image.id.short()), error))?;
         Ok((image, sealed))
     }
@@ -88,28 +101,20 @@ impl Embedded {
     /// The image with its id, without compressing anything: what a build needs that pushes nothing.
     ///
     /// # Errors
-    /// The store cannot be read or written.
-    pub fn image_blocking(&self, built: &Built) -> Result<Image, EngineError> {
-        self.put_image(built, Layers::Hashed)
+    /// The store cannot be read or written, or it was stopped.
+    pub fn image_blocking(&self, built: &Built, stop: Stop<'_>) -> Result<Image, EngineError> {
+        self.put_image(built, None, stop)
     }
 
-    fn put_image(&self, built: &Built, layers: Layers) -> Result<Image, EngineError> {
+    /// With `blobs`, layers are compressed so as well.
+    fn put_image(&self, built: &Built, blobs: Option<&ManifestOptions>, stop: Stop<'_>) -> Result<Image, EngineError> {
         let options = &self.inner.options;
         let fail = |error| failed("cannot seal the built image", error);
-        let diff_ids = self.inner.diff_ids(built, layers).map_err(fail)?;
+        let diff_ids = self.inner.diff_ids(built, blobs, stop).map_err(fail)?;
         let mut config: ImageConfig = built.root.config.clone();
         config.rootfs.diff_ids = diff_ids;
         options.store.put_image(&config, &built.layers, built.epoch).map_err(fail)
     }
-}
-
-/// What is made of an image's layers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Layers {
-    /// Their diff ids.
-    Hashed,
-    /// Their diff ids, and blobs for a registry.
-    Compressed,
 }
 
 impl Inner {
@@ -150,13 +155,18 @@ impl Inner {
     }
 
     /// The diff ids of all layers, worked out a few side by side.
-    fn diff_ids(&self, built: &Built, layers: Layers) -> Result<Vec<DiffId>, store::StoreError> {
+    fn diff_ids(
+        &self,
+        built: &Built,
+        blobs: Option<&ManifestOptions>,
+        stop: Stop<'_>,
+    ) -> Result<Vec<DiffId>, store::StoreError> {
         let store = &self.options.store;
         let seal = |layer: &store::SnapshotId| {
-            if layers == Layers::Compressed {
-                store.seal(layer, built.epoch, self.options.compression)?;
+            if let Some(options) = blobs {
+                store.seal_or_stop(layer, built.epoch, options.into(), stop)?;
             }
-            Ok(store.diff_id(layer, built.epoch)?.0)
+            Ok(store.diff_id_or_stop(layer, built.epoch, stop)?.0)
         };
         let next = AtomicUsize::new(0);
         let found: Vec<OnceLock<Result<DiffId, store::StoreError>>> =
@@ -185,7 +195,13 @@ impl Engine for Embedded {
 
     async fn seal(&self, built: &Built) -> Result<(Image, SealedManifest), EngineError> {
         let (this, built) = (self.clone(), built.clone());
-        blocking(move || this.seal_blocking(&built)).await
+        let asked = StopOnDrop::default();
+        let is_stopped = asked.0.clone();
+        blocking(move || {
+            let is_stopped = || is_stopped.load(Ordering::Relaxed);
+            this.seal_as(&built, &this.inner.options.compression.into(), Stop::when(&is_stopped))
+        })
+        .await
     }
 
     async fn root(&self, image: &Image) -> Result<Root, EngineError> {
@@ -196,6 +212,16 @@ impl Engine for Embedded {
         let inner = self.inner.clone();
         let scope = blocking(move || EmbeddedScope::open(inner, run)).await?;
         Ok(Box::new(scope))
+    }
+}
+
+/// Tells blocking work that nobody waits for its result any more.
+#[derive(Default)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -27,6 +27,7 @@ pub trait Engine: Send + Sync {
     async fn build(&self, request: BuildRequest, events: &EventSink) -> Result<Built, BuildError>;
 
     /// Computes diff ids, compresses layers, writes config and manifest into the store. Idempotent; runs beside gates.
+    /// Dropping the future ends the work soon.
     async fn seal(&self, built: &Built) -> Result<(store::Image, store::SealedManifest), EngineError>;
 
     /// The root of an image that is in the store already.

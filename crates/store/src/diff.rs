@@ -156,15 +156,7 @@ impl<W: Write> Differ<'_, W> {
             return self.whiteout(&join(above, &[b".wh.", name].concat()));
         }
         let kind = tree::kind(stat);
-        let type_flag = match kind {
-            FileType::RegularFile => b'0',
-            FileType::Symlink => b'2',
-            FileType::CharacterDevice => b'3',
-            FileType::BlockDevice => b'4',
-            FileType::Fifo => b'6',
-            // Means nothing without the process that listens; docker leaves it out as well.
-            _ => return Ok(()),
-        };
+        let Some(type_flag) = type_flag(kind) else { return Ok(()) };
         let attributes = self.on(path, tree::read_attributes(parent, name))?;
         if self.is_full && self.is_unchanged(path, parent, name, stat, &attributes)? {
             return Ok(());
@@ -276,24 +268,7 @@ impl<W: Write> Differ<'_, W> {
         attributes: &'m [(Vec<u8>, Vec<u8>)],
     ) -> Member<'m> {
         self.newest_s = self.newest_s.max(stat.st_mtime);
-        let is_device = matches!(type_flag, b'3' | b'4');
-        // Who has no user namespace owns all files of the store himself; in an image they are root's.
-        let euid = rustix::process::geteuid();
-        let is_our_own = !euid.is_root() && stat.st_uid == euid.as_raw();
-        let (uid, gid) = if is_our_own { (0, 0) } else { (stat.st_uid, stat.st_gid) };
-        let device = |part: fn(u64) -> u32| if is_device { part(stat.st_rdev) } else { 0 };
-        Member {
-            path,
-            type_flag,
-            mode: stat.st_mode & 0o7777,
-            uid,
-            gid,
-            mtime_s: stat.st_mtime.clamp(0, self.epoch_s),
-            major: device(rustix::fs::major),
-            minor: device(rustix::fs::minor),
-            attributes,
-            ..Member::default()
-        }
+        member_of(path, stat, type_flag, attributes, self.epoch_s)
     }
 
     fn whiteout(&mut self, path: &[u8]) -> Result<(), StoreError> {
@@ -312,6 +287,48 @@ impl<W: Write> Differ<'_, W> {
     }
 }
 
+/// A file's header in a tar, its time not later than `epoch_s`.
+pub(crate) fn member_of<'m>(
+    path: &'m [u8],
+    stat: &Stat,
+    type_flag: u8,
+    attributes: &'m [(Vec<u8>, Vec<u8>)],
+    epoch_s: i64,
+) -> Member<'m> {
+    let is_device = matches!(type_flag, b'3' | b'4');
+    // Who has no user namespace owns all files of the store himself; in an image they are root's.
+    let euid = rustix::process::geteuid();
+    let is_our_own = !euid.is_root() && stat.st_uid == euid.as_raw();
+    let (uid, gid) = if is_our_own { (0, 0) } else { (stat.st_uid, stat.st_gid) };
+    let device = |part: fn(u64) -> u32| if is_device { part(stat.st_rdev) } else { 0 };
+    Member {
+        path,
+        type_flag,
+        mode: stat.st_mode & 0o7777,
+        uid,
+        gid,
+        mtime_s: stat.st_mtime.clamp(0, epoch_s),
+        major: device(rustix::fs::major),
+        minor: device(rustix::fs::minor),
+        attributes,
+        ..Member::default()
+    }
+}
+
+/// The type of an entry in a tar; `None` for a socket, which means nothing without the process that listens, so that
+/// docker leaves it out as well.
+pub(crate) fn type_flag(kind: FileType) -> Option<u8> {
+    Some(match kind {
+        FileType::RegularFile => b'0',
+        FileType::Symlink => b'2',
+        FileType::CharacterDevice => b'3',
+        FileType::BlockDevice => b'4',
+        FileType::Directory => b'5',
+        FileType::Fifo => b'6',
+        _ => return None,
+    })
+}
+
 fn unsealable(path: &[u8], reason: &'static str) -> StoreError {
     StoreError::Unsealable { path: String::from_utf8_lossy(path).into_owned(), reason }
 }
@@ -324,7 +341,7 @@ fn same_time(a: &Stat, b: &Stat) -> bool {
     (a.st_mtime, a.st_mtime_nsec) == (b.st_mtime, b.st_mtime_nsec)
 }
 
-fn open_file(parent: &OwnedFd, name: &[u8]) -> io::Result<File> {
+pub(crate) fn open_file(parent: &OwnedFd, name: &[u8]) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::openat(parent.as_fd(), name, flags, Mode::empty())?))
 }

@@ -107,6 +107,9 @@ pub enum StoreError {
         /// Why not.
         reason: &'static str,
     },
+    /// The caller wanted it to stop.
+    #[error("it was stopped")]
+    Stopped,
     /// An identifier prefix fits several images.
     #[error("`{prefix}` fits {count} images; give more digits")]
     Ambiguous {

@@ -11,12 +11,17 @@ use fs_err as fs;
 use oci::{ChainId, Descriptor, Digest, ImageConfig, Manifest, ManifestOrIndex, UnknownDocument, media_type};
 use serde::{Deserialize, Serialize};
 
-use crate::{ApplyError, Compression, Scope, SnapshotId, Store, StoreError, error::is_no_space, seal::seconds};
+use crate::{
+    ApplyError, ManifestOptions, Scope, SnapshotId, Stop, Store, StoreError, error::is_no_space, options::docker_type,
+    seal::seconds,
+};
 
 /// Manifests and configs are a few kilobytes; registries refuse more than this (distribution-spec, "Pushing Manifests").
 pub(crate) const DOCUMENT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Overlayfs takes 500 lower directories; images in use stay below docker's 127.
 const LAYERS_MAX: usize = 500;
+/// Manifests of one image that are remembered; a way of writing it that is not used any more need not be kept.
+const MANIFESTS_MAX: usize = 16;
 /// Layers sealed at once; each uses all processors itself, so more only takes memory.
 const SEALED_AT_ONCE: usize = 2;
 
@@ -96,15 +101,20 @@ pub(crate) struct ImageRecord {
     /// The manifest it was pulled or loaded with.
     #[serde(default)]
     pub(crate) pulled: Option<Digest>,
-    /// Manifests made here.
+    /// Manifests made here, the latest last.
     #[serde(default)]
-    pub(crate) sealed: Vec<(Compression, Digest)>,
+    pub(crate) made: Vec<(ManifestOptions, Digest)>,
+    /// How the image is to be pushed, if that was ever said.
+    #[serde(default)]
+    pub(crate) preferred: Option<ManifestOptions>,
 }
 
 impl ImageRecord {
     /// The manifest by which the image is best known.
     pub(crate) fn manifest_digest(&self) -> Option<&Digest> {
-        self.pulled.as_ref().or_else(|| self.sealed.first().map(|(_, digest)| digest))
+        let made = |options: &ManifestOptions| self.made.iter().find(|(with, _)| with == options).map(|(_, d)| d);
+        let preferred = self.preferred.as_ref().and_then(made);
+        preferred.or(self.pulled.as_ref()).or_else(|| self.made.first().map(|(_, digest)| digest))
     }
 }
 
@@ -145,7 +155,8 @@ impl Store {
             size_bytes,
             recorded_s: seconds(SystemTime::now()),
             pulled: pulled.or_else(|| old.as_ref().and_then(|old| old.pulled.clone())),
-            sealed: old.map(|old| old.sealed).unwrap_or_default(),
+            preferred: old.as_ref().and_then(|old| old.preferred.clone()),
+            made: old.map(|old| old.made).unwrap_or_default(),
         };
         self.put_image_record(&id, &record)?;
         Ok(Image { id, config, layers: record.layers, epoch: time(record.epoch_s), size_bytes })
@@ -167,16 +178,27 @@ impl Store {
     }
 
     /// Seals every layer and gives the manifest. Idempotent, deterministic and remembered. An image that was pulled keeps
-    /// the registry's own manifest, whatever `compression` asks for.
-    pub fn manifest(&self, image: &Image, compression: Compression) -> Result<SealedManifest, StoreError> {
+    /// the registry's own manifest, unless the options ask for more than a compression.
+    pub fn manifest(&self, image: &Image, options: impl Into<ManifestOptions>) -> Result<SealedManifest, StoreError> {
+        self.manifest_or_stop(image, &options.into(), Stop::NEVER)
+    }
+
+    /// As [`Store::manifest`], unless it is stopped.
+    pub fn manifest_or_stop(
+        &self,
+        image: &Image,
+        options: &ManifestOptions,
+        stop: Stop<'_>,
+    ) -> Result<SealedManifest, StoreError> {
         let record = self.image_record(&image.id).ok_or_else(|| StoreError::UnknownImage(image.id.clone()))?;
-        let made = record.sealed.iter().find(|(with, _)| *with == compression).map(|(_, digest)| digest);
-        for known in record.pulled.iter().chain(made) {
+        let made = record.made.iter().find(|(with, _)| with == options).map(|(_, digest)| digest);
+        let pulled = record.pulled.iter().filter(|_| options.takes_pulled());
+        for known in pulled.chain(made) {
             if let Some(sealed) = self.whole_manifest(known)? {
                 return Ok(sealed);
             }
         }
-        let layers = self.seal_all(image, compression)?;
+        let layers = self.seal_all(image, options, stop)?;
         let config = oci::to_json(&image.config);
         // A pulled image's config keeps its own bytes, which are in the store under its id.
         let config_size = match self.has_blob(&image.id) {
@@ -187,15 +209,37 @@ impl Store {
             }
             None => return Err(StoreError::MissingBlob(image.id.clone())),
         };
-        let manifest = Manifest::image(Descriptor::new(media_type::CONFIG, image.id.clone(), config_size), layers);
+        let mut manifest = Manifest::image(Descriptor::new(media_type::CONFIG, image.id.clone(), config_size), layers);
+        manifest.annotations = options.annotations.clone();
+        if options.docker_types {
+            use_docker_types(&mut manifest);
+        }
         let bytes = oci::to_json(&manifest);
         let digest = self.put_blob(&bytes)?;
         self.update_image_record(&image.id, |record| {
-            record.sealed.retain(|(with, _)| *with != compression);
-            record.sealed.push((compression, digest.clone()));
+            record.made.retain(|(with, _)| with != options);
+            record.made.push((options.clone(), digest.clone()));
+            let surplus = record.made.len().saturating_sub(MANIFESTS_MAX);
+            record.made.drain(..surplus);
         })?;
         self.put_record(&self.manifest_path(&digest), &image.id)?;
         Ok(sealed(digest, bytes, manifest))
+    }
+
+    /// Has the image pushed with these options from now on.
+    pub fn prefer_manifest(&self, image: &Digest, options: &ManifestOptions) -> Result<(), StoreError> {
+        let record = self.image_record(image).ok_or_else(|| StoreError::UnknownImage(image.clone()))?;
+        // The usual needs no note, so that most builds write none.
+        let wanted = (*options != ManifestOptions::default()).then_some(options);
+        if record.preferred.as_ref() == wanted {
+            return Ok(());
+        }
+        self.update_image_record(image, |record| record.preferred = wanted.cloned())
+    }
+
+    /// How the image is to be pushed: as it was built, else as usual.
+    pub fn preferred_options(&self, image: &Digest) -> ManifestOptions {
+        self.image_record(image).and_then(|record| record.preferred).unwrap_or_default()
     }
 
     /// A remembered manifest, when its layers are all there.
@@ -208,7 +252,12 @@ impl Store {
     }
 
     /// Seals all layers, a few side by side, in the image's order.
-    fn seal_all(&self, image: &Image, compression: Compression) -> Result<Vec<Descriptor>, StoreError> {
+    fn seal_all(
+        &self,
+        image: &Image,
+        options: &ManifestOptions,
+        stop: Stop<'_>,
+    ) -> Result<Vec<Descriptor>, StoreError> {
         let next = Mutex::new(0..image.layers.len());
         let results = Mutex::new(Vec::new());
         thread::scope(|threads| {
@@ -216,7 +265,7 @@ impl Store {
                 threads.spawn(|| {
                     loop {
                         let Some(place) = next.lock().expect("no panic while held").next() else { return };
-                        let result = self.seal_listed(image, place, compression);
+                        let result = self.seal_listed(image, place, options, stop);
                         if result.is_err() {
                             // The others stop early.
                             *next.lock().expect("no panic while held") = 0..0;
@@ -231,9 +280,15 @@ impl Store {
         results.into_iter().map(|(_, result)| result).collect()
     }
 
-    fn seal_listed(&self, image: &Image, place: usize, compression: Compression) -> Result<Descriptor, StoreError> {
+    fn seal_listed(
+        &self,
+        image: &Image,
+        place: usize,
+        options: &ManifestOptions,
+        stop: Stop<'_>,
+    ) -> Result<Descriptor, StoreError> {
         let layer = &image.layers[place];
-        let descriptor = self.seal(layer, image.epoch, compression)?;
+        let descriptor = self.seal_or_stop(layer, image.epoch, options.layer(), stop)?;
         // What is pushed must be what the config lists.
         let (diff_id, _) = self.diff_id(layer, image.epoch)?;
         let listed = &image.config.rootfs.diff_ids[place];
@@ -330,6 +385,13 @@ impl Store {
     /// `manifests/<hex>.json` says which image a manifest is of.
     pub(crate) fn manifest_path(&self, digest: &Digest) -> PathBuf {
         self.path("manifests").join(format!("{}.json", digest.hex()))
+    }
+}
+
+fn use_docker_types(manifest: &mut Manifest) {
+    manifest.media_type = Some(media_type::DOCKER_MANIFEST.into());
+    for descriptor in manifest.layers.iter_mut().chain([&mut manifest.config]) {
+        descriptor.media_type = docker_type(&descriptor.media_type).to_owned();
     }
 }
 

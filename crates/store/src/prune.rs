@@ -228,7 +228,7 @@ impl Store {
             self.mark_snapshot(needed, layer)?;
         }
         needed.blobs.insert(hex.to_owned());
-        for digest in record.pulled.iter().chain(record.sealed.iter().map(|(_, digest)| digest)) {
+        for digest in record.pulled.iter().chain(record.made.iter().map(|(_, digest)| digest)) {
             needed.blobs.insert(digest.hex().to_owned());
             let manifest = self.read_blob(digest, DOCUMENT_BYTES_MAX).ok().flatten();
             if let Some(manifest) = manifest.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok()) {

@@ -1,7 +1,7 @@
 //! Writing images out: docker archives and OCI layouts. The same images give the same bytes.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read, Write},
     path::Path,
     thread,
@@ -12,7 +12,7 @@ use oci::{Descriptor, Digest, Hasher, Index, Reference, media_type};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Compression, Image, SealedManifest, SnapshotId, Store, StoreError,
+    Image, ManifestOptions, SealedManifest, SnapshotId, Store, StoreError,
     archive::{self, Member, TarWriter},
 };
 
@@ -32,6 +32,15 @@ pub enum ArchiveFormat {
     Oci,
 }
 
+/// How images are written into an archive or a layout.
+#[derive(Clone, Debug, Default)]
+pub struct SaveOptions {
+    /// Their manifests; archives of docker have none.
+    pub manifest: ManifestOptions,
+    /// Annotations of the manifests' descriptors in the index.
+    pub descriptor_annotations: BTreeMap<String, String>,
+}
+
 /// One image in a docker archive's `manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -49,22 +58,28 @@ impl Store {
         &self,
         images: &[(Option<Reference>, Image)],
         format: ArchiveFormat,
+        options: &SaveOptions,
         out: &mut dyn Write,
     ) -> Result<(), StoreError> {
         let mut tar = TarWriter::new(io::BufWriter::with_capacity(256 * 1024, out));
         match format {
             ArchiveFormat::Docker => self.save_docker(images, &mut tar)?,
-            ArchiveFormat::Oci => self.save_oci(images, &mut tar)?,
+            ArchiveFormat::Oci => self.save_oci(images, options, &mut tar)?,
         }
         let (mut out, _) = tar.finish()?;
         Ok(out.flush()?)
     }
 
     /// Writes images as an OCI layout directory, which is made when it is missing. One that is there gets the images added.
-    pub fn save_layout_dir(&self, images: &[(Option<Reference>, Image)], dir: &Path) -> Result<(), StoreError> {
+    pub fn save_layout_dir(
+        &self,
+        images: &[(Option<Reference>, Image)],
+        options: &SaveOptions,
+        dir: &Path,
+    ) -> Result<(), StoreError> {
         let blobs = dir.join("blobs/sha256");
         fs::create_dir_all(&blobs)?;
-        let sealed = self.sealed(images)?;
+        let sealed = self.sealed(images, options)?;
         for digest in blobs_of(&sealed) {
             let path = blobs.join(digest.hex());
             let mut blob = self.open_blob(&digest)?.ok_or_else(|| StoreError::MissingBlob(digest.clone()))?;
@@ -79,7 +94,7 @@ impl Store {
             .ok()
             .and_then(|bytes| serde_json::from_slice::<Index>(&bytes).ok())
             .unwrap_or_else(|| Index::of(Vec::new()));
-        for descriptor in index_of(images, &sealed).manifests {
+        for descriptor in index_of(images, &sealed, options).manifests {
             // A name moves; an image without a name is listed once.
             let name = descriptor.annotations.get(IMAGE_NAME).or_else(|| descriptor.annotations.get(REF_NAME)).cloned();
             index.manifests.retain(|old| {
@@ -97,11 +112,12 @@ impl Store {
     fn save_oci<W: Write>(
         &self,
         images: &[(Option<Reference>, Image)],
+        options: &SaveOptions,
         tar: &mut TarWriter<W>,
     ) -> Result<(), StoreError> {
-        let sealed = self.sealed(images)?;
+        let sealed = self.sealed(images, options)?;
         add_file(tar, "oci-layout", LAYOUT.as_bytes())?;
-        add_file(tar, "index.json", &oci::to_json(&index_of(images, &sealed)))?;
+        add_file(tar, "index.json", &oci::to_json(&index_of(images, &sealed, options)))?;
         for directory in ["blobs/", "blobs/sha256/"] {
             let path = directory.as_bytes();
             tar.append(&Member { path, type_flag: b'5', mode: 0o755, ..Member::default() }, &mut io::empty())?;
@@ -196,8 +212,12 @@ impl Store {
         Err(StoreError::LayerGone { diff_id: oci::DiffId(expected.clone()) })
     }
 
-    fn sealed(&self, images: &[(Option<Reference>, Image)]) -> Result<Vec<SealedManifest>, StoreError> {
-        images.iter().map(|(_, image)| self.manifest(image, Compression::Gzip)).collect()
+    fn sealed(
+        &self,
+        images: &[(Option<Reference>, Image)],
+        options: &SaveOptions,
+    ) -> Result<Vec<SealedManifest>, StoreError> {
+        images.iter().map(|(_, image)| self.manifest(image, options.manifest.clone())).collect()
     }
 }
 
@@ -206,11 +226,12 @@ pub(crate) fn named(reference: &Reference) -> Reference {
     reference.with_tag(reference.tag().unwrap_or("latest"))
 }
 
-fn index_of(images: &[(Option<Reference>, Image)], sealed: &[SealedManifest]) -> Index {
+fn index_of(images: &[(Option<Reference>, Image)], sealed: &[SealedManifest], options: &SaveOptions) -> Index {
     let descriptor = |((reference, image), sealed): (&(Option<Reference>, Image), &SealedManifest)| {
         let kind = sealed.manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);
         let mut descriptor = Descriptor::of(kind, &sealed.bytes);
         descriptor.platform = Some(oci::Platform { os_version: None, ..image.config.platform() });
+        descriptor.annotations = options.descriptor_annotations.clone();
         if let Some(reference) = reference {
             let name = named(reference);
             descriptor.annotations.insert(IMAGE_NAME.into(), name.to_string());

@@ -15,6 +15,7 @@ use crate::{
     SnapshotId, Store, StoreError,
     archive::{self, Compressor, Format, TarWriter},
     diff,
+    options::{LayerOptions, Stop},
     snapshot::MetaFile,
 };
 
@@ -32,7 +33,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    fn media_type(self) -> &'static str {
+    pub(crate) fn media_type(self) -> &'static str {
         match self {
             Self::None => media_type::LAYER,
             Self::Gzip => media_type::LAYER_GZIP,
@@ -57,7 +58,16 @@ pub(crate) struct LayerRecord {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Known {
     pub(crate) compression: Compression,
+    /// Level of the compression, if it is not the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) level: Option<u8>,
     pub(crate) descriptor: Descriptor,
+}
+
+impl Known {
+    fn is_made_as(&self, options: LayerOptions) -> bool {
+        self.compression == options.compression && self.level == options.level
+    }
 }
 
 impl LayerRecord {
@@ -71,7 +81,7 @@ impl LayerRecord {
         descriptor.media_type = compression.media_type().into();
         descriptor.annotations.clear();
         descriptor.platform = None;
-        self.pulled = Some(Known { compression, descriptor });
+        self.pulled = Some(Known { compression, level: None, descriptor });
         self.tar_bytes = tar_bytes;
     }
 
@@ -85,19 +95,46 @@ impl Store {
     /// times later than `epoch` are `epoch`, whole seconds, numeric owners, PAX only where needed, hard links within the
     /// layer, whiteouts.
     pub fn diff_id(&self, id: &SnapshotId, epoch: SystemTime) -> Result<(DiffId, u64), StoreError> {
+        self.diff_id_or_stop(id, epoch, Stop::NEVER)
+    }
+
+    /// As [`Store::diff_id`], unless it is stopped.
+    pub fn diff_id_or_stop(
+        &self,
+        id: &SnapshotId,
+        epoch: SystemTime,
+        stop: Stop<'_>,
+    ) -> Result<(DiffId, u64), StoreError> {
         let mut meta = self.meta_of(id)?;
         if let Some(known) = known_diff_id(&meta, seconds(epoch)) {
             return Ok(known);
         }
-        let hashed = self.write_tar(id, &meta, epoch, Hasher::new())?;
-        let found = (DiffId(hashed.out.finish()), hashed.tar_bytes);
+        let hashed = stop.told(self.write_tar(id, &meta, epoch, stop.watch(Hasher::new())))?;
+        let found = (DiffId(hashed.out.into_inner().finish()), hashed.tar_bytes);
         self.remember_diff_id(id, &mut meta, epoch, &found, hashed.newest_s)?;
         Ok(found)
     }
 
     /// The layer as a blob in the store, made once and remembered by diff id. A layer that was pulled compressed stays what
     /// it was, whatever `compression` asks for: registries have it already.
-    pub fn seal(&self, id: &SnapshotId, epoch: SystemTime, compression: Compression) -> Result<Descriptor, StoreError> {
+    pub fn seal(
+        &self,
+        id: &SnapshotId,
+        epoch: SystemTime,
+        options: impl Into<LayerOptions>,
+    ) -> Result<Descriptor, StoreError> {
+        self.seal_or_stop(id, epoch, options.into(), Stop::NEVER)
+    }
+
+    /// As [`Store::seal`], unless it is stopped.
+    pub fn seal_or_stop(
+        &self,
+        id: &SnapshotId,
+        epoch: SystemTime,
+        options: LayerOptions,
+        stop: Stop<'_>,
+    ) -> Result<Descriptor, StoreError> {
+        stop.check()?;
         let mut meta = self.meta_of(id)?;
         if meta.meta.diff_id.is_none() && self.is_empty(id, &meta)? {
             // `RUN true`: known without a pass.
@@ -105,48 +142,60 @@ impl Store {
             meta = self.meta_of(id)?;
         }
         if let Some((diff_id, _)) = known_diff_id(&meta, seconds(epoch)) {
-            if let Some(known) = self.known_blob(&diff_id, compression) {
+            if let Some(known) = self.known_blob(&diff_id, options) {
                 return Ok(known);
             }
-            if let Some(made) = self.recompress(&diff_id, compression)? {
+            if let Some(made) = self.recompress(&diff_id, options, stop)? {
                 return Ok(made);
             }
             if meta.is_unpacked {
                 return Err(StoreError::LayerGone { diff_id });
             }
         }
-        let blob = Compressor::new(self.blob_writer()?, compression)?;
-        let pass = self.write_tar(id, &meta, epoch, Both { hasher: Hasher::new(), blob })?;
-        let diff_id = DiffId(pass.out.hasher.finish());
+        let out = stop.watch(self.both(options)?);
+        let pass = stop.told(self.write_tar(id, &meta, epoch, out))?;
+        let Both { hasher, blob } = pass.out.into_inner();
+        let diff_id = DiffId(hasher.finish());
         self.remember_diff_id(id, &mut meta, epoch, &(diff_id.clone(), pass.tar_bytes), pass.newest_s)?;
-        self.keep_blob(pass.out.blob, &diff_id, pass.tar_bytes, compression)
+        self.keep_blob(blob, &diff_id, pass.tar_bytes, options)
     }
 
     /// A blob that holds this layer and is there.
-    fn known_blob(&self, diff_id: &DiffId, compression: Compression) -> Option<Descriptor> {
+    fn known_blob(&self, diff_id: &DiffId, options: LayerOptions) -> Option<Descriptor> {
         let record = self.layer_record(diff_id)?;
         let fits = |known: &&Known| {
-            let is_pulled_compressed = record.pulled.as_ref() == Some(*known)
-                && known.compression != Compression::None
-                && compression != Compression::None;
-            (known.compression == compression || is_pulled_compressed)
+            let is_pulled = record.pulled.as_ref() == Some(*known);
+            // Forced means a compression of one kind, not of ours: what came that way may stay.
+            let is_pulled_alike = is_pulled
+                && (known.compression == options.compression
+                    || (!options.force
+                        && known.compression != Compression::None
+                        && options.compression != Compression::None));
+            (is_pulled_alike || (!is_pulled && known.is_made_as(options)))
                 && self.has_blob(&known.descriptor.digest) == Some(known.descriptor.size)
         };
         record.all().find(fits).map(|known| known.descriptor.clone())
     }
 
     /// Makes another compression from a blob that is there. For unpacked layers that is the only way to the same diff id.
-    fn recompress(&self, diff_id: &DiffId, compression: Compression) -> Result<Option<Descriptor>, StoreError> {
+    fn recompress(
+        &self,
+        diff_id: &DiffId,
+        options: LayerOptions,
+        stop: Stop<'_>,
+    ) -> Result<Option<Descriptor>, StoreError> {
         let Some(record) = self.layer_record(diff_id) else { return Ok(None) };
         for known in record.all() {
             let Some(blob) = self.open_blob(&known.descriptor.digest)? else { continue };
             let (_, mut plain) = archive::decompress(blob)?;
-            let mut out = Both { hasher: Hasher::new(), blob: Compressor::new(self.blob_writer()?, compression)? };
+            let mut out = stop.watch(self.both(options)?);
             let copied = io::copy(&mut plain, &mut out);
-            let actual = DiffId(out.hasher.finish());
+            stop.check()?;
+            let Both { hasher, blob } = out.into_inner();
+            let actual = DiffId(hasher.finish());
             match copied {
                 Ok(tar_bytes) if actual == *diff_id => {
-                    return self.keep_blob(out.blob, diff_id, tar_bytes, compression).map(Some);
+                    return self.keep_blob(blob, diff_id, tar_bytes, options).map(Some);
                 }
                 Err(error) if crate::error::is_no_space(&error) => return Err(error.into()),
                 // A corrupt one: the next may do.
@@ -174,16 +223,22 @@ impl Store {
         blob: Compressor<crate::BlobWriter>,
         diff_id: &DiffId,
         tar_bytes: u64,
-        compression: Compression,
+        options: LayerOptions,
     ) -> Result<Descriptor, StoreError> {
+        let LayerOptions { compression, level, .. } = options;
         let (digest, size) = blob.finish()?.commit(None)?;
         let descriptor = Descriptor::new(compression.media_type(), digest, size);
         let mut record = self.layer_record(diff_id).unwrap_or_default();
         record.tar_bytes = tar_bytes;
-        record.made.retain(|known| known.compression != compression);
-        record.made.push(Known { compression, descriptor: descriptor.clone() });
+        record.made.retain(|known| !known.is_made_as(options));
+        record.made.push(Known { compression, level, descriptor: descriptor.clone() });
         self.put_layer_record(diff_id, &record)?;
         Ok(descriptor)
+    }
+
+    fn both(&self, options: LayerOptions) -> Result<Both<crate::BlobWriter>, StoreError> {
+        let blob = Compressor::new(self.blob_writer()?, options.compression, options.level)?;
+        Ok(Both { hasher: Hasher::new(), blob })
     }
 
     pub(crate) fn layer_record(&self, diff_id: &DiffId) -> Option<LayerRecord> {

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod copy;
+mod merged;
 mod remove;
 mod view;
 
@@ -17,7 +18,8 @@ pub(crate) use attributes::{
     Attributes, copy_attributes, is_opaque, is_overlay_attribute, is_whiteout, make_opaque, make_whiteout,
     read_attributes, same_attributes, set_mtime, write_attributes,
 };
-pub(crate) use copy::{copy_entry, merge_copy};
+pub(crate) use copy::{copy_content, copy_entry, merge_copy};
+pub(crate) use merged::{Node, walk};
 pub(crate) use remove::{remove, remove_at, size_of};
 pub(crate) use view::{Found, View};
 
@@ -37,9 +39,13 @@ pub(crate) fn open_dir_at(parent: impl AsFd, name: &[u8]) -> io::Result<OwnedFd>
 pub(crate) fn open_in_root(root: impl AsFd, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let path = if path.is_empty() { b".".as_slice() } else { path };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    // The kernel gives EAGAIN when any rename happens anywhere meanwhile (openat2(2)); other builds do rename.
+    retried(|| rustix::fs::openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve))
+}
+
+/// The kernel gives EAGAIN when any rename happens anywhere meanwhile (openat2(2)); other builds do rename.
+pub(crate) fn retried<T>(open: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     for _ in 0..OPEN_ATTEMPTS {
-        match rustix::fs::openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        match open() {
             Err(rustix::io::Errno::AGAIN) => {}
             other => return other,
         }

@@ -98,6 +98,8 @@ pub(crate) struct Unpacker {
     is_full: bool,
     /// With `is_full`: hashes of paths that this layer made, which its own whiteouts must not remove.
     made: HashSet<u64>,
+    /// With `is_full`: hashes of directories of the copy whose times are noted in `times`.
+    entered: HashSet<u64>,
     hasher: RandomState,
     /// Directories' times are set last, because filling them changes them.
     times: Vec<(Vec<u8>, i64, u32)>,
@@ -115,6 +117,7 @@ impl Unpacker {
             options,
             is_full,
             made: HashSet::new(),
+            entered: HashSet::new(),
             hasher: RandomState::new(),
             times: Vec::new(),
             parent: None,

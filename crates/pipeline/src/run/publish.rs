@@ -83,6 +83,8 @@ pub(super) async fn seal_and_upload(
     let sealed = tokio::select! {
         biased;
         () = cx.cancel.cancelled() => return Err(RunError::Cancelled),
+        // What failed is not worth compressing.
+        () = abandon.cancelled() => return Ok(None),
         sealed = cx.engine.seal(built) => sealed.map_err(RunError::Engine)?,
     };
     let sealed = Sealed { image: sealed.0, manifest: sealed.1 };

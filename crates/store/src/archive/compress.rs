@@ -20,8 +20,11 @@ use crate::Compression;
 /// Part of the output's identity: never change it without a new format of the layer records.
 const GZIP_BLOCK_BYTES: usize = 1024 * 1024;
 /// As docker and Go have by default.
-const GZIP_LEVEL: u32 = 6;
-const ZSTD_LEVEL: i32 = 3;
+const GZIP_LEVEL: u8 = 6;
+const ZSTD_LEVEL: u8 = 3;
+/// The highest levels ask readers for 128 MiB; 8 MiB is what every reader of the format must take (RFC 8878, 3.1.1.1.2).
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+const ZSTD_LARGE_WINDOWS_FROM: u8 = 20;
 /// zstd's jobs when it works in parallel; part of the output's identity as well. Small, for memory's sake.
 const ZSTD_JOB_BYTES: u32 = 2 * 1024 * 1024;
 /// More threads than this wait for the one that reads and hashes.
@@ -40,16 +43,21 @@ pub(crate) enum Compressor<W: Write> {
 }
 
 impl<W: Write> Compressor<W> {
-    pub(crate) fn new(out: W, compression: Compression) -> io::Result<Self> {
+    /// `level` of `None` is the usual one.
+    pub(crate) fn new(out: W, compression: Compression, level: Option<u8>) -> io::Result<Self> {
         Ok(match compression {
             Compression::None => Self::Plain(out),
-            Compression::Gzip => Self::Gzip(Gzip::new(out)?),
+            Compression::Gzip => Self::Gzip(Gzip::new(out, level.unwrap_or(GZIP_LEVEL))?),
             Compression::Zstd => {
-                let mut encoder = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL)?;
+                let level = level.unwrap_or(ZSTD_LEVEL);
+                let mut encoder = zstd::stream::write::Encoder::new(out, level.into())?;
                 encoder.include_checksum(true)?;
                 // With at least one worker the output is the same for any number of them.
                 encoder.multithread(threads() as u32)?;
                 encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(ZSTD_JOB_BYTES))?;
+                if level >= ZSTD_LARGE_WINDOWS_FROM {
+                    encoder.window_log(ZSTD_WINDOW_LOG_MAX)?;
+                }
                 Self::Zstd(encoder)
             }
         })
@@ -89,6 +97,7 @@ struct Job {
 
 pub(crate) struct Gzip<W: Write> {
     out: W,
+    level: u8,
     block: Vec<u8>,
     crc: Crc,
     /// Blocks at work, in order. Their number bounds the memory.
@@ -98,13 +107,13 @@ pub(crate) struct Gzip<W: Write> {
 }
 
 impl<W: Write> Gzip<W> {
-    fn new(mut out: W) -> io::Result<Self> {
+    fn new(mut out: W, level: u8) -> io::Result<Self> {
         out.write_all(&GZIP_HEADER)?;
-        Ok(Self { out, block: Vec::new(), crc: Crc::new(), pending: VecDeque::new(), workers: None })
+        Ok(Self { out, level, block: Vec::new(), crc: Crc::new(), pending: VecDeque::new(), workers: None })
     }
 
     fn send_block(&mut self) -> io::Result<()> {
-        let jobs = &self.workers.get_or_insert_with(start_workers).0;
+        let jobs = &self.workers.get_or_insert_with(|| start_workers(self.level)).0;
         let (reply, answer) = mpsc::channel();
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(GZIP_BLOCK_BYTES));
         jobs.send(Job { block, reply }).map_err(|_| lost())?;
@@ -128,7 +137,7 @@ impl<W: Write> Gzip<W> {
             self.take_block()?;
         }
         if !self.block.is_empty() {
-            let bytes = deflate(&mut compress(), &self.block)?;
+            let bytes = deflate(&mut compress(self.level), &self.block)?;
             self.out.write_all(&bytes)?;
         }
         self.out.write_all(&DEFLATE_END)?;
@@ -161,14 +170,14 @@ impl<W: Write> Write for Gzip<W> {
 }
 
 /// The workers end when the sender of jobs is dropped.
-fn start_workers() -> (Sender<Job>, Vec<JoinHandle<()>>) {
+fn start_workers(level: u8) -> (Sender<Job>, Vec<JoinHandle<()>>) {
     let (sender, receiver) = mpsc::channel::<Job>();
     let receiver = Arc::new(Mutex::new(receiver));
     let workers = (0..threads())
         .map(|_| {
             let receiver = receiver.clone();
             thread::spawn(move || {
-                let mut compress = compress();
+                let mut compress = compress(level);
                 loop {
                     let job = receiver.lock().expect("no panic while held").recv();
                     let Ok(job) = job else { return };
@@ -181,8 +190,8 @@ fn start_workers() -> (Sender<Job>, Vec<JoinHandle<()>>) {
     (sender, workers)
 }
 
-fn compress() -> Compress {
-    Compress::new(flate2::Compression::new(GZIP_LEVEL), false)
+fn compress(level: u8) -> Compress {
+    Compress::new(flate2::Compression::new(level.into()), false)
 }
 
 /// One block as deflate blocks that end at a byte border and are not final.

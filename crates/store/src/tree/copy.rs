@@ -118,7 +118,7 @@ pub(crate) fn copy_entry(
     set_mtime(to, to_name, stat.st_mtime, stat.st_mtime_nsec as u32)
 }
 
-fn copy_content(from: BorrowedFd<'_>, name: &[u8], to: BorrowedFd<'_>, to_name: &[u8]) -> io::Result<()> {
+pub(crate) fn copy_content(from: BorrowedFd<'_>, name: &[u8], to: BorrowedFd<'_>, to_name: &[u8]) -> io::Result<()> {
     let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let source = rustix::fs::openat(from, name, read, Mode::empty())?;

@@ -30,7 +30,21 @@ impl Unpacker {
         {
             return Ok(parent);
         }
-        self.open_or_make(path, 0)
+        let parent = self.open_or_make(path, 0)?;
+        if self.is_full {
+            self.note_time(&parent, path)?;
+        }
+        Ok(parent)
+    }
+
+    /// A directory of the copy that the archive does not list keeps its time, as a layer's own directory does.
+    fn note_time(&mut self, directory: &OwnedFd, path: &[u8]) -> Outcome<()> {
+        use std::hash::BuildHasher as _;
+        if !self.is_made(path) && self.entered.insert(self.hasher.hash_one(path)) {
+            let stat = rustix::fs::fstat(directory).map_err(errno("cannot look at its directory"))?;
+            self.times.push((path.to_vec(), stat.st_mtime, stat.st_mtime_nsec as u32));
+        }
+        Ok(())
     }
 
     fn open_or_make(&mut self, path: &[u8], links: usize) -> Outcome<OwnedFd> {

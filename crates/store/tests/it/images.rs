@@ -8,7 +8,7 @@ use std::{
 };
 
 use oci::{ContainerConfig, Descriptor, DiffId, Digest, ImageConfig, Manifest, Platform, Reference, media_type};
-use store::{ArchiveFormat, Compression, Image, LoadSource, SnapshotId};
+use store::{ArchiveFormat, Compression, Image, LoadSource, SaveOptions, SnapshotId};
 
 use crate::support::{Tar, World, epoch, gzip, is_root, message, names, skip};
 
@@ -142,7 +142,7 @@ fn wrong_manifests_are_refused() {
 
 fn save(world: &World, images: &[(Option<Reference>, Image)], format: ArchiveFormat, name: &str) -> PathBuf {
     let path = world.home.path().join(name);
-    world.store.save(images, format, &mut fs::File::create(&path).unwrap()).unwrap();
+    world.store.save(images, format, &SaveOptions::default(), &mut fs::File::create(&path).unwrap()).unwrap();
     path
 }
 
@@ -155,8 +155,8 @@ fn archives_and_layouts_come_back_as_the_same_image() {
     let docker = save(&world, &images, ArchiveFormat::Docker, "docker.tar");
     let oci = save(&world, &images, ArchiveFormat::Oci, "oci.tar");
     let layout = world.home.path().join("layout");
-    world.store.save_layout_dir(&images, &layout).unwrap();
-    world.store.save_layout_dir(&images, &layout).unwrap();
+    world.store.save_layout_dir(&images, &SaveOptions::default(), &layout).unwrap();
+    world.store.save_layout_dir(&images, &SaveOptions::default(), &layout).unwrap();
     let zipped = world.home.path().join("docker.tar.gz");
     fs::write(&zipped, gzip(&fs::read(&docker).unwrap())).unwrap();
     let manifest = world.store.manifest(&image, Compression::Gzip).unwrap();
@@ -235,7 +235,7 @@ fn skopeo_reads_what_is_saved() {
     let images = [(Some(reference("localhost/app:1")), image.clone())];
     let manifest = world.store.manifest(&image, Compression::Gzip).unwrap();
     let layout = world.home.path().join("layout");
-    world.store.save_layout_dir(&images, &layout).unwrap();
+    world.store.save_layout_dir(&images, &SaveOptions::default(), &layout).unwrap();
     let oci = save(&world, &images, ArchiveFormat::Oci, "oci.tar");
     let docker = save(&world, &images, ArchiveFormat::Docker, "docker.tar");
     let sources = [format!("oci:{}:1", text(&layout)), format!("oci-archive:{}:1", text(&oci))];
