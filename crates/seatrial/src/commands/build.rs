@@ -1,7 +1,9 @@
 //! `seatrial build`: docker's flags with docker's meaning.
 
+mod annotations;
 mod call;
 mod flags;
+mod metadata;
 mod output;
 
 use std::time::Instant;
@@ -12,7 +14,7 @@ use engine_embedded::Embedded;
 use events::{Event, RunId, Verdict};
 use oci::{Digest, Reference};
 use serde_json::json;
-use store::{Image, SealedManifest, Store};
+use store::{Image, ManifestOptions, SealedManifest, Stop};
 
 use super::{
     named,
@@ -28,7 +30,7 @@ use crate::{
 };
 
 pub(crate) use flags::BuildArgs;
-use output::Output;
+use output::{Delivery, Output};
 
 /// A finished build.
 struct Finished {
@@ -52,8 +54,12 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     if let Some(call) = args.call()? {
         return call::run(call, &request, args.format.as_deref());
     }
-    let names: Vec<Reference> = args.tag.iter().map(named::with_default_tag).collect();
     let outputs = Output::all(args, context)?;
+    let tags: Vec<Reference> = args.tag.iter().map(named::with_default_tag).collect();
+    // What goes by its digest has no tag, and so no name here.
+    let named = outputs.iter().flat_map(Output::names).filter(|name| name.tag().is_some());
+    let mut names = tags.clone();
+    names.extend(named.cloned());
 
     let store = context.store()?;
     let engine = context.engine(&args.engine)?;
@@ -72,18 +78,35 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     let started = Instant::now();
     views.sink().emit(Event::StageStarted { stage: request.stage.clone() });
     context.watch_signals();
-    let needs_manifest = args.metadata_file.is_some() || format.reads("Digest") || outputs.contains(&Output::Push);
-    let finished = build(&engine, &request, &views, needs_manifest);
-    let finished = match finished {
-        Ok(finished) => {
-            let delivered =
-                deliver(store, &finished, &names, &outputs, context, &views, |reference, image, progress| {
-                    context.block_on_cancellable(transfer::push(&client, store, reference, image, progress))
-                });
-            delivered.map(|pushed| (finished, pushed))
+    let cancel = context.cancel.clone();
+    let is_stopped = || cancel.is_cancelled();
+    let stop = Stop::when(&is_stopped);
+    let made = outputs.iter().find_map(|output| output.manifest(&request.platform));
+    let is_read = args.metadata_file.is_some() || format.reads("Digest");
+    let manifest = made.or_else(|| is_read.then(ManifestOptions::default));
+    let finished = build(&engine, &request, &views, manifest.as_ref(), stop).and_then(|finished| {
+        let progress = Transfers::new(views.sink(), "build");
+        let delivery = Delivery {
+            context,
+            store,
+            image: &finished.image,
+            names: &tags,
+            stop,
+            warn: &|message| views.sink().emit(Event::Warning { message, place: None }),
+            push: &|reference, sealed| {
+                context.block_on_cancellable(transfer::push_sealed(&client, store, reference, sealed, &progress))
+            },
+        };
+        deliver(&finished, &names, &outputs, &delivery, &views).map(|pushed| (finished, pushed))
+    });
+    // Whatever failed while the user's wish to stop was known, failed by it.
+    let finished = finished.map_err(|error| match error {
+        BuildFailed::Other(_) if is_stopped() => BuildFailed::Build(engine::BuildError::Cancelled),
+        BuildFailed::Build(engine::BuildError::Engine(_)) if is_stopped() => {
+            BuildFailed::Build(engine::BuildError::Cancelled)
         }
-        Err(error) => Err(error),
-    };
+        error => error,
+    });
     let verdict = match &finished {
         Ok(_) => Verdict::Passed,
         Err(BuildFailed::Build(engine::BuildError::Cancelled)) => Verdict::Skipped,
@@ -125,7 +148,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     record.image = Some(finished.image.id.to_string());
     record.write(&run);
 
-    write_files(args, context, &finished, &names)?;
+    metadata::write(args, context, &finished, &names, run.number)?;
     if views.shows_summary() && views.progress != Progress::Quiet {
         terminal::message(&closing(&finished, &names, &pushed, duration_ms, &views.model()));
     }
@@ -152,76 +175,43 @@ fn build(
     engine: &Embedded,
     request: &BuildRequest,
     views: &Views,
-    needs_manifest: bool,
+    manifest: Option<&ManifestOptions>,
+    stop: Stop<'_>,
 ) -> Result<Finished, BuildFailed> {
     let fail = |error: engine::EngineError| BuildFailed::Build(error.into());
     let built = engine.build_blocking(request, views.sink()).map_err(BuildFailed::Build)?;
-    if !needs_manifest {
-        let image = engine.image_blocking(&built).map_err(fail)?;
+    let Some(manifest) = manifest else {
+        let image = engine.image_blocking(&built, stop).map_err(fail)?;
         return Ok(Finished { image, sealed: None, built });
-    }
-    let (image, sealed) = engine.seal_blocking(&built).map_err(fail)?;
+    };
+    let (image, sealed) = engine.seal_as(&built, manifest, stop).map_err(fail)?;
     views.sink().emit(Event::ImageSealed { digest: sealed.digest.clone(), size_bytes: sealed.size_bytes });
     Ok(Finished { image, sealed: Some(sealed), built })
 }
 
 /// Names first: whoever pushes or saves finds the image by them.
 fn deliver(
-    store: &Store,
     finished: &Finished,
     names: &[Reference],
     outputs: &[Output],
-    context: &Context,
+    delivery: &Delivery<'_>,
     views: &Views,
-    push: impl Fn(&Reference, &Image, &Transfers<'_>) -> anyhow::Result<transfer::Pushed>,
 ) -> Result<Vec<String>, BuildFailed> {
-    let other = |error: anyhow::Error| BuildFailed::Other(error);
+    let store = delivery.store;
     for name in names {
         // One that is right already is not written again.
         let is_named = store.resolve(name).ok().flatten().is_some_and(|known| known.id == finished.image.id);
         if !is_named {
             let tagged = store.tag_relaxed(name, &finished.image.id).with_context(|| format!("cannot tag {name}"));
-            tagged.map_err(other)?;
+            tagged.map_err(BuildFailed::Other)?;
         }
         views.sink().emit(Event::TagWritten { reference: name.familiar(), digest: finished.digest() });
     }
     let mut pushed = Vec::new();
     for output in outputs {
-        if context.cancel.is_cancelled() {
-            return Err(BuildFailed::Build(engine::BuildError::Cancelled));
-        }
-        let written = output.write(store, &finished.image, names, |reference| {
-            let progress = Transfers::new(views.sink(), "build");
-            let done = push(reference, &finished.image, &progress)?;
-            pushed.push(format!("{}@{}", reference.repository(), done.digest));
-            Ok(())
-        });
-        written.map_err(other)?;
+        pushed.extend(output.write(delivery).map_err(BuildFailed::Other)?);
     }
     Ok(pushed)
-}
-
-/// `--iidfile` and `--metadata-file`.
-fn write_files(args: &BuildArgs, context: &Context, finished: &Finished, names: &[Reference]) -> anyhow::Result<()> {
-    if let Some(path) = &args.iidfile {
-        fs_err::write(context.settings.cwd.join(path), finished.image.id.to_string())?;
-    }
-    if let (Some(path), Some(sealed)) = (&args.metadata_file, &finished.sealed) {
-        let list: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let metadata = json!({
-            "containerimage.digest": sealed.digest,
-            "containerimage.config.digest": finished.image.id,
-            "containerimage.descriptor": {
-                "mediaType": sealed.manifest.media_type,
-                "digest": sealed.digest,
-                "size": sealed.bytes.len(),
-                "platform": finished.image.config.platform(),
-            },
-            "image.name": list.join(","),
-        });
-        fs_err::write(context.settings.cwd.join(path), serde_json::to_string_pretty(&metadata)? + "\n")?;
-    }
-    Ok(())
 }
 
 fn show_result(

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use store::ArchiveFormat;
+use store::{ArchiveFormat, SaveOptions};
 
 use super::named;
 use crate::{context::Context, exit::Exit, failure::Failure, terminal};
@@ -41,6 +41,7 @@ pub(crate) enum SaveFormat {
 pub(crate) fn run(args: &SaveArgs, context: &Context) -> anyhow::Result<Exit> {
     let store = context.store()?;
     let images = args.images.iter().map(|name| named::find(store, name)).collect::<anyhow::Result<Vec<_>>>()?;
+    let options = SaveOptions::default();
     let output = args.output.as_ref().map(|path| context.settings.cwd.join(path));
     let format = match args.format {
         SaveFormat::Docker => ArchiveFormat::Docker,
@@ -51,7 +52,7 @@ pub(crate) fn run(args: &SaveArgs, context: &Context) -> anyhow::Result<Exit> {
                     .hint("name it: `seatrial save --format oci-dir -o DIRECTORY IMAGE`")
             })?;
             store
-                .save_layout_dir(&images, &directory)
+                .save_layout_dir(&images, &options, &directory)
                 .with_context(|| format!("cannot save to {}", directory.display()))?;
             return Ok(Exit::Passed);
         }
@@ -59,7 +60,7 @@ pub(crate) fn run(args: &SaveArgs, context: &Context) -> anyhow::Result<Exit> {
     match output {
         Some(path) => {
             write_file(&path, |out| {
-                store.save(&images, format, out).with_context(|| format!("cannot save to {}", path.display()))
+                store.save(&images, format, &options, out).with_context(|| format!("cannot save to {}", path.display()))
             })?;
         }
         None if terminal::streams().stdout_is_terminal => {
@@ -69,7 +70,7 @@ pub(crate) fn run(args: &SaveArgs, context: &Context) -> anyhow::Result<Exit> {
         }
         None => {
             let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-            store.save(&images, format, &mut out).context("cannot save to stdout")?;
+            store.save(&images, format, &options, &mut out).context("cannot save to stdout")?;
             out.flush().context("cannot save to stdout")?;
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Mutex};
 use events::{Event, EventSink};
 use oci::{Descriptor, Digest, Reference, media_type};
 use registry::{Client, Progress as RegistryProgress, UploadOutcome};
-use store::{Compression, Image, Store};
+use store::{Image, SealedManifest, Store};
 
 use crate::failure::Failure;
 
@@ -61,12 +61,29 @@ pub(crate) async fn push(
     image: &Image,
     progress: &Transfers<'_>,
 ) -> anyhow::Result<Pushed> {
+    refuse_unpublishable(reference, image)?;
+    let sealed = tokio::task::block_in_place(|| store.manifest(image, store.preferred_options(&image.id)))?;
+    push_sealed(client, store, reference, &sealed, progress).await
+}
+
+/// What must stay here is refused before anything is compressed for it.
+pub(crate) fn refuse_unpublishable(reference: &Reference, image: &Image) -> anyhow::Result<()> {
     if let Some(reason) = unpublishable(image) {
         return Err(Failure::refused(format!("{} must not be published: {reason}", reference.familiar()))
             .hint("build it on a base image of its own: `seatrial base debian:bookworm`")
             .into());
     }
-    let sealed = tokio::task::block_in_place(|| store.manifest(image, Compression::Gzip))?;
+    Ok(())
+}
+
+/// Pushes what is sealed under its reference, which may be a digest: blobs first, the name last.
+pub(crate) async fn push_sealed(
+    client: &Client,
+    store: &Store,
+    reference: &Reference,
+    sealed: &SealedManifest,
+    progress: &Transfers<'_>,
+) -> anyhow::Result<Pushed> {
     let mut blobs: Vec<Descriptor> = sealed.manifest.layers.clone();
     blobs.push(sealed.manifest.config.clone());
     let outcomes = client.push_blobs(reference, &blobs, store, None, progress).await?;

@@ -85,7 +85,7 @@ fn wrong_invocations_exit_2() {
 
         hint: build without `--secret`
     "#]]);
-    world.seatrial(["build", "-o", "out"]).run().exits(2).stderr_has("`--output type=local` is not supported yet");
+    world.seatrial(["build", "-o", "type=nowhere"]).run().exits(2).stderr_has("`--output type=nowhere` is unknown");
     world.seatrial(["build", "nowhere"]).run().exits(2).stderr_has("there is no build context `nowhere`");
     world.seatrial(["build", "--push"]).run().exits(2).stderr_has("an image needs a name to be pushed");
     std::fs::remove_file(world.repo().join("Dockerfile")).unwrap();

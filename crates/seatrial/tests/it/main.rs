@@ -6,6 +6,7 @@ mod explain;
 mod faults;
 mod front;
 mod images;
+mod outputs;
 mod registry;
 mod run;
 mod shell;

@@ -67,9 +67,13 @@ pub(crate) struct BuildArgs {
     /// Ask the registry for base images also when they are here
     #[arg(long)]
     pub(super) pull: bool,
-    /// Write the result: type=image|registry|oci|docker[,dest=FILE]
+    /// Where the result goes: a directory for its files, `-` for a tar of them, or
+    /// type=image|registry|oci|docker|local|tar|cacheonly with options, as buildx takes them; may be repeated
     #[arg(short, long, value_name = "OUTPUT")]
     pub(super) output: Vec<String>,
+    /// Annotation of the manifest; a TYPE is manifest, index, manifest-descriptor or index-descriptor, each also `[PLATFORM]`
+    #[arg(long, value_name = "[TYPE:]KEY=VALUE")]
+    pub(super) annotation: Vec<String>,
     /// Push the image under its names
     #[arg(long)]
     pub(super) push: bool,
@@ -115,9 +119,6 @@ pub(crate) struct BuildArgs {
     /// Not supported yet
     #[arg(long, value_name = "TARGET", hide = true)]
     cache_to: Vec<String>,
-    /// Not supported yet
-    #[arg(long, value_name = "ANNOTATION", hide = true)]
-    annotation: Vec<String>,
     /// Not supported yet, except `false`
     #[arg(long, value_name = "SBOM", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     sbom: Option<String>,
@@ -182,7 +183,6 @@ impl BuildArgs {
             ("--ssh", !self.ssh.is_empty()),
             ("--cache-from", !self.cache_from.is_empty()),
             ("--cache-to", !self.cache_to.is_empty()),
-            ("--annotation", !self.annotation.is_empty()),
             ("--sbom", is_on(&self.sbom)),
             ("--provenance", is_on(&self.provenance)),
             ("--attest", !self.attest.is_empty()),

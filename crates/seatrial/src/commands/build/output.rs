@@ -1,23 +1,64 @@
-//! `--output`, `--push`: where an image goes beside the store.
+//! `--output`, `--push`: where an image goes beside the store, and in which form.
 
-use std::path::PathBuf;
+mod fields;
+mod parse;
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
-use oci::Reference;
-use store::{ArchiveFormat, Image, Store};
+use oci::{Platform, Reference};
+use runtime::Privilege;
+use store::{ArchiveFormat, Image, ManifestOptions, SaveOptions, SealedManifest, Stop, Store};
 
-use super::flags::BuildArgs;
-use crate::{commands::save::write_file, context::Context, failure::Failure, terminal};
+use super::{annotations::Annotations, flags::BuildArgs};
+use crate::{
+    commands::{
+        save::write_file,
+        transfer::{Pushed, refuse_unpublishable},
+    },
+    context::Context,
+    failure::Failure,
+    terminal::{self, text},
+};
 
-/// One place.
+pub(crate) use fields::Fields;
+
+/// One place, as asked for by `--output`, `--push` or the command's defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Output {
-    /// The store has it already.
-    Store,
-    /// The registry of each name.
-    Push,
-    /// An archive; without a path, stdout.
-    Archive { format: Archive, path: Option<PathBuf> },
+    /// The store, and the registry of each name.
+    Image(ImageOutput),
+    /// An archive or layout.
+    Archive(ArchiveOutput),
+    /// The files of the image in a directory.
+    Local { directory: PathBuf, is_split: bool },
+    /// The files of the image as a tar; without a path, stdout.
+    Tar { path: Option<PathBuf> },
+    /// The build cache only.
+    CacheOnly,
+}
+
+/// `type=image`, `type=registry`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct ImageOutput {
+    /// Instead of the names that `--tag` gives.
+    names: Vec<Reference>,
+    push: bool,
+    by_digest: bool,
+    form: Form,
+}
+
+/// `type=docker`, `type=oci`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ArchiveOutput {
+    kind: Archive,
+    names: Vec<Reference>,
+    /// Stdout without one.
+    path: Option<PathBuf>,
+    form: Form,
 }
 
 /// Forms of an archive.
@@ -28,122 +69,212 @@ pub(super) enum Archive {
     OciDirectory,
 }
 
+/// How manifest and layers are written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Form {
+    manifest: ManifestOptions,
+    annotations: Annotations,
+    /// Something of it was asked for.
+    is_explicit: bool,
+}
+
+impl Form {
+    fn options(&self, platform: &Platform) -> ManifestOptions {
+        ManifestOptions { annotations: self.annotations.manifest(platform), ..self.manifest.clone() }
+    }
+}
+
+/// What outputs work with.
+pub(super) struct Delivery<'a> {
+    pub(super) context: &'a Context,
+    pub(super) store: &'a Store,
+    pub(super) image: &'a Image,
+    /// Of `--tag`.
+    pub(super) names: &'a [Reference],
+    pub(super) stop: Stop<'a>,
+    /// Says something that the user should know.
+    pub(super) warn: &'a dyn Fn(String),
+    pub(super) push: &'a dyn Fn(&Reference, &SealedManifest) -> anyhow::Result<Pushed>,
+}
+
 impl Output {
     /// All places that the flags name.
     pub(super) fn all(args: &BuildArgs, context: &Context) -> Result<Vec<Output>, Failure> {
+        let annotations = Annotations::parse(&args.annotation)?;
+        annotations.refuse_index()?;
         let mut outputs = Vec::new();
         for given in &args.output {
-            outputs.extend(parse(given, &context.settings.cwd)?);
+            outputs.push(parse::output(given, &context.settings.cwd, &annotations)?);
         }
-        if args.push {
-            outputs.push(Output::Push);
+        let images = outputs.iter_mut().filter_map(|output| match output {
+            Output::Image(image) => Some(image),
+            _ => None,
+        });
+        // As buildx: `--push` has the images of `--output` pushed, or adds one.
+        let mut has_image = false;
+        images.for_each(|image| {
+            image.push |= args.push;
+            has_image = true;
+        });
+        if !has_image && (args.push || args.load || !args.annotation.is_empty()) {
+            let form = Form { is_explicit: !args.annotation.is_empty(), annotations, ..Form::default() };
+            outputs.push(Output::Image(ImageOutput { push: args.push, form, ..ImageOutput::default() }));
         }
-        if outputs.contains(&Output::Push) && args.tag.is_empty() {
+        let is_nameless = |output: &Output| match output {
+            Output::Image(image) => image.push && image.names.is_empty() && args.tag.is_empty(),
+            _ => false,
+        };
+        if outputs.iter().any(is_nameless) {
             return Err(Failure::usage("an image needs a name to be pushed").hint("name it: `--tag REGISTRY/NAME:TAG`"));
+        }
+        let is_stdout = |output: &&Output| match output {
+            Output::Archive(archive) => archive.path.is_none(),
+            Output::Tar { path } => path.is_none(),
+            _ => false,
+        };
+        if outputs.iter().filter(is_stdout).count() > 1 {
+            return Err(Failure::usage("only one output can go to stdout"));
         }
         Ok(outputs)
     }
 
-    /// Writes the image there.
-    pub(super) fn write(
-        &self,
-        store: &Store,
-        image: &Image,
-        names: &[Reference],
-        mut push: impl FnMut(&Reference) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let mut images: Vec<(Option<Reference>, Image)> =
-            names.iter().map(|name| (Some(name.clone()), image.clone())).collect();
-        if images.is_empty() {
-            images.push((None, image.clone()));
-        }
+    /// The manifest that this output makes of an image; `None` when it needs none.
+    pub(super) fn manifest(&self, platform: &Platform) -> Option<ManifestOptions> {
         match self {
-            Output::Store => Ok(()),
-            Output::Push => names.iter().try_for_each(&mut push),
-            Output::Archive { format: Archive::OciDirectory, path: Some(path) } => {
-                store.save_layout_dir(&images, path).with_context(|| format!("cannot write {}", path.display()))
+            Output::Image(image) if image.push || image.form.is_explicit => Some(image.form.options(platform)),
+            Output::Archive(archive) if archive.kind != Archive::Docker => Some(archive.form.options(platform)),
+            _ => None,
+        }
+    }
+
+    /// Names that the image gets in the store by this output.
+    pub(super) fn names(&self) -> &[Reference] {
+        match self {
+            Output::Image(image) => &image.names,
+            _ => &[],
+        }
+    }
+
+    /// Writes the image there; gives what was pushed, as `NAME@DIGEST`.
+    pub(super) fn write(&self, to: &Delivery<'_>) -> anyhow::Result<Vec<String>> {
+        match self {
+            Output::Image(image) => return image.write(to),
+            Output::Archive(archive) => archive.write(to)?,
+            Output::Local { directory, is_split } => export(to, directory, *is_split)?,
+            Output::Tar { path } => {
+                let write = |out: &mut dyn std::io::Write| {
+                    to.store.export_tar(to.image, out, to.stop).context("cannot export the image's files")
+                };
+                to_file_or_stdout(path.as_deref(), write)?;
             }
-            Output::Archive { format, path } => {
-                let format = if *format == Archive::Docker { ArchiveFormat::Docker } else { ArchiveFormat::Oci };
-                match path {
-                    Some(path) => write_file(path, |out| {
-                        store.save(&images, format, out).with_context(|| format!("cannot write {}", path.display()))
-                    }),
-                    None => {
-                        store.save(&images, format, &mut std::io::stdout().lock()).context("cannot write to stdout")
-                    }
-                }
+            Output::CacheOnly => {}
+        }
+        Ok(Vec::new())
+    }
+}
+
+impl ImageOutput {
+    fn write(&self, to: &Delivery<'_>) -> anyhow::Result<Vec<String>> {
+        let options = self.form.options(&to.image.config.platform());
+        if self.form.is_explicit {
+            to.store.prefer_manifest(&to.image.id, &options)?;
+        }
+        let mut pushed = Vec::new();
+        if !self.push {
+            return Ok(pushed);
+        }
+        let names = if self.names.is_empty() { to.names } else { &self.names };
+        names.iter().try_for_each(|name| refuse_unpublishable(name, to.image))?;
+        let sealed = to.store.manifest_or_stop(to.image, &options, to.stop)?;
+        for name in names {
+            let target = if self.by_digest { name.with_digest(sealed.digest.clone()) } else { name.clone() };
+            let done = (to.push)(&target, &sealed)?;
+            pushed.push(format!("{}@{}", name.repository(), done.digest));
+        }
+        Ok(pushed)
+    }
+}
+
+impl ArchiveOutput {
+    fn write(&self, to: &Delivery<'_>) -> anyhow::Result<()> {
+        let names = if self.names.is_empty() { to.names } else { &self.names };
+        let mut images: Vec<(Option<Reference>, Image)> =
+            names.iter().map(|name| (Some(name.clone()), to.image.clone())).collect();
+        if images.is_empty() {
+            images.push((None, to.image.clone()));
+        }
+        let platform = to.image.config.platform();
+        let options = SaveOptions {
+            manifest: self.form.options(&platform),
+            descriptor_annotations: self.form.annotations.manifest_descriptor(&platform),
+        };
+        if self.kind != Archive::Docker {
+            // The part that takes long, and can be stopped.
+            to.store.manifest_or_stop(to.image, &options.manifest, to.stop)?;
+        }
+        let format = match (self.kind, &self.path) {
+            (Archive::OciDirectory, Some(path)) => {
+                return to
+                    .store
+                    .save_layout_dir(&images, &options, path)
+                    .with_context(|| format!("cannot write {}", path.display()));
             }
+            (Archive::Docker, _) => ArchiveFormat::Docker,
+            _ => ArchiveFormat::Oci,
+        };
+        to_file_or_stdout(self.path.as_deref(), |out| {
+            to.store.save(&images, format, &options, out).context("cannot write the archive")
+        })
+    }
+}
+
+/// Writes the image's files into a directory.
+fn export(to: &Delivery<'_>, directory: &Path, is_split: bool) -> anyhow::Result<()> {
+    let platform = to.image.config.platform().to_string().replace('/', "_");
+    let directory = if is_split { directory.join(platform) } else { directory.to_owned() };
+    // An ordinary user cannot give files away; in his namespace the image's owners are ids that mean nothing outside.
+    let keep_owners = matches!(to.context.privilege(), Privilege::Root { .. });
+    let report = to
+        .store
+        .export_directory(to.image, &directory, keep_owners, to.stop)
+        .with_context(|| format!("cannot write the image's files to {}", directory.display()))?;
+    let many = |number: u64, word: &str| text::count(usize::try_from(number).unwrap_or(usize::MAX), word);
+    if report.special > 0 {
+        (to.warn)(format!(
+            "{} left out of {}; `--output type=tar` has them",
+            many(report.special, "device node or socket was"),
+            directory.display()
+        ));
+    }
+    if report.set_ids > 0 {
+        (to.warn)(format!(
+            "{} without its set-id bit in {}, where it would be effective; `--output type=tar` keeps it",
+            many(report.set_ids, "program stands"),
+            directory.display()
+        ));
+    }
+    Ok(())
+}
+
+fn to_file_or_stdout(
+    path: Option<&Path>,
+    write: impl FnOnce(&mut dyn std::io::Write) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    match path {
+        Some(path) => write_file(path, write).with_context(|| format!("cannot write {}", path.display())),
+        None => {
+            let mut out = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+            write(&mut out)?;
+            out.flush().context("cannot write to stdout")
         }
     }
 }
 
-/// `type=…,dest=…,…`; a bare word is a directory, `-` is stdout.
-fn parse(given: &str, cwd: &std::path::Path) -> Result<Vec<Output>, Failure> {
-    let missing = |kind: &str| {
-        Failure::usage(format!("`--output type={kind}` is not supported yet"))
-            .hint("use type=image, type=registry, type=oci,dest=FILE or type=docker,dest=FILE")
-    };
-    if !given.contains('=') {
-        return Err(missing(if given == "-" { "tar" } else { "local" }));
+/// Stdout takes no archive when it is a terminal.
+fn refuse_terminal(path: Option<&PathBuf>, kind: &str) -> Result<(), Failure> {
+    if path.is_none() && terminal::streams().stdout_is_terminal {
+        return Err(Failure::usage("an archive is nothing for a terminal")
+            .hint(format!("name a file: `--output type={kind},dest=FILE`")));
     }
-    let mut kind = "";
-    let mut path = None;
-    let mut is_directory = false;
-    let mut is_push = false;
-    for part in given.split(',') {
-        let (key, value) = part.split_once('=').unwrap_or((part, "true"));
-        match key.trim() {
-            "type" => kind = value,
-            "dest" | "destination" => path = (value != "-").then(|| cwd.join(value)),
-            "tar" => is_directory = value == "false",
-            "push" => is_push = value == "true",
-            // What these ask for does not change where the image goes.
-            "name" if value.is_empty() => {}
-            other => return Err(Failure::usage(format!("`--output`: the option `{other}` is not supported yet"))),
-        }
-    }
-    let archive = |format| {
-        if path.is_none() && terminal::streams().stdout_is_terminal {
-            return Err(Failure::usage("an archive is nothing for a terminal")
-                .hint(format!("name a file: `--output type={kind},dest=FILE`")));
-        }
-        Ok(vec![Output::Archive { format, path: path.clone() }])
-    };
-    match kind {
-        "image" if is_push => Ok(vec![Output::Push]),
-        "image" => Ok(vec![Output::Store]),
-        "registry" => Ok(vec![Output::Push]),
-        "docker" => archive(Archive::Docker),
-        "oci" if is_directory => match &path {
-            Some(_) => archive(Archive::OciDirectory),
-            None => Err(Failure::usage("`--output type=oci,tar=false` needs `dest=DIRECTORY`")),
-        },
-        "oci" => archive(Archive::Oci),
-        "local" | "tar" | "cacheonly" => Err(missing(kind)),
-        other => Err(Failure::usage(format!("`--output type={other}` is unknown"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::Path;
-
-    #[test]
-    fn outputs_are_dockers() {
-        let check = |given: &str| parse(given, Path::new("/w")).map_err(|failure| failure.message);
-        let archive = |format, path: &str| Ok(vec![Output::Archive { format, path: Some(path.into()) }]);
-        assert_eq!(check("type=registry"), Ok(vec![Output::Push]));
-        assert_eq!(check("type=image,push=true"), Ok(vec![Output::Push]));
-        assert_eq!(check("type=image"), Ok(vec![Output::Store]));
-        assert_eq!(check("type=oci,dest=x.tar"), archive(Archive::Oci, "/w/x.tar"));
-        assert_eq!(check("type=oci,tar=false,dest=/x"), archive(Archive::OciDirectory, "/x"));
-        assert_eq!(check("type=docker,dest=x.tar"), archive(Archive::Docker, "/w/x.tar"));
-        assert_eq!(check("out"), Err("`--output type=local` is not supported yet".into()));
-        assert_eq!(
-            check("type=oci,compression=zstd"),
-            Err("`--output`: the option `compression` is not supported yet".into())
-        );
-    }
+    Ok(())
 }

@@ -1,0 +1,44 @@
+//! `--iidfile` and `--metadata-file`, as buildx writes them.
+
+use oci::Reference;
+use serde_json::json;
+
+use super::{Finished, flags::BuildArgs};
+use crate::context::Context;
+
+/// Writes what was asked for. `run` is the number of this build's record.
+pub(super) fn write(
+    args: &BuildArgs,
+    context: &Context,
+    finished: &Finished,
+    names: &[Reference],
+    run: u64,
+) -> anyhow::Result<()> {
+    if let Some(path) = &args.iidfile {
+        fs_err::write(context.settings.cwd.join(path), finished.image.id.to_string())?;
+    }
+    let Some(path) = &args.metadata_file else { return Ok(()) };
+    let mut metadata = json!({
+        "buildx.build.ref": format!("seatrial/{}/{run}", context.settings.home.display()),
+        "containerimage.config.digest": finished.image.id,
+    });
+    if let Some(sealed) = &finished.sealed {
+        metadata["containerimage.descriptor"] = json!({
+            "mediaType": sealed.manifest.media_type,
+            "digest": sealed.digest,
+            "size": sealed.bytes.len(),
+            "annotations": {
+                "config.digest": finished.image.id,
+                "org.opencontainers.image.created": finished.image.config.created,
+            },
+            "platform": finished.image.config.platform(),
+        });
+        metadata["containerimage.digest"] = json!(sealed.digest);
+    }
+    if !names.is_empty() {
+        let list: Vec<String> = names.iter().map(ToString::to_string).collect();
+        metadata["image.name"] = json!(list.join(","));
+    }
+    fs_err::write(context.settings.cwd.join(path), serde_json::to_string_pretty(&metadata)? + "\n")?;
+    Ok(())
+}
