@@ -2,6 +2,7 @@
 
 mod archive;
 mod listing;
+mod over;
 mod owner;
 mod problem;
 mod source;
@@ -80,8 +81,13 @@ pub(crate) fn copy(at: &At<'_>, state: &mut State, copy: &CopyLike, is_add: bool
             None => select(at, &request, &from)?,
         };
         listing::save(at.work.host.store, &files.digest, &selection.listing, &selection.matches);
+        if let Some(over) = over::open(at, &request, &selection, layers, running.former)?
+            && put(at, &request, &selection, &over.active, Before::Over(&over))?
+        {
+            return Ok(Made::layer(over.active.commit().during(attempt)?));
+        }
         let active = at.work.host.store.prepare(at.work.host.scope, layers.top()).during(attempt)?;
-        put(at, &request, &selection, &active, running.former)?;
+        put(at, &request, &selection, &active, Before::Former(running.former))?;
         Ok(Made::layer(active.commit().during(attempt)?))
     })
 }
@@ -229,19 +235,31 @@ fn select<'a>(at: &At<'a>, request: &Request, from: &'a Source) -> Result<Select
     Ok(Selection { tree: Some(tree), matches, listing })
 }
 
-/// Writes the selection into the snapshot in the making.
+/// What an earlier build left.
+#[derive(Clone, Copy)]
+enum Before<'a> {
+    /// Below the snapshot in the making: only what differs is written.
+    Over(&'a over::Over),
+    /// Beside it: unchanged files are linked.
+    Former(Option<&'a CacheRecord>),
+}
+
+/// Writes the selection into the snapshot in the making; false when it cannot be written over what is below.
 fn put(
     at: &At<'_>,
     request: &Request,
     selection: &Selection<'_>,
     active: &ActiveSnapshot,
-    former: Option<&CacheRecord>,
-) -> Result<(), BuildError> {
+    before: Before<'_>,
+) -> Result<bool, BuildError> {
     let attempt = || format!("cannot make `{}`", at.instruction.text);
     let target = Target::open(active).during(attempt)?;
     let chown = owner_of(at, request, &target)?;
     check_room(at, request, selection, &target)?;
-    let former = former_result(at.work.host.store, request, selection, former);
+    let former = match before {
+        Before::Over(_) => None,
+        Before::Former(former) => former_result(at.work.host.store, request, selection, former),
+    };
     let is_stopped = || at.work.is_stopped();
     let written = (|| {
         if let Some(tree) = &selection.tree {
@@ -259,6 +277,12 @@ fn put(
                 has_owners,
                 is_stopped: &is_stopped,
             };
+            if let Before::Over(over) = before {
+                let Some((to, rest)) = over.rest(request, selection, &target, &changes)? else { return Ok(false) };
+                transfer.contents(&rest, &to)?;
+                return Ok(true);
+            }
+            over::note(request, selection, &transfer, active)?;
             for matched in &selection.matches {
                 put_one(at, request, &transfer, matched, active, chown)?;
             }
@@ -266,11 +290,14 @@ fn put(
         for (name, text) in &request.heredocs {
             put_inline(request, &target, name, text, chown)?;
         }
-        Ok(())
+        Ok(true)
     })();
-    written.map_err(|error| problem::write_failure(at, error))?;
+    if !written.map_err(|error| problem::write_failure(at, error))? {
+        return Ok(false);
+    }
     drop(target);
-    settle_copy(at, request, active).during(attempt)
+    settle_copy(at, request, active).during(attempt)?;
+    Ok(true)
 }
 
 /// Several files need a directory to go to: one that is written with a slash, or that exists.
@@ -330,8 +357,10 @@ fn former_result(
     let lines = listing::load(store, part("files")?)?;
     let lines: HashSet<Vec<u8>> = lines.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = openat(CWD, store.snapshot_fs(&former.snapshot), flags, Mode::empty()).ok()?;
-    Some(Former { root, lines })
+    let meta = store.snapshot(&former.snapshot).ok()??;
+    let parts = store.layer_fs(&former.snapshot, &meta);
+    let parts = parts.iter().map(|part| openat(CWD, part, flags, Mode::empty()).ok()).collect::<Option<_>>()?;
+    Some(Former { parts, lines })
 }
 
 /// Puts one match where docker would.

@@ -11,6 +11,8 @@ mod dockerfiles;
 mod failures;
 #[path = "it/hostile.rs"]
 mod hostile;
+#[path = "it/over.rs"]
+mod over;
 #[path = "it/world.rs"]
 mod world;
 
@@ -25,7 +27,7 @@ fn main() -> std::process::ExitCode {
     }
     world::set_privilege(privilege);
     let tests: Vec<(&str, fn())> =
-        [dockerfiles::TESTS, cache::TESTS, causes::TESTS, failures::TESTS, hostile::TESTS].concat();
+        [dockerfiles::TESTS, cache::TESTS, causes::TESTS, failures::TESTS, hostile::TESTS, over::TESTS].concat();
     let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     if std::env::args().any(|arg| arg == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));

@@ -2,12 +2,14 @@
 
 mod compress;
 mod decompress;
+mod hash;
 mod header;
 mod read;
 mod write;
 
 pub(crate) use compress::Compressor;
 pub(crate) use decompress::{Format, decompress, sniff};
+pub(crate) use hash::SideHasher;
 pub(crate) use header::{BLOCK_BYTES, EntryKind};
 pub(crate) use read::{Entry, TarReader};
 pub(crate) use write::{Member, TarWriter};

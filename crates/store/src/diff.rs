@@ -5,10 +5,13 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     os::fd::{AsFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::{
+    fs::{FileType, Mode, OFlags, Stat},
+    io::Errno,
+};
 
 use crate::{
     StoreError,
@@ -23,19 +26,19 @@ const DESCRIPTORS_MAX: usize = 64;
 /// What one layer may hold, so that a sparse file of terabytes is an error and not a day of zeros.
 const BYTES_MAX: u64 = 256 * 1024 * 1024 * 1024;
 
-/// Writes the layer of directory `fs`. `below` are the directories of the layers under it, topmost first; `is_full` says that
-/// `fs` is a whole root file system, to be compared with them, and not an overlay's upper directory. Gives the newest file time
-/// in seconds.
+/// Writes the layer of the directories `fs`, which are merged as an overlay merges them, topmost first. `below` are the
+/// directories of the layers under it, topmost first; `is_full` says that `fs` is a whole root file system, to be compared with
+/// them, and not an overlay's upper directory. Gives the newest file time in seconds.
 pub(crate) fn write_layer<W: Write>(
-    fs: &Path,
+    fs: &[PathBuf],
     below: &[PathBuf],
     is_full: bool,
     epoch_s: i64,
     tar: &mut TarWriter<W>,
 ) -> Result<i64, StoreError> {
-    let root = tree::open_dir(fs)?;
+    let roots = fs.iter().map(|fs| tree::open_dir(fs)).collect::<Result<Vec<_>, _>>()?;
     let mut differ = Differ {
-        root: &root,
+        roots: &roots,
         below_paths: below,
         below: None,
         is_full,
@@ -45,13 +48,13 @@ pub(crate) fn write_layer<W: Write>(
         tar,
     };
     differ.root_entry()?;
-    let top = differ.on(b"/", tree::open_dir_at(&root, b"."))?;
-    differ.directory(b"", top, 0)?;
+    let tops = differ.on(b"/", roots.iter().map(|root| tree::open_dir_at(root, b".")).collect())?;
+    differ.directory(b"", tops, 0)?;
     Ok(differ.newest_s)
 }
 
 struct Differ<'a, W: Write> {
-    root: &'a OwnedFd,
+    roots: &'a [OwnedFd],
     below_paths: &'a [PathBuf],
     /// Opened when it is needed: most layers do not need it.
     below: Option<View>,
@@ -66,8 +69,9 @@ struct Differ<'a, W: Write> {
 impl<W: Write> Differ<'_, W> {
     /// The root directory is in the tar only when it does not look like the parent's.
     fn root_entry(&mut self) -> Result<(), StoreError> {
-        let stat = self.on(b"/", rustix::fs::fstat(self.root).map_err(io::Error::from))?;
-        let attributes = self.on(b"/", tree::read_attributes(self.root, b"."))?;
+        let root = &self.roots[0];
+        let stat = self.on(b"/", rustix::fs::fstat(root).map_err(io::Error::from))?;
+        let attributes = self.on(b"/", tree::read_attributes(root, b"."))?;
         let is_same = match self.below_paths.first() {
             Some(top) => {
                 let top = tree::open_dir(top)?;
@@ -91,43 +95,85 @@ impl<W: Write> Differ<'_, W> {
             && stat.st_uid == rustix::process::geteuid().as_raw()
     }
 
-    fn directory(&mut self, path: &[u8], directory: OwnedFd, depth: usize) -> Result<(), StoreError> {
+    /// `parts` are the directories that are merged at this path, topmost first.
+    fn directory(&mut self, path: &[u8], parts: Vec<OwnedFd>, depth: usize) -> Result<(), StoreError> {
         if depth > DEPTH_MAX {
             return Err(unsealable(path, "it lies too deep"));
         }
-        let names = self.on(path, tree::sorted_names(&directory))?;
+        let names = self.names(path, &parts)?;
         if self.is_full {
             self.removed(path, &names)?;
         }
-        let mut held = Some(directory);
+        let mut held = Some(parts);
         for name in names {
             let here = match held.take() {
                 Some(here) => here,
-                None => {
-                    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-                    self.on(path, tree::open_in_root(self.root, path, flags).map_err(io::Error::from))?
-                }
+                None => self.open_again(path)?,
             };
             let child_path = join(path, &name);
-            let Some(stat) = self.on(&child_path, tree::stat_at(&here, &name))? else { continue };
+            let Some((at, stat)) = self.topmost(&child_path, &here, &name)? else {
+                held = Some(here);
+                continue;
+            };
             if name.starts_with(b".wh.") {
                 return Err(unsealable(&child_path, "names that begin with `.wh.` are reserved for whiteouts"));
             }
             if !tree::kind(&stat).is_dir() {
-                self.entry(&child_path, &here, &name, &stat)?;
+                // A whiteout may hide nothing but an entry of another part of this layer.
+                let is_gone = here.len() > 1 && tree::is_whiteout(&stat) && self.find_below(&child_path)?.is_none();
+                if !is_gone {
+                    self.entry(&child_path, &here[at], &name, &stat)?;
+                }
                 held = Some(here);
                 continue;
             }
-            let child = self.on(&child_path, tree::open_dir_at(&here, &name))?;
-            self.directory_entry(&child_path, &child, &stat)?;
+            let child = self.on(&child_path, open_parts(&here[at..], &name))?;
+            self.directory_entry(&child_path, &child[0], &stat)?;
             held = (depth < DESCRIPTORS_MAX).then_some(here);
             self.directory(&child_path, child, depth + 1)?;
         }
         Ok(())
     }
 
+    fn names(&self, path: &[u8], parts: &[OwnedFd]) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut names = self.on(path, tree::sorted_names(&parts[0]))?;
+        for part in &parts[1..] {
+            names.extend(self.on(path, tree::sorted_names(part))?);
+        }
+        if parts.len() > 1 {
+            names.sort_unstable();
+            names.dedup();
+        }
+        Ok(names)
+    }
+
+    /// The part that shows a name, and what it is there.
+    fn topmost(&self, path: &[u8], parts: &[OwnedFd], name: &[u8]) -> Result<Option<(usize, Stat)>, StoreError> {
+        for (at, part) in parts.iter().enumerate() {
+            if let Some(stat) = self.on(path, tree::stat_at(part, name))? {
+                return Ok(Some((at, stat)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The parts of a directory whose descriptors were given back.
+    fn open_again(&self, path: &[u8]) -> Result<Vec<OwnedFd>, StoreError> {
+        let (above, name) = tree::split(path);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let mut parts = Vec::new();
+        for root in self.roots {
+            match tree::open_in_root(root, above, flags) {
+                Ok(part) => parts.push(part),
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(errno) => return self.on(path, Err(errno.into())),
+            }
+        }
+        self.on(path, open_parts(&parts, name))
+    }
+
     fn directory_entry(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<(), StoreError> {
-        let attributes = self.on(path, tree::read_attributes(directory, b"."))?;
+        let attributes = self.on(path, tree::read_attributes_of(directory))?;
         if self.is_full
             && let Some(old) = self.find_below(path)?
             && tree::kind(&old.stat).is_dir()
@@ -157,7 +203,15 @@ impl<W: Write> Differ<'_, W> {
         }
         let kind = tree::kind(stat);
         let Some(type_flag) = type_flag(kind) else { return Ok(()) };
-        let attributes = self.on(path, tree::read_attributes(parent, name))?;
+        let mut file = match kind {
+            FileType::RegularFile => Some(self.on(path, open_file(parent, name))?),
+            _ => None,
+        };
+        let attributes = match &file {
+            Some(file) => tree::read_attributes_of(file),
+            None => tree::read_attributes(parent, name),
+        };
+        let attributes = self.on(path, attributes)?;
         if self.is_full && self.is_unchanged(path, parent, name, stat, &attributes)? {
             return Ok(());
         }
@@ -178,15 +232,14 @@ impl<W: Write> Differ<'_, W> {
             target = self.on(path, rustix::fs::readlinkat(parent, name, Vec::new()).map_err(io::Error::from))?;
             member.link = target.to_bytes();
         }
-        if kind != FileType::RegularFile {
+        let Some(file) = &mut file else {
             return self.append(path, &member, &mut io::empty());
-        }
+        };
         member.size = stat.st_size as u64;
         if self.tar.written().saturating_add(member.size) > BYTES_MAX {
             return Err(unsealable(path, "the layer grows beyond 256 GiB"));
         }
-        let mut file = self.on(path, open_file(parent, name))?;
-        self.append(path, &member, &mut file)
+        self.append(path, &member, file)
     }
 
     /// Names that a whole root file system no longer has.
@@ -327,6 +380,29 @@ pub(crate) fn type_flag(kind: FileType) -> Option<u8> {
         FileType::Fifo => b'6',
         _ => return None,
     })
+}
+
+/// The directory `name` in each of some merged directories, as far down as they show.
+fn open_parts(parts: &[OwnedFd], name: &[u8]) -> io::Result<Vec<OwnedFd>> {
+    let mut opened = Vec::new();
+    for (at, part) in parts.iter().enumerate() {
+        match tree::open_dir_at(part, name) {
+            Ok(directory) => {
+                let is_last = at + 1 == parts.len() || tree::is_opaque(&directory)?;
+                opened.push(directory);
+                if is_last {
+                    break;
+                }
+            }
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::NOENT) => {}
+                // What is no directory is hidden by the directory above it, and hides those below.
+                Some(Errno::NOTDIR | Errno::LOOP) if !opened.is_empty() => break,
+                _ => return Err(error),
+            },
+        }
+    }
+    if opened.is_empty() { Err(Errno::NOENT.into()) } else { Ok(opened) }
 }
 
 fn unsealable(path: &[u8], reason: &'static str) -> StoreError {

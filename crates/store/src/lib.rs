@@ -6,7 +6,7 @@
 //! | Below the root | What |
 //! |---|---|
 //! | `blobs/sha256/<hex>` | layers, configs, manifests; named by their digest |
-//! | `snapshots/<id>/{fs,meta.json}` | one layer's directory each; `tmp.<scope>.<n>` while in the making |
+//! | `snapshots/<id>/{fs,meta.json,note}` | one layer's directory each (or what it has over another's); `tmp.<scope>.<n>` while in the making |
 //! | `chains/<hex>` | which snapshot an image's chain of layers is |
 //! | `layers/<diff id>.json` | which blobs hold a layer |
 //! | `images/<id>.json`, `manifests/<hex>.json`, `names/…` | images, by config digest, manifest digest, name |

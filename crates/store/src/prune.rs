@@ -238,7 +238,7 @@ impl Store {
         Ok(())
     }
 
-    /// The snapshot and those below it.
+    /// The snapshot, the one that it lies over, and those below it.
     fn mark_snapshot(&self, needed: &mut Needed, id: &SnapshotId) -> Result<(), StoreError> {
         let mut next = Some(id.clone());
         while let Some(id) = next.take() {
@@ -246,6 +246,9 @@ impl Store {
                 break;
             }
             if let Some(meta) = self.snapshot(&id)? {
+                if let Some(over) = &meta.over {
+                    self.mark_snapshot(needed, over)?;
+                }
                 needed.layers.extend(meta.diff_id.map(|diff_id| diff_id.0.hex().to_owned()));
                 next = meta.parent;
             }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     SnapshotId, Store, StoreError,
-    archive::{self, Compressor, Format, TarWriter},
+    archive::{self, Compressor, Format, SideHasher, TarWriter},
     diff,
     options::{LayerOptions, Stop},
     snapshot::MetaFile,
@@ -109,7 +109,7 @@ impl Store {
         if let Some(known) = known_diff_id(&meta, seconds(epoch)) {
             return Ok(known);
         }
-        let hashed = stop.told(self.write_tar(id, &meta, epoch, stop.watch(Hasher::new())))?;
+        let hashed = stop.told(self.write_tar(id, &meta, epoch, stop.watch(SideHasher::default())))?;
         let found = (DiffId(hashed.out.into_inner().finish()), hashed.tar_bytes);
         self.remember_diff_id(id, &mut meta, epoch, &found, hashed.newest_s)?;
         Ok(found)
@@ -238,7 +238,7 @@ impl Store {
 
     fn both(&self, options: LayerOptions) -> Result<Both<crate::BlobWriter>, StoreError> {
         let blob = Compressor::new(self.blob_writer()?, options.compression, options.level)?;
-        Ok(Both { hasher: Hasher::new(), blob })
+        Ok(Both { hasher: SideHasher::default(), blob })
     }
 
     pub(crate) fn layer_record(&self, diff_id: &DiffId) -> Option<LayerRecord> {
@@ -258,7 +258,7 @@ impl Store {
     }
 
     fn is_empty(&self, id: &SnapshotId, meta: &MetaFile) -> Result<bool, StoreError> {
-        if meta.is_full {
+        if meta.is_full || meta.meta.over.is_some() {
             return Ok(false);
         }
         Ok(std::fs::read_dir(self.snapshot_fs(id)).is_ok_and(|mut entries| entries.next().is_none()))
@@ -306,7 +306,8 @@ impl Store {
             Some(parent) => self.lowers(parent)?,
             None => Vec::new(),
         };
-        let newest_s = diff::write_layer(&self.snapshot_fs(id), &below, meta.is_full, seconds(epoch), &mut tar)?;
+        let newest_s =
+            diff::write_layer(&self.layer_fs(id, &meta.meta), &below, meta.is_full, seconds(epoch), &mut tar)?;
         let (out, tar_bytes) = tar.finish()?;
         Ok(TarPass { out, tar_bytes, newest_s })
     }
@@ -335,14 +336,14 @@ pub(crate) fn seconds(time: SystemTime) -> i64 {
 
 /// Hashes and compresses the same bytes.
 struct Both<W: Write> {
-    hasher: Hasher,
+    hasher: SideHasher,
     blob: Compressor<W>,
 }
 
 impl<W: Write> Write for Both<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.blob.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
+        self.hasher.write_all(&bytes[..written])?;
         Ok(written)
     }
 

@@ -1,7 +1,10 @@
-//! Snapshots: one directory for each layer, `snapshots/<16 hex digits>/{fs,meta.json}`.
+//! Snapshots: one directory for each layer, `snapshots/<16 hex digits>/{fs,meta.json,note}`.
 //!
 //! With overlayfs `fs` is an upper directory, which holds only what differs from the parent. Where overlayfs does not work
 //! it is the whole root file system (`is_full`). Both kinds may be mixed in one chain.
+//!
+//! A layer that differs little from another one need not be written again: its snapshot lies *over* the other one's
+//! directory, and both together are the layer ([`Store::prepare_over`]).
 
 use std::{
     fmt,
@@ -61,6 +64,9 @@ impl TryFrom<String> for SnapshotId {
 pub struct SnapshotMeta {
     /// The one below.
     pub parent: Option<SnapshotId>,
+    /// The snapshot whose directory belongs to this layer too, below its own. It is never itself over another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<SnapshotId>,
     /// Digest of the uncompressed layer, once it is known.
     pub diff_id: Option<DiffId>,
     /// Digest of the chain, for layers that came from an image.
@@ -114,9 +120,43 @@ pub(crate) struct MetaFile {
 impl Store {
     /// A new upper directory above `parent` (or above nothing), owned by `scope` until it is committed. `parent` is leased.
     pub fn prepare(&self, scope: &Scope, parent: Option<&SnapshotId>) -> Result<ActiveSnapshot, StoreError> {
+        self.prepare_layer(scope, parent, None)
+    }
+
+    /// As [`Self::prepare`], for a layer that is like that of the snapshot `over` but for a few entries: only these are
+    /// written, and what is gone is hidden by a whiteout. The parents may differ, but `over` must hide nothing of its own.
+    /// `None` when `over` cannot carry another one: it is gone, was unpacked, lies over a third one, or snapshots are full
+    /// copies here. `over` is leased.
+    pub fn prepare_over(
+        &self,
+        scope: &Scope,
+        parent: Option<&SnapshotId>,
+        over: &SnapshotId,
+    ) -> Result<Option<ActiveSnapshot>, StoreError> {
+        match scope.lease(over) {
+            Ok(()) => {}
+            Err(StoreError::UnknownSnapshot(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        match self.meta_file(over)? {
+            Some(below) if !(below.is_full || below.is_unpacked || below.meta.over.is_some()) => {}
+            _ => return Ok(None),
+        }
+        if self.inner.options.copy_snapshots {
+            return Ok(None);
+        }
+        self.prepare_layer(scope, parent, Some(over)).map(Some)
+    }
+
+    fn prepare_layer(
+        &self,
+        scope: &Scope,
+        parent: Option<&SnapshotId>,
+        over: Option<&SnapshotId>,
+    ) -> Result<ActiveSnapshot, StoreError> {
         let mut meta = MetaFile {
-            meta: SnapshotMeta { parent: parent.cloned(), ..SnapshotMeta::default() },
-            ancestors: Vec::new(),
+            meta: SnapshotMeta { parent: parent.cloned(), over: over.cloned(), ..SnapshotMeta::default() },
+            ancestors: over.into_iter().cloned().collect(),
             is_full: self.inner.options.copy_snapshots,
             is_empty: false,
             is_unpacked: false,
@@ -131,7 +171,7 @@ impl Store {
             let layers = with_ancestors(parent, &below);
             parent_layers = layers.iter().map(|id| self.snapshot_fs(id)).collect();
             if !meta.is_full {
-                meta.ancestors = layers;
+                meta.ancestors.extend(layers);
             }
         }
         let directory = self.path("snapshots").join(format!("tmp.{}.{}", scope.id(), scope.next_number()));
@@ -178,9 +218,22 @@ impl Store {
         Ok(self.meta_file(id)?.map(|file| file.meta))
     }
 
-    /// Directory of this one snapshot's files. To be read only (it may be the source of hard links).
+    /// Directory of this one snapshot's files. To be read only (it may be the source of hard links). Not all of the layer when
+    /// the snapshot lies over another one: see [`Self::layer_fs`].
     pub fn snapshot_fs(&self, id: &SnapshotId) -> PathBuf {
         self.snapshot_dir(id).join("fs")
+    }
+
+    /// Directories that together are the layer, topmost first: the snapshot's own, and that of the one it lies over.
+    pub fn layer_fs(&self, id: &SnapshotId, meta: &SnapshotMeta) -> Vec<PathBuf> {
+        [Some(id), meta.over.as_ref()].into_iter().flatten().map(|id| self.snapshot_fs(id)).collect()
+    }
+
+    /// What [`ActiveSnapshot::note`] left beside a snapshot's files.
+    pub fn snapshot_note(&self, id: &SnapshotId) -> Option<Vec<u8>> {
+        // The note was written before the meta file, whose stamp therefore vouches for it.
+        self.meta_file(id).ok()??;
+        std::fs::read(self.snapshot_dir(id).join(NOTE)).ok()
     }
 
     pub(crate) fn snapshot_dir(&self, id: &SnapshotId) -> PathBuf {
@@ -200,6 +253,9 @@ impl Store {
         self.put_record(&self.snapshot_dir(id).join("meta.json"), meta)
     }
 }
+
+/// File beside a snapshot's directory.
+const NOTE: &str = "note";
 
 /// A writable snapshot. Dropped without commit: removed.
 #[derive(Debug)]
@@ -225,7 +281,8 @@ impl ActiveSnapshot {
         &self.work
     }
 
-    /// Topmost first; empty with `copy_snapshots` or without a parent.
+    /// The parent's, topmost first; empty with `copy_snapshots` or without a parent. The directory that the snapshot lies over
+    /// is none of them.
     pub fn lowers(&self) -> &[PathBuf] {
         &self.lowers
     }
@@ -233,6 +290,11 @@ impl ActiveSnapshot {
     /// Looks through the lower directories as an overlay would.
     pub(crate) fn view(&self) -> Result<View, StoreError> {
         View::open(&self.lowers)
+    }
+
+    /// Leaves something beside the files that is no part of the layer and goes with the snapshot.
+    pub fn note(&self, bytes: &[u8]) -> Result<(), StoreError> {
+        Ok(fs::write(self.directory.join(NOTE), bytes)?)
     }
 
     /// Seals it: renamed into place, leased by its scope. It takes `self`, so nobody writes afterwards.
@@ -270,7 +332,9 @@ impl ActiveSnapshot {
 impl ActiveSnapshot {
     /// Whether the upper directory is empty and has the attributes of the one below. Doubt means no.
     fn changes_nothing(&self) -> bool {
-        let (false, Some(below)) = (self.meta.is_full, self.lowers.first()) else { return false };
+        // One that lies over another is a layer in any case.
+        let is_layer = self.meta.is_full || self.meta.meta.over.is_some();
+        let (false, Some(below)) = (is_layer, self.lowers.first()) else { return false };
         if !std::fs::read_dir(&self.upper).is_ok_and(|mut entries| entries.next().is_none()) {
             return false;
         }
@@ -279,10 +343,10 @@ impl ActiveSnapshot {
     }
 }
 
-/// The snapshot, unless it changes nothing, and those below it: never none.
 /// Less than this, and a failed step's root is not kept: what is left is needed to go on.
 const KEEP_FREE_MIN_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The snapshot, unless it changes nothing, and those below it: never none.
 fn with_ancestors(id: &SnapshotId, meta: &MetaFile) -> Vec<SnapshotId> {
     let own = if meta.is_empty && !meta.ancestors.is_empty() { None } else { Some(id) };
     own.into_iter().chain(&meta.ancestors).cloned().collect()

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 
 pub(crate) use attributes::{
     Attributes, copy_attributes, is_opaque, is_overlay_attribute, is_whiteout, make_opaque, make_whiteout,
-    read_attributes, same_attributes, set_mtime, write_attributes,
+    read_attributes, read_attributes_of, same_attributes, set_mtime, write_attributes,
 };
 pub(crate) use copy::{copy_content, copy_entry, merge_copy};
 pub(crate) use merged::{Node, walk};

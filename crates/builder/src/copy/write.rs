@@ -45,23 +45,23 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    fn owner(&self, entry: &Entry) -> Owner {
+    pub(super) fn owner(&self, entry: &Entry) -> Owner {
         self.owner.unwrap_or((entry.uid, entry.gid))
     }
 
-    fn mode(&self, entry: &Entry) -> u32 {
+    pub(super) fn mode(&self, entry: &Entry) -> u32 {
         self.mode.unwrap_or(entry.mode)
     }
 
-    fn time(&self, entry: &Entry) -> Time {
+    pub(super) fn time(&self, entry: &Entry) -> Time {
         self.newest.map_or(entry.mtime, |newest| newest.min(entry.mtime))
     }
 }
 
 /// A former result of the same instruction: files that are still the same are linked, not copied.
 pub(crate) struct Former {
-    /// Its upper directory.
-    pub(crate) root: OwnedFd,
+    /// The directories that together are its layer, topmost first.
+    pub(crate) parts: Vec<OwnedFd>,
     /// Lines of its listing.
     pub(crate) lines: HashSet<Vec<u8>>,
 }
@@ -284,7 +284,8 @@ impl<'t, 'a> Worker<'t, 'a> {
         if !former.lines.contains(&listing::line(task.matched, entry, self.transfer.has_owners)) {
             return Ok(false);
         }
-        let Ok(stat) = statat(&former.root, task.to.as_slice(), AtFlags::SYMLINK_NOFOLLOW) else { return Ok(false) };
+        let stat_in = |part| Some((part, statat(part, task.to.as_slice(), AtFlags::SYMLINK_NOFOLLOW).ok()?));
+        let Some((part, stat)) = former.parts.iter().find_map(stat_in) else { return Ok(false) };
         let changes = self.transfer.changes;
         let time = changes.time(entry);
         // A time that was later than an earlier epoch stands for "new" as well as one that is later than today's.
@@ -298,7 +299,7 @@ impl<'t, 'a> Worker<'t, 'a> {
         if !is_same {
             return Ok(false);
         }
-        match linkat(&former.root, task.to.as_slice(), directory, name, AtFlags::empty()) {
+        match linkat(part, task.to.as_slice(), directory, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             // Something of an earlier source is there, or the file system wants no more links: copy.
             Err(Errno::EXIST | Errno::MLINK | Errno::XDEV | Errno::PERM | Errno::NOENT | Errno::NOTDIR) => Ok(false),

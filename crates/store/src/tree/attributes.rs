@@ -31,41 +31,48 @@ pub(crate) fn is_overlay_attribute(name: &[u8]) -> bool {
 /// (SELinux labels, inherited ACLs, overlay marks) does not, or the same input would give other digests elsewhere.
 pub(crate) fn read_attributes(parent: impl AsFd, name: &[u8]) -> io::Result<Attributes> {
     let path = proc_path(parent, name);
+    read(&|names| rustix::fs::llistxattr(&*path, names), &|name, value| rustix::fs::lgetxattr(&*path, name, value))
+}
+
+/// The same of a file or directory that is open for reading: no path has to be walked.
+pub(crate) fn read_attributes_of(file: impl AsFd) -> io::Result<Attributes> {
+    let file = file.as_fd();
+    read(&|names| rustix::fs::flistxattr(file, names), &|name, value| rustix::fs::fgetxattr(file, name, value))
+}
+
+type List<'a> = &'a dyn Fn(&mut [u8]) -> Result<usize, Errno>;
+type Get<'a> = &'a dyn Fn(&[u8], &mut [u8]) -> Result<usize, Errno>;
+
+fn read(list: List<'_>, get: Get<'_>) -> io::Result<Attributes> {
+    let Some(names) = whole(&mut |buffer| list(buffer))? else { return Ok(Vec::new()) };
     let mut attributes = Vec::new();
-    for attribute in list(&path)? {
-        let wanted = attribute == b"security.capability" || attribute.starts_with(b"user.");
-        if !wanted || is_overlay_attribute(&attribute) {
+    for name in names.split(|b| *b == 0).filter(|name| !name.is_empty()) {
+        let wanted = name == b"security.capability" || name.starts_with(b"user.");
+        if !wanted || is_overlay_attribute(name) {
             continue;
         }
-        if let Some(value) = get(&path, &attribute)? {
-            let value = if attribute == b"security.capability" { without_namespace(value) } else { value };
-            attributes.push((attribute, value));
+        if let Some(value) = whole(&mut |buffer| get(name, buffer))? {
+            let value = if name == b"security.capability" { without_namespace(value) } else { value };
+            attributes.push((name.to_vec(), value));
         }
     }
     attributes.sort_unstable();
     Ok(attributes)
 }
 
-fn list(path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-    let size = match rustix::fs::llistxattr_query(path) {
-        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
-        other => other?,
-    };
-    let mut names = vec![0_u8; size.min(ATTRIBUTE_BYTES_MAX)];
-    let length = rustix::fs::llistxattr(path, names.as_mut_slice())?;
-    names.truncate(length);
-    Ok(names.split(|b| *b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
-}
-
-fn get(path: &[u8], name: &[u8]) -> io::Result<Option<Vec<u8>>> {
-    let size = match rustix::fs::lgetxattr_query(path, name) {
+/// What such a call gives, asked with a small buffer first: most files have no attributes at all. `None`: nothing is there.
+fn whole(ask: &mut dyn FnMut(&mut [u8]) -> Result<usize, Errno>) -> io::Result<Option<Vec<u8>>> {
+    let mut small = [0_u8; 256];
+    match ask(&mut small) {
+        Ok(length) => return Ok(Some(small[..length].to_vec())),
         Err(Errno::NODATA | Errno::NOTSUP) => return Ok(None),
-        other => other?,
-    };
-    let mut value = vec![0_u8; size.min(ATTRIBUTE_BYTES_MAX)];
-    let length = rustix::fs::lgetxattr(path, name, value.as_mut_slice())?;
-    value.truncate(length);
-    Ok(Some(value))
+        Err(Errno::RANGE) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let mut large = vec![0_u8; ATTRIBUTE_BYTES_MAX];
+    let length = ask(&mut large)?;
+    large.truncate(length);
+    Ok(Some(large))
 }
 
 /// A capability set inside a user namespace carries that namespace's root id (version 3); in a layer it is version 2,

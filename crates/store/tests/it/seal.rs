@@ -122,6 +122,64 @@ fn layer_with_every_entry_of_an_archive_survives_a_round_trip() {
 }
 
 #[test]
+fn layer_over_another_one_is_sealed_as_one() {
+    let world = World::new();
+    let below = world.snapshot(None, |root| {
+        fs::create_dir_all(root.join("d/sub")).unwrap();
+        fs::write(root.join("d/of-the-parent"), "p").unwrap();
+    });
+    let deep = "n/".repeat(80);
+    let former = world.snapshot(Some(&below), |root| {
+        fill(root);
+        fs::create_dir(root.join("d")).unwrap();
+        fs::write(root.join("d/gone"), "1").unwrap();
+        fs::write(root.join("d/of-the-parent"), "2").unwrap();
+        fs::write(root.join("d/stays"), "3").unwrap();
+        fs::create_dir_all(root.join(&deep)).unwrap();
+        fs::write(root.join(&deep).join("f"), "4").unwrap();
+    });
+    let active = world.store.prepare_over(&world.scope, Some(&below), &former).unwrap().unwrap();
+    let root = active.upper();
+    fs::create_dir(root.join("d")).unwrap();
+    for name in ["d/gone", "d/of-the-parent", "a"] {
+        let mode = rustix::fs::Mode::empty();
+        rustix::fs::mknodat(rustix::fs::CWD, root.join(name), rustix::fs::FileType::CharacterDevice, mode, 0).unwrap();
+    }
+    fs::write(root.join("d/new"), "5").unwrap();
+    fs::create_dir_all(root.join(&deep)).unwrap();
+    fs::write(root.join(&deep).join("g"), "6").unwrap();
+    active.note(b"what the maker wants to know").unwrap();
+    let id = active.commit().unwrap();
+    assert_eq!(world.store.snapshot_note(&id).unwrap(), b"what the maker wants to know");
+    assert_eq!(world.store.snapshot_note(&former), None);
+    let fs_of = |id: &SnapshotId| world.store.snapshot_fs(id);
+    assert_eq!(world.store.lowers(&id).unwrap(), [&id, &former, &below].map(fs_of));
+    let mut archive = tar::Archive::new(std::io::Cursor::new(world.tar(&id)));
+    let names: Vec<String> =
+        archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string()).collect();
+    let has = |name: &str| names.iter().filter(|known| *known == name).count();
+    // The parent's file is hidden by a whiteout; what is of the former layer alone is simply not there.
+    for (name, count) in [
+        ("d/.wh.of-the-parent", 1),
+        ("d/of-the-parent", 0),
+        ("d/.wh.gone", 0),
+        ("d/gone", 0),
+        ("d/stays", 1),
+        ("d/new", 1),
+        (".wh.a", 0),
+        ("a/link", 0),
+        ("z", 1),
+        (&*format!("{deep}f"), 1),
+        (&*format!("{deep}g"), 1),
+        ("d/", 1),
+    ] {
+        assert_eq!(has(name), count, "{name} in {names:?}");
+    }
+    // Nothing lies over two.
+    assert!(world.store.prepare_over(&world.scope, Some(&below), &id).unwrap().is_none());
+}
+
+#[test]
 fn whiteouts_and_opaque_directories_become_entries() {
     let world = World::new();
     let base = world.snapshot(None, |root| {

@@ -404,3 +404,29 @@ fn least_recently_used_records_go_first_when_room_is_short() {
     assert!(store.cache_get(&keys[3]).is_some());
     drop(home);
 }
+
+#[test]
+fn prune_keeps_what_a_layer_lies_over() {
+    let world = World::new();
+    let former = world.snapshot(None, |root| fs::write(root.join("old"), "1").unwrap());
+    let active = world.store.prepare_over(&world.scope, None, &former).unwrap().unwrap();
+    fs::write(active.upper().join("new"), "2").unwrap();
+    let id = active.commit().unwrap();
+    // The former layer's own blob is kept with it, whatever needs the one above comes first.
+    let sealed = world.store.seal(&former, epoch(), Compression::Gzip).unwrap();
+    world.store.cache_put(&Digest::of(b"key"), &record(&id)).unwrap();
+    let World { store, scope, home } = world;
+    drop(scope);
+    age();
+    assert_eq!(store.prune(&with_cache()).unwrap().snapshots, 0);
+    assert!(store.has_blob(&sealed.digest).is_some());
+    assert!(store.lowers(&id).unwrap().iter().all(|path| path.is_dir()));
+    // A lease of the one above holds the one below.
+    let scope = store.open_scope().unwrap();
+    scope.lease(&id).unwrap();
+    assert_eq!(store.prune(&everything()).unwrap().snapshots, 0);
+    drop(scope);
+    age();
+    assert_eq!(store.prune(&everything()).unwrap().snapshots, 2);
+    drop(home);
+}
