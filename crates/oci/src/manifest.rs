@@ -161,6 +161,22 @@ pub enum UnknownDocument {
 }
 
 impl ManifestOrIndex {
+    /// The manifest that this one is about.
+    pub fn subject(&self) -> Option<&Descriptor> {
+        match self {
+            Self::Manifest(manifest) => manifest.subject.as_ref(),
+            Self::Index(index) => index.subject.as_ref(),
+        }
+    }
+
+    /// Annotations, sorted.
+    pub fn annotations(&self) -> &BTreeMap<String, String> {
+        match self {
+            Self::Manifest(manifest) => &manifest.annotations,
+            Self::Index(index) => &index.annotations,
+        }
+    }
+
     /// Reads either document, by its `mediaType` or else by its form.
     pub fn parse(bytes: &[u8]) -> Result<Self, UnknownDocument> {
         #[derive(Deserialize)]

@@ -6,6 +6,7 @@ mod body;
 mod pull;
 mod push;
 mod retry;
+mod tags;
 mod transport;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -27,6 +28,7 @@ use transport::{Call, Transport};
 pub use body::BlobSource;
 pub use pull::{BlobTarget, CommitError};
 pub use push::UploadOutcome;
+pub use tags::{TagCondition, TagsWritten};
 
 /// Registries refuse manifests beyond 4 MiB; the largest in use are far smaller (distribution-spec, "Pushing Manifests").
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;

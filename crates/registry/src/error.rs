@@ -40,6 +40,12 @@ pub enum ErrorKind {
         /// The registry's own words, or empty.
         message: String,
     },
+    /// A tag does not name what it had to name, or is not absent as it had to be: somebody else was faster.
+    #[error("tag was changed meanwhile{}", detail(.message))]
+    TagChanged {
+        /// The registry's own words, or empty.
+        message: String,
+    },
     /// The registry acknowledged other content than was sent.
     #[error("registry stored {stored} where {sent} was sent")]
     DigestMismatch {
@@ -115,6 +121,7 @@ impl RegistryError {
             ErrorKind::DigestMismatch { .. }
             | ErrorKind::WrongContent { .. }
             | ErrorKind::RateLimited { .. }
+            | ErrorKind::TagChanged { .. }
             | ErrorKind::Unreachable(_)
             | ErrorKind::Unexpected { .. }
             | ErrorKind::Malformed(_)

@@ -10,8 +10,12 @@ mod server;
 mod spool;
 
 pub use client::{
-    BlobSource, BlobTarget, Client, ClientOptions, CommitError, NoProgress, Progress, ResolvedManifest, UploadOutcome,
+    BlobSource, BlobTarget, Client, ClientOptions, CommitError, NoProgress, Progress, ResolvedManifest, TagCondition,
+    TagsWritten, UploadOutcome,
 };
 pub use credentials::{Credential, CredentialError, Credentials, LoginPlace};
 pub use error::{ErrorKind, RegistryError};
-pub use server::{DEFAULT_ADDRESS, Server, ServerError, ServerOptions};
+pub use server::{
+    Backend, CollectOptions, CollectReport, DEFAULT_ADDRESS, InvalidPattern, Pattern, ReadAt, Record, Removed,
+    RepositoryRules, Retention, Rules, Server, ServerError, ServerOptions, Stat, Taking, collect,
+};

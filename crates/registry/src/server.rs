@@ -1,15 +1,25 @@
-//! The embedded server: the distribution specification 1.1 over a directory, for one machine's own use.
+//! The embedded server: the distribution specification 1.1 over a directory or an object store.
 //!
-//! Layout of the directory: `blobs/sha256/<hex>` holds content once; `repositories/<name>/` holds what a repository has:
-//! `_blobs/<hex>` and `_manifests/<hex>` (links), `_tags/<tag>`, `_referrers/<subject>/<hex>`, `_uploads/<id>`. Repository
-//! names cannot begin with `_`, so the two kinds of names never meet.
+//! A request's way: [`routes`] finds out what it is about, [`blobs`], [`manifests`] and [`listing`] answer it, [`storage`]
+//! and [`tags`] keep what it brings through a [`Backend`]. [`collect`] removes what nobody needs, beside all that.
 
 mod answer;
+mod backend;
 mod blobs;
+mod cache;
+mod collect;
+mod content;
+mod control;
+mod directory;
+mod lease;
+mod listing;
 mod manifests;
 mod routes;
+mod rules;
 mod storage;
+mod tags;
 mod uploads;
+mod usage;
 
 use std::{
     future::Future,
@@ -30,10 +40,17 @@ use tokio::{
 use storage::Storage;
 use uploads::Uploads;
 
+pub use backend::{Backend, ReadAt, Record, Stat, Taking};
+pub use collect::{CollectOptions, CollectReport, Removed};
+pub use control::collect;
+pub use rules::{InvalidPattern, Pattern, RepositoryRules, Retention, Rules};
+
 /// Where a server listens unless told otherwise: on this machine only, at the port that registries have by custom.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
 /// After a shutdown was asked for, open requests get this long.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Collections closer together would do nothing else.
+const COLLECT_EVERY_MIN: Duration = Duration::from_secs(1);
 /// How often abandoned uploads are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
@@ -46,6 +63,17 @@ pub struct ServerOptions {
     pub idle_timeout: Duration,
     /// Uploads that nobody went on with for so long are removed.
     pub upload_life: Duration,
+    /// Rules for tags, retention and room.
+    pub rules: Rules,
+    /// How often what nobody needs is removed; `None`: only when asked to.
+    pub collect_every: Option<Duration>,
+    /// What was pushed, mounted or asked for within this time is never removed.
+    pub collect_grace: Duration,
+    /// Where records and content are kept instead of in the server's directory.
+    pub backend: Option<Arc<dyn Backend>>,
+    /// A store of local builds whose blobs every repository has, without their being sent. For one's own machine: whoever
+    /// may read any repository can read them by digest.
+    pub store: Option<store::Store>,
 }
 
 impl Default for ServerOptions {
@@ -54,6 +82,11 @@ impl Default for ServerOptions {
             manifest_bytes_max: crate::client::MANIFEST_BYTES_MAX,
             idle_timeout: Duration::from_secs(60),
             upload_life: Duration::from_secs(24 * 3600),
+            rules: Rules::default(),
+            collect_every: Some(Duration::from_secs(6 * 3600)),
+            collect_grace: Duration::from_secs(24 * 3600),
+            backend: None,
+            store: None,
         }
     }
 }
@@ -67,6 +100,15 @@ pub enum ServerError {
     /// Another server holds the directory.
     #[error("another registry is running on {}", .0.display())]
     Busy(PathBuf),
+    /// The server that is running on the directory did not do what it was asked for.
+    #[error("the registry that is running on {} did not answer as expected", .directory.display())]
+    Control {
+        /// Its directory.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -106,8 +148,9 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let directory = directory.into();
         let life = options.upload_life;
+        let (backend, source) = (options.backend.clone(), options.store.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            let storage = Storage::open(&directory)?.ok_or(ServerError::Busy(directory))?;
+            let storage = Storage::open(&directory, backend, source)?.ok_or(ServerError::Busy(directory))?;
             storage.sweep_uploads(life).map_err(ServerError::Storage)?;
             Ok::<_, ServerError>(storage)
         });
@@ -144,6 +187,8 @@ impl Server {
             outcome = serving.into_future() => outcome.map_err(ServerError::Serve),
             () = grace => Ok(()),
             () = sweep_forever(&self.shared) => Ok(()),
+            () = collect_forever(&self.shared) => Ok(()),
+            () = control::serve(&self.shared) => Ok(()),
         }
     }
 }
@@ -161,5 +206,27 @@ async fn sweep_forever(shared: &Arc<Shared>) {
             shared.storage.sweep_uploads(shared.options.upload_life)
         })
         .await;
+    }
+}
+
+/// Never returns.
+async fn collect_forever(shared: &Arc<Shared>) {
+    let Some(every) = shared.options.collect_every else { return std::future::pending().await };
+    let mut ticks = interval(every.max(COLLECT_EVERY_MIN));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let shared = Arc::clone(shared);
+        // What failed is tried again at the next tick.
+        let _ = tokio::task::spawn_blocking(move || shared.collect(false)).await;
+    }
+}
+
+impl Shared {
+    fn collect(&self, is_dry_run: bool) -> io::Result<CollectReport> {
+        let options =
+            CollectOptions { rules: self.options.rules.clone(), grace: self.options.collect_grace, is_dry_run };
+        self.storage.collect(&options)
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use engine::{Built, Cancel};
 use events::{Event, EventSink, Verdict};
 use oci::{Descriptor, Digest, Reference};
-use registry::{Progress, RegistryError};
+use registry::{Progress, RegistryError, TagCondition};
 
 use super::{checks::Selection, record, words::Stage};
 use crate::{
@@ -251,14 +251,15 @@ async fn write_all(
         cx.registry.put_manifest(&by_digest, media_type, &manifest.bytes).await?;
     }
     for repository in &intention.repositories {
+        if cx.cancel.is_cancelled() {
+            return Err(RunError::Cancelled);
+        }
+        let (any, bytes) = (TagCondition::Any, manifest.bytes.clone());
+        let written = cx.registry.put_manifest_tags(repository, &tags.registry, &any, media_type, bytes).await?;
         for tag in &tags.registry {
-            if cx.cancel.is_cancelled() {
-                return Err(RunError::Cancelled);
-            }
             let name = repository.with_tag(tag);
-            let digest = cx.registry.put_manifest(&name, media_type, &manifest.bytes).await?;
-            cx.events.emit(Event::TagWritten { reference: name.to_string(), digest: Some(digest.clone()) });
-            published.push(Published { reference: name.to_string(), digest });
+            cx.events.emit(Event::TagWritten { reference: name.to_string(), digest: Some(written.digest.clone()) });
+            published.push(Published { reference: name.to_string(), digest: written.digest.clone() });
         }
     }
     Ok(())

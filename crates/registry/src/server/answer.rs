@@ -3,10 +3,21 @@
 use std::io;
 
 use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use oci::Digest;
 use serde_json::json;
+
+/// Whether the client has just this (`If-None-Match`, RFC 9110, 13.1.2). Entity tags of ours are digests.
+pub(super) fn is_unchanged(headers: &HeaderMap, digest: &Digest) -> bool {
+    let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let ours = digest.to_string();
+    lists.flat_map(|list| list.split(',')).any(|entry| {
+        let entry = entry.trim();
+        entry == "*" || entry.strip_prefix("W/").unwrap_or(entry).trim_matches('"') == ours
+    })
+}
 
 /// An error answer.
 #[derive(Debug)]
@@ -28,6 +39,10 @@ impl Refusal {
 
     pub(super) fn missing(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, message)
+    }
+
+    pub(super) fn digest() -> Self {
+        Self::bad("DIGEST_INVALID", "the digest is not `sha256:` and 64 lower-case hex digits")
     }
 
     /// Adds a header; text that is no header value is left out.

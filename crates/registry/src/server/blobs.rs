@@ -1,6 +1,6 @@
 //! Blobs: reading (whole or in part), uploading in all the specification's ways, mounting, deleting.
 
-use std::{io, ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -9,23 +9,17 @@ use axum::{
 };
 use futures::StreamExt;
 use oci::Digest;
-use tokio::{
-    io::{AsyncReadExt, AsyncSeekExt},
-    task::spawn_blocking,
-    time::timeout,
-};
-use tokio_util::io::ReaderStream;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     Shared,
-    answer::Refusal,
+    answer::{Refusal, is_unchanged},
+    content::{First, stream},
     routes::Query,
     storage::RepositoryName,
     uploads::{Turn, Upload},
 };
 
-/// Bytes of a blob in memory per reader: each read is a hand-over to a blocking thread, which smaller ones do not repay.
-const READ_BYTES: usize = 256 * 1024;
 /// So much of a refused body is read, so that the client sees the refusal rather than a broken connection.
 const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -42,12 +36,38 @@ pub(super) async fn get(
     headers: &HeaderMap,
     is_head: bool,
 ) -> Result<Response, Refusal> {
+    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
+    // A part of something else than the client thinks of is of no use (RFC 9110, 13.1.5).
+    let same = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.trim_matches('"') == digest.to_string());
+    let range = range.filter(|_| headers.get(header::IF_RANGE).is_none_or(same)).map(str::to_owned);
+    let is_known = is_unchanged(headers, &digest);
     let wanted = digest.clone();
-    let opened = spawn_blocking(move || shared.storage.open_blob(&name, &wanted)).await??;
-    let (file, size) =
-        opened.ok_or_else(|| Refusal::missing("BLOB_UNKNOWN", "the repository does not have this blob"))?;
-    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).map(|text| parse_range(text, size));
-    let (status, range) = match range {
+    let opened = spawn_blocking(move || {
+        let unknown = || Refusal::missing("BLOB_UNKNOWN", "the repository does not have this blob");
+        if is_head {
+            let size = shared.storage.blob_size(&name, &wanted)?.ok_or_else(unknown)?;
+            return Ok((None, size, range.map(|text| parse_range(&text, size))));
+        }
+        let (content, size) = shared.storage.open_blob(&name, &wanted)?.ok_or_else(unknown)?;
+        let requested = range.map(|text| parse_range(&text, size));
+        let first = match &requested {
+            Some(Requested::Outside) => None,
+            Some(Requested::Part(range)) => Some(First::read(content, range.clone())?),
+            Some(Requested::Whole) | None => Some(First::read(content, 0..size)?),
+        };
+        Ok::<_, Refusal>((first, size, requested))
+    });
+    let (first, size, requested) = opened.await??;
+    let mut response = Response::builder()
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::ETAG, format!("\"{digest}\""))
+        .header(header::CACHE_CONTROL, "max-age=31536000, immutable")
+        .header(CONTENT_DIGEST, digest.to_string());
+    if is_known {
+        let response = response.status(StatusCode::NOT_MODIFIED).body(Body::empty());
+        return Ok(response.expect("the headers are legal"));
+    }
+    let (status, range) = match requested {
         None | Some(Requested::Whole) => (StatusCode::OK, 0..size),
         Some(Requested::Part(range)) => (StatusCode::PARTIAL_CONTENT, range),
         Some(Requested::Outside) => {
@@ -56,25 +76,14 @@ pub(super) async fn get(
             return Err(refusal.header(header::CONTENT_RANGE, &format!("bytes */{size}")));
         }
     };
-    let length = range.end - range.start;
-    let mut response = Response::builder()
+    response = response
         .status(status)
         .header(header::CONTENT_TYPE, "application/octet-stream")
-        .header(header::CONTENT_LENGTH, length)
-        .header(header::ACCEPT_RANGES, "bytes")
-        .header(header::ETAG, format!("\"{digest}\""))
-        .header(header::CACHE_CONTROL, "max-age=31536000, immutable")
-        .header(CONTENT_DIGEST, digest.to_string());
+        .header(header::CONTENT_LENGTH, range.end - range.start);
     if status == StatusCode::PARTIAL_CONTENT {
         response = response.header(header::CONTENT_RANGE, format!("bytes {}-{}/{size}", range.start, range.end - 1));
     }
-    let body = if is_head {
-        Body::empty()
-    } else {
-        let mut file = tokio::fs::File::from_std(file);
-        file.seek(io::SeekFrom::Start(range.start)).await?;
-        Body::from_stream(ReaderStream::with_capacity(file.take(length), READ_BYTES))
-    };
+    let body = first.map_or_else(Body::empty, stream);
     Ok(response.body(body).expect("the headers are legal"))
 }
 
@@ -92,26 +101,31 @@ pub(super) async fn begin(
     shared: Arc<Shared>,
     name: RepositoryName,
     query: Query,
+    headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    if let (Some(digest), Some(from)) = (query.get("mount"), query.get("from")) {
+    if let Some(digest) = query.get("mount") {
         let digest = parse_digest(digest)?;
         // A source that is not legal has nothing to give; the client then uploads.
-        if let Some(from) = RepositoryName::parse(from) {
-            let (shared, name, wanted) = (Arc::clone(&shared), name.clone(), digest.clone());
-            let target = name.clone();
-            if spawn_blocking(move || shared.storage.mount(&target, &from, &wanted)).await?? {
+        let from = query.get("from").map(RepositoryName::parse);
+        if from != Some(None) {
+            let (shared, target, wanted) = (Arc::clone(&shared), name.clone(), digest.clone());
+            let mounted = spawn_blocking(move || {
+                shared.storage.check_room(&shared.options.rules, &target, &wanted, None)?;
+                Ok::<_, Refusal>(shared.storage.mount(&target, from.flatten().as_ref(), &wanted, &|_| true)?)
+            });
+            if mounted.await?? {
                 return Ok(created(&name, &digest));
             }
         }
     }
-    let digest = query.get("digest").map(|text| parse_digest(text)).transpose()?;
+    let digest = query.get("digest").map(parse_digest).transpose()?;
     let upload = {
         let (shared, name) = (Arc::clone(&shared), name.clone());
         spawn_blocking(move || shared.uploads.begin(&shared, &name)).await??
     };
     match digest {
-        Some(digest) => receive_all(shared, name, Turn::take(upload).await?, digest, body).await,
+        Some(digest) => receive_all(shared, name, Turn::take(upload).await?, digest, headers, body).await,
         None => {
             let mut response = accepted(&name, &upload, StatusCode::ACCEPTED);
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -168,7 +182,7 @@ pub(super) async fn finish(
         drain(body).await;
         return Err(refusal);
     }
-    receive_all(shared, name, turn, digest, body).await
+    receive_all(shared, name, turn, digest, headers, body).await
 }
 
 /// `DELETE` of an upload.
@@ -188,9 +202,22 @@ async fn receive_all(
     name: RepositoryName,
     turn: Turn,
     digest: Digest,
+    headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
     let wanted = digest.clone();
+    let length = content_length(headers).map(|length| turn.upload.offset().saturating_add(length));
+    let (room, target) = (Arc::clone(&shared), name.clone());
+    let fits = spawn_blocking({
+        let digest = digest.clone();
+        move || room.storage.check_room(&room.options.rules, &target, &digest, length)
+    });
+    if let Err(refusal) = fits.await? {
+        let (shared, upload) = (Arc::clone(&shared), Arc::clone(&turn.upload));
+        drain(body).await;
+        spawn_blocking(move || shared.uploads.cancel(&upload)).await??;
+        return Err(refusal);
+    }
     detached(async move {
         let mut turn = turn;
         turn.append(body, shared.options.idle_timeout).await?;
@@ -215,8 +242,7 @@ fn check_range(name: &RepositoryName, upload: &Upload, headers: &HeaderMap) -> R
     let Some((first, last)) = ends.filter(|(first, last): &(u64, u64)| first <= last) else {
         return Err(Refusal::bad("BLOB_UPLOAD_INVALID", "`Content-Range` is not understood"));
     };
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length != last - first + 1) {
+    if content_length(headers).is_some_and(|length| length != last - first + 1) {
         return Err(Refusal::bad("SIZE_INVALID", "`Content-Range` and `Content-Length` differ"));
     }
     if first != upload.offset() {
@@ -227,6 +253,10 @@ fn check_range(name: &RepositoryName, upload: &Upload, headers: &HeaderMap) -> R
             .header(header::RANGE, &received(upload)));
     }
     Ok(())
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 async fn drain(body: Body) {
@@ -262,7 +292,7 @@ fn received(upload: &Upload) -> String {
 }
 
 fn parse_digest(text: &str) -> Result<Digest, Refusal> {
-    text.parse().map_err(|_| Refusal::bad("DIGEST_INVALID", "the digest is not `sha256:` and 64 hex digits"))
+    text.parse().map_err(|_| Refusal::digest())
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -272,7 +302,8 @@ enum Requested {
     Outside,
 }
 
-/// One range (RFC 9110, 14.2). Several at once, or what is not understood, mean the whole.
+/// One range (RFC 9110, 14.2). Several at once, or what is not understood, mean the whole; one that ends before it begins
+/// is refused.
 fn parse_range(text: &str, size: u64) -> Requested {
     let Some((first, last)) = text.strip_prefix("bytes=").and_then(|range| range.trim().split_once('-')) else {
         return Requested::Whole;
@@ -280,6 +311,7 @@ fn parse_range(text: &str, size: u64) -> Requested {
     match (first.parse::<u64>(), last.parse::<u64>()) {
         (Ok(first), _) if first >= size => Requested::Outside,
         (Ok(first), Ok(last)) if first <= last => Requested::Part(first..size.min(last.saturating_add(1))),
+        (Ok(_), Ok(_)) => Requested::Outside,
         (Ok(first), Err(_)) if last.is_empty() => Requested::Part(first..size),
         (Err(_), Ok(0)) if first.is_empty() => Requested::Outside,
         (Err(_), Ok(length)) if first.is_empty() && size > 0 => Requested::Part(size.saturating_sub(length)..size),
@@ -302,7 +334,7 @@ mod tests {
             ("bytes=5-18446744073709551615", Requested::Part(5..10)),
             ("bytes=10-", Requested::Outside),
             ("bytes=-0", Requested::Outside),
-            ("bytes=3-2", Requested::Whole),
+            ("bytes=3-2", Requested::Outside),
             ("bytes=0-1,3-4", Requested::Whole),
             ("lines=0-1", Requested::Whole),
         ] {

@@ -1,28 +1,32 @@
-//! Manifests and names: reading, writing with checks, deleting; tags, referrers, catalogue.
+//! Manifests: reading, writing with checks, deleting.
 
 use std::sync::Arc;
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderName, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use oci::{Descriptor, Digest, Index, ManifestOrIndex, is_valid_tag, media_type};
-use serde_json::json;
+use oci::{Descriptor, Digest, ManifestOrIndex, is_valid_tag, media_type};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     Shared,
-    answer::Refusal,
+    answer::{Refusal, is_unchanged},
     blobs::CONTENT_DIGEST,
+    cache::Kept,
     routes::Query,
-    storage::{ManifestLink, RepositoryName},
+    rules,
+    storage::{NewManifest, RepositoryName},
+    tags::{Condition, TagFailure},
 };
 
 /// So much more of a manifest that is too large is read, so that the client sees the refusal.
 const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Tags that one request sets. The specification asks for ten at least.
+const TAGS_MAX: usize = 64;
 
 /// What a manifest is addressed by.
 enum Address {
@@ -33,8 +37,7 @@ enum Address {
 impl Address {
     fn parse(text: &str) -> Result<Self, Refusal> {
         if text.contains(':') {
-            let illegal = |_| Refusal::bad("DIGEST_INVALID", "the digest is not `sha256:` and 64 hex digits");
-            return text.parse().map(Self::Digest).map_err(illegal);
+            return text.parse().map(Self::Digest).map_err(|_| Refusal::digest());
         }
         // A name that no tag can have is a name that nothing has.
         if is_valid_tag(text) { Ok(Self::Tag(text.to_owned())) } else { Err(unknown()) }
@@ -45,128 +48,219 @@ fn unknown() -> Refusal {
     Refusal::missing("MANIFEST_UNKNOWN", "the repository does not have this manifest")
 }
 
-/// `GET` and `HEAD` of a manifest. (The body is left out of answers to `HEAD` by the HTTP library.)
-pub(super) async fn get(shared: Arc<Shared>, name: RepositoryName, reference: String) -> Result<Response, Refusal> {
-    let address = Address::parse(&reference)?;
-    let (digest, link, bytes) = spawn_blocking(move || {
-        let digest = match address {
-            Address::Digest(digest) => digest,
-            Address::Tag(tag) => shared.storage.tag(&name, &tag)?.ok_or_else(unknown)?,
-        };
-        let (link, bytes) = shared.storage.manifest(&name, &digest)?.ok_or_else(unknown)?;
-        Ok::<_, Refusal>((digest, link, bytes))
-    })
-    .await??;
-    let headers = [
-        (header::CONTENT_TYPE, link.media_type),
-        (CONTENT_DIGEST, digest.to_string()),
-        (header::ETAG, format!("\"{digest}\"")),
-    ];
-    Ok((headers, bytes).into_response())
+fn illegal_tag() -> Refusal {
+    Refusal::bad("MANIFEST_INVALID", "the tag is not legal")
 }
 
-/// `PUT` of a manifest.
-pub(super) async fn put(
+/// `GET` and `HEAD` of a manifest. (The body is left out of answers to `HEAD` by the HTTP library.)
+pub(super) async fn get(
     shared: Arc<Shared>,
     name: RepositoryName,
     reference: String,
     headers: &HeaderMap,
+    is_head: bool,
+) -> Result<Response, Refusal> {
+    let address = Address::parse(&reference)?;
+    let kept = match &address {
+        Address::Tag(tag) => shared.storage.cache.tagged(&name, tag),
+        Address::Digest(digest) => shared.storage.cache.manifest(&name, digest),
+    };
+    let kept = match kept {
+        Some(kept) => kept,
+        None => {
+            let (shared, name) = (Arc::clone(&shared), name.clone());
+            spawn_blocking(move || find(&shared, &name, address)).await??
+        }
+    };
+    if !is_head && kept.is_pull_news(std::time::SystemTime::now()) {
+        let digest = kept.digest.clone();
+        // Retention looks at it. A pull does not wait for it, and does not fail with it.
+        spawn_blocking(move || shared.storage.note_pull(&name, &digest));
+    }
+    let digest = HeaderValue::from_str(&kept.digest.to_string()).expect("digests are ASCII");
+    let tag = HeaderValue::from_str(&format!("\"{}\"", kept.digest)).expect("digests are ASCII");
+    let mut response = if is_unchanged(headers, &kept.digest) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let media_type =
+            HeaderValue::from_str(&kept.media_type).unwrap_or(HeaderValue::from_static(media_type::MANIFEST));
+        ([(header::CONTENT_TYPE, media_type)], kept.bytes.clone()).into_response()
+    };
+    response.headers_mut().insert(CONTENT_DIGEST, digest);
+    response.headers_mut().insert(header::ETAG, tag);
+    Ok(response)
+}
+
+fn find(shared: &Shared, name: &RepositoryName, address: Address) -> Result<Arc<Kept>, Refusal> {
+    let digest = match address {
+        Address::Digest(digest) => digest,
+        Address::Tag(tag) => shared.storage.tag(name, &tag)?.ok_or_else(unknown)?,
+    };
+    shared.storage.manifest(name, &digest)?.ok_or_else(unknown)
+}
+
+/// `PUT` of a manifest, by digest or tag, with further tags in `?tag=`: all of them are set in one step.
+pub(super) async fn put(
+    shared: Arc<Shared>,
+    name: RepositoryName,
+    reference: String,
+    query: Query,
+    headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
     let bytes = read_body(body, &shared).await?;
-    let address = Address::parse(&reference).map_err(|_| Refusal::bad("MANIFEST_INVALID", "the tag is not legal"))?;
+    let address = match Address::parse(&reference) {
+        Err(_) if !reference.contains(':') => return Err(illegal_tag()),
+        parsed => parsed?,
+    };
     let digest = Digest::of(&bytes);
-    if let Address::Digest(wanted) = &address
-        && *wanted != digest
-    {
-        return Err(Refusal::bad("DIGEST_INVALID", format!("the content's digest is {digest}")));
+    let mut tags = Vec::new();
+    match address {
+        Address::Digest(wanted) if wanted != digest => {
+            return Err(Refusal::bad("DIGEST_INVALID", format!("the content's digest is {digest}")));
+        }
+        Address::Digest(_) => {}
+        Address::Tag(tag) => tags.push(tag),
     }
+    for tag in query.all("tag") {
+        if !is_valid_tag(tag) {
+            return Err(illegal_tag());
+        }
+        if !tags.iter().any(|known| known == tag) {
+            tags.push(tag.to_owned());
+        }
+    }
+    if tags.len() > TAGS_MAX {
+        let message = format!("one request sets at most {TAGS_MAX} tags");
+        return Err(Refusal::new(StatusCode::URI_TOO_LONG, "UNSUPPORTED", message));
+    }
+    let condition = condition(headers)?;
     let document =
-        ManifestOrIndex::parse(&bytes).map_err(|error| Refusal::bad("MANIFEST_INVALID", error.to_string()))?;
+        ManifestOrIndex::parse(&bytes).map_err(|error| Refusal::bad("MANIFEST_INVALID", describe(&error)))?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = agree_on_type(&document, content_type)?;
-    let subject = subject(&document).cloned();
+    let subject = document.subject().map(|subject| subject.digest.clone());
     let descriptor = referrer(&document, Descriptor::new(media_type.clone(), digest.clone(), bytes.len() as u64));
-
-    let (stored, repository, about) = (digest.clone(), name.clone(), subject.clone());
-    spawn_blocking(move || {
-        check_parts(&shared, &repository, &document)?;
-        let referrer = about.as_ref().map(|subject| (&subject.digest, &descriptor));
-        let tag = match &address {
-            Address::Tag(tag) => Some(tag.as_str()),
-            Address::Digest(_) => None,
-        };
-        shared.storage.put_manifest(&repository, &stored, &bytes, &ManifestLink { media_type }, referrer, tag)?;
-        Ok::<_, Refusal>(())
-    })
-    .await??;
+    let referrer = subject.clone().map(|subject| (subject, descriptor));
+    let manifest = NewManifest { digest: digest.clone(), media_type, bytes, referrer };
 
     let location = format!("/v2/{}/manifests/{digest}", name.as_str());
+    let set = tags.clone();
+    spawn_blocking(move || store(&shared, &name, &manifest, &document, &tags, &condition)).await??;
+
     let mut response =
         (StatusCode::CREATED, [(header::LOCATION, location), (CONTENT_DIGEST, digest.to_string())]).into_response();
     if let Some(subject) = subject {
         // Tells the client that it need not keep the fallback tag (distribution-spec, "Pushing Manifests with Subject").
-        let value = subject.digest.to_string().parse().expect("digests are ASCII");
+        let value = subject.to_string().parse().expect("digests are ASCII");
         response.headers_mut().insert(HeaderName::from_static("oci-subject"), value);
+    }
+    for tag in set {
+        let value = tag.parse().expect("tags are ASCII");
+        response.headers_mut().append(HeaderName::from_static("oci-tag"), value);
     }
     Ok(response)
 }
 
-/// `DELETE` of a manifest or a tag.
-pub(super) async fn delete(shared: Arc<Shared>, name: RepositoryName, reference: String) -> Result<Response, Refusal> {
+fn store(
+    shared: &Shared,
+    name: &RepositoryName,
+    manifest: &NewManifest,
+    document: &ManifestOrIndex,
+    tags: &[String],
+    condition: &Condition,
+) -> Result<(), Refusal> {
+    let (blobs, children) = parts(document);
+    let held = shared.storage.put_manifest(name, manifest, &blobs, &children)?;
+    let _held = held
+        .map_err(|missing| Refusal::missing("MANIFEST_BLOB_UNKNOWN", format!("{missing} is not in the repository")))?;
+    let rules = shared.options.rules.of(name.as_str());
+    let version = document.annotations().get("org.opencontainers.image.version").map(String::as_str);
+    let outcome = shared.storage.set_tags(name, tags, &manifest.digest, condition, |view| match rules {
+        Some(rules) => rules::judge(rules, tags, &manifest.digest, version, view),
+        None => Ok(Ok(())),
+    });
+    outcome.map_err(|failure| match failure {
+        TagFailure::Unmet(tag, current) => unmet(&tag, current.as_ref()),
+        TagFailure::Refused(denied) => Refusal::new(StatusCode::FORBIDDEN, "DENIED", denied.to_string()),
+        TagFailure::Storage(error) => error.into(),
+    })
+}
+
+/// What must hold of the tags (RFC 9110, 13.1). Entity tags of ours are digests.
+fn condition(headers: &HeaderMap) -> Result<Condition, Refusal> {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
+    let refused = |what: &str| Err(Refusal::bad("UNSUPPORTED", format!("{what} is not understood")));
+    match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
+        (None, None) => Ok(Condition::None),
+        (None, Some("*")) => Ok(Condition::Absent),
+        (Some("*"), None) => Ok(Condition::Exists),
+        (Some(list), None) => {
+            let digests: Result<Vec<Digest>, _> =
+                list.split(',').map(|entry| entry.trim().trim_matches('"').parse()).collect();
+            match digests {
+                Ok(digests) => Ok(Condition::Names(digests)),
+                Err(_) => refused("`If-Match` other than digests in quotes, or `*`,"),
+            }
+        }
+        _ => refused("`If-None-Match` other than `*`"),
+    }
+}
+
+/// A condition does not hold: what the tag names now is told as well.
+fn unmet(tag: &str, current: Option<&Digest>) -> Refusal {
+    let message = match current {
+        Some(current) => format!("tag `{tag}` names {current}"),
+        None => format!("tag `{tag}` does not exist"),
+    };
+    let refusal = Refusal::new(StatusCode::PRECONDITION_FAILED, "DENIED", message);
+    match current {
+        Some(current) => {
+            refusal.header(CONTENT_DIGEST, &current.to_string()).header(header::ETAG, &format!("\"{current}\""))
+        }
+        None => refusal,
+    }
+}
+
+/// `DELETE` of a manifest or a tag; of a tag also under a condition.
+pub(super) async fn delete(
+    shared: Arc<Shared>,
+    name: RepositoryName,
+    reference: String,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
     let address = Address::parse(&reference)?;
+    let condition = condition(headers)?;
     let is_removed = spawn_blocking(move || match address {
-        Address::Tag(tag) => shared.storage.delete_tag(&name, &tag),
+        Address::Tag(tag) => {
+            if let Some(denied) = shared.options.rules.of(name.as_str()).and_then(|rules| rules.forbids_delete(&tag)) {
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", denied.to_string()));
+            }
+            shared.storage.delete_tag_if(&name, &tag, &condition).map_err(|failure| match failure {
+                TagFailure::Unmet(tag, current) => unmet(&tag, current.as_ref()),
+                TagFailure::Storage(error) => error.into(),
+                TagFailure::Refused(never) => match never {},
+            })
+        }
         Address::Digest(digest) => {
-            let Some((_, bytes)) = shared.storage.manifest(&name, &digest)? else { return Ok(false) };
-            let document = ManifestOrIndex::parse(&bytes).ok();
-            let subject = document.as_ref().and_then(subject).map(|subject| &subject.digest);
-            shared.storage.delete_manifest(&name, &digest, subject)
+            if let Some(rules) = shared.options.rules.of(name.as_str()) {
+                for tag in shared.storage.tags(&name)?.unwrap_or_default() {
+                    if let Some(denied) = rules.forbids_delete(&tag)
+                        && shared.storage.tag(&name, &tag)?.as_ref() == Some(&digest)
+                    {
+                        return Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", denied.to_string()));
+                    }
+                }
+            }
+            Ok(shared.storage.delete_manifest(&name, &digest)?)
         }
     })
     .await??;
     if is_removed { Ok(StatusCode::ACCEPTED.into_response()) } else { Err(unknown()) }
 }
 
-/// `GET` of the tag list, in pages when asked for.
-pub(super) async fn tags(shared: Arc<Shared>, name: RepositoryName, query: Query) -> Result<Response, Refusal> {
-    let repository = name.clone();
-    let tags = spawn_blocking(move || shared.storage.tags(&repository)).await??;
-    let tags = tags.ok_or_else(|| Refusal::missing("NAME_UNKNOWN", "nothing was pushed to this repository"))?;
-    let (page, next) = page(tags, &query)?;
-    let path = format!("/v2/{}/tags/list", name.as_str());
-    Ok(listing(json!({ "name": name.as_str(), "tags": page }), &path, next))
-}
-
-/// `GET` of the repositories' names, in pages when asked for.
-pub(super) async fn catalog(shared: Arc<Shared>, query: Query) -> Result<Response, Refusal> {
-    let names = spawn_blocking(move || shared.storage.repositories()).await??;
-    let (page, next) = page(names, &query)?;
-    Ok(listing(json!({ "repositories": page }), "/v2/_catalog", next))
-}
-
-/// `GET` of what refers to a manifest.
-pub(super) async fn referrers(
-    shared: Arc<Shared>,
-    name: RepositoryName,
-    subject: Digest,
-    query: Query,
-) -> Result<Response, Refusal> {
-    let mut descriptors = spawn_blocking(move || shared.storage.referrers(&name, &subject)).await??;
-    let mut response_headers = vec![(header::CONTENT_TYPE, media_type::INDEX)];
-    if let Some(wanted) = query.get("artifactType") {
-        descriptors.retain(|descriptor| descriptor.artifact_type.as_ref() == Some(wanted));
-        response_headers.push((HeaderName::from_static("oci-filters-applied"), "artifactType"));
-    }
-    let mut response = oci::to_json(&Index::of(descriptors)).into_response();
-    for (name, value) in response_headers {
-        response.headers_mut().insert(name, value.parse().expect("these are ASCII"));
-    }
-    Ok(response)
-}
-
 /// Reads a manifest within the bound.
-async fn read_body(body: Body, shared: &Shared) -> Result<BytesMut, Refusal> {
+async fn read_body(body: Body, shared: &Shared) -> Result<Bytes, Refusal> {
     let limit = shared.options.manifest_bytes_max;
     let mut stream = body.into_data_stream();
     let (mut bytes, mut dropped) = (BytesMut::new(), 0);
@@ -189,7 +283,7 @@ async fn read_body(body: Body, shared: &Shared) -> Result<BytesMut, Refusal> {
         let message = format!("a manifest has at most {limit} bytes");
         return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message));
     }
-    Ok(bytes)
+    Ok(bytes.freeze())
 }
 
 /// The one media type of a manifest; header and document must not contradict each other (image-spec, `mediaType`).
@@ -213,34 +307,16 @@ fn agree_on_type(document: &ManifestOrIndex, content_type: Option<&str>) -> Resu
     }
 }
 
-/// Everything that a manifest names must be here, or it could not be pulled. Foreign layers are elsewhere on purpose.
-fn check_parts(shared: &Shared, name: &RepositoryName, document: &ManifestOrIndex) -> Result<(), Refusal> {
-    let missing =
-        |digest: &Digest| Err(Refusal::missing("MANIFEST_BLOB_UNKNOWN", format!("{digest} is not in the repository")));
+/// Blobs and manifests that must be here, or it could not be pulled. Foreign layers are elsewhere on purpose.
+fn parts(document: &ManifestOrIndex) -> (Vec<Digest>, Vec<Digest>) {
+    let digest = |part: &Descriptor| part.digest.clone();
     match document {
         ManifestOrIndex::Manifest(manifest) => {
-            for part in std::iter::once(&manifest.config).chain(&manifest.layers) {
-                let is_foreign = !part.urls.is_empty() || part.media_type.contains("nondistributable");
-                if !is_foreign && !shared.storage.has_blob(name, &part.digest) {
-                    return missing(&part.digest);
-                }
-            }
+            let is_foreign = |part: &&Descriptor| !part.urls.is_empty() || part.media_type.contains("nondistributable");
+            let layers = manifest.layers.iter().filter(|part| !is_foreign(part));
+            (std::iter::once(&manifest.config).chain(layers).map(digest).collect(), Vec::new())
         }
-        ManifestOrIndex::Index(index) => {
-            for part in &index.manifests {
-                if !shared.storage.has_manifest(name, &part.digest) && !shared.storage.has_blob(name, &part.digest) {
-                    return missing(&part.digest);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn subject(document: &ManifestOrIndex) -> Option<&Descriptor> {
-    match document {
-        ManifestOrIndex::Manifest(manifest) => manifest.subject.as_ref(),
-        ManifestOrIndex::Index(index) => index.subject.as_ref(),
+        ManifestOrIndex::Index(index) => (Vec::new(), index.manifests.iter().map(digest).collect()),
     }
 }
 
@@ -261,29 +337,10 @@ fn referrer(document: &ManifestOrIndex, mut descriptor: Descriptor) -> Descripto
     descriptor
 }
 
-/// Where the next page begins: after this name, with so many names.
-type Next = (String, usize);
-
-/// `n` names after `last`, and the name to go on after, when there are more.
-fn page(mut names: Vec<String>, query: &Query) -> Result<(Vec<String>, Option<Next>), Refusal> {
-    if let Some(last) = query.get("last") {
-        names.retain(|name| name > last);
+/// An error with its causes, on one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", describe(cause)),
+        None => error.to_string(),
     }
-    let Some(count) = query.get("n") else { return Ok((names, None)) };
-    let illegal = |_| Refusal::bad("PAGINATION_NUMBER_INVALID", "`n` is not a number");
-    let count: usize = count.parse().map_err(illegal)?;
-    let is_more = names.len() > count;
-    names.truncate(count);
-    let next = names.last().filter(|_| is_more).map(|last| (last.clone(), count));
-    Ok((names, next))
-}
-
-fn listing(document: serde_json::Value, path: &str, next: Option<Next>) -> Response {
-    let mut response = ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response();
-    if let Some((last, count)) = next {
-        let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("last", &last).finish();
-        let link = format!("<{path}?n={count}&{query}>; rel=\"next\"");
-        response.headers_mut().insert(header::LINK, link.parse().expect("names of ours are ASCII"));
-    }
-    response
 }

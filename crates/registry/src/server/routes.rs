@@ -1,6 +1,6 @@
 //! From a request's path to what it is about. Repository names have slashes, so paths are read from their end.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
@@ -9,13 +9,13 @@ use axum::{
 };
 use oci::Digest;
 
-use super::{Shared, answer::Refusal, blobs, manifests, storage::RepositoryName};
+use super::{Shared, answer::Refusal, blobs, listing, manifests, storage::RepositoryName};
 
 /// Query parameters that are read; more are nobody's honest request.
-const QUERY_PARAMETERS_MAX: usize = 64;
+const QUERY_PARAMETERS_MAX: usize = 256;
 
 /// What a path names.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Endpoint {
     Base,
     Catalog,
@@ -28,7 +28,30 @@ enum Endpoint {
 }
 
 /// The query of a request, decoded.
-pub(super) type Query = HashMap<String, String>;
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(text: &str) -> Self {
+        let pairs = url::form_urlencoded::parse(text.as_bytes()).take(QUERY_PARAMETERS_MAX);
+        Self(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+    }
+
+    /// The first value of a parameter.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    /// All values of a parameter.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// How many entries of a list are wanted.
+    pub(super) fn count(&self) -> Result<Option<usize>, Refusal> {
+        let illegal = |_| Refusal::bad("PAGINATION_NUMBER_INVALID", "`n` is not a number");
+        self.get("n").map(|text| text.parse().map_err(illegal)).transpose()
+    }
+}
 
 /// Answers every request.
 pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -44,31 +67,30 @@ pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
 
 async fn dispatch(shared: Arc<Shared>, request: Request) -> Result<Response, Refusal> {
     let endpoint = endpoint(request.uri().path())?;
-    let query: Query = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
-        .take(QUERY_PARAMETERS_MAX)
-        .map(|(name, value)| (name.into_owned(), value.into_owned()))
-        .collect();
+    let query = Query::parse(request.uri().query().unwrap_or_default());
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     let method = &parts.method;
     let is_read = method == Method::GET || method == Method::HEAD;
     match endpoint {
         Endpoint::Base if is_read => Ok(([(header::CONTENT_TYPE, "application/json")], "{}").into_response()),
-        Endpoint::Catalog if is_read => manifests::catalog(shared, query).await,
-        Endpoint::Tags(name) if is_read => manifests::tags(shared, name, query).await,
-        Endpoint::Manifest(name, reference) if is_read => manifests::get(shared, name, reference).await,
+        Endpoint::Catalog if is_read => listing::catalog(shared, query).await,
+        Endpoint::Tags(name) if is_read => listing::tags(shared, name, query).await,
+        Endpoint::Manifest(name, reference) if is_read => {
+            manifests::get(shared, name, reference, &headers, method == Method::HEAD).await
+        }
         Endpoint::Manifest(name, reference) if method == Method::PUT => {
-            manifests::put(shared, name, reference, &headers, body).await
+            manifests::put(shared, name, reference, query, &headers, body).await
         }
         Endpoint::Manifest(name, reference) if method == Method::DELETE => {
-            manifests::delete(shared, name, reference).await
+            manifests::delete(shared, name, reference, &headers).await
         }
-        Endpoint::Referrers(name, subject) if is_read => manifests::referrers(shared, name, subject, query).await,
+        Endpoint::Referrers(name, subject) if is_read => listing::referrers(shared, name, subject, query).await,
         Endpoint::Blob(name, digest) if is_read => {
             blobs::get(shared, name, digest, &headers, method == Method::HEAD).await
         }
         Endpoint::Blob(name, digest) if method == Method::DELETE => blobs::delete(shared, name, digest).await,
-        Endpoint::Uploads(name) if method == Method::POST => blobs::begin(shared, name, query, body).await,
+        Endpoint::Uploads(name) if method == Method::POST => blobs::begin(shared, name, query, &headers, body).await,
         Endpoint::Upload(name, id) if is_read => blobs::status(shared, name, id).await,
         Endpoint::Upload(name, id) if method == Method::PATCH => blobs::append(shared, name, id, &headers, body).await,
         Endpoint::Upload(name, id) if method == Method::PUT => {
@@ -94,10 +116,7 @@ fn endpoint(path: &str) -> Result<Endpoint, Refusal> {
     let name = |text: &str| {
         RepositoryName::parse(text).ok_or_else(|| Refusal::bad("NAME_INVALID", "the repository's name is not legal"))
     };
-    let digest = |text: &str| {
-        let illegal = |_| Refusal::bad("DIGEST_INVALID", "the digest is not `sha256:` and 64 hex digits");
-        text.parse::<Digest>().map_err(illegal)
-    };
+    let digest = |text: &str| text.parse::<Digest>().map_err(|_| Refusal::digest());
     if let Some(rest) = rest.strip_suffix("/tags/list") {
         return Ok(Endpoint::Tags(name(rest)?));
     }

@@ -1,22 +1,38 @@
-//! The directory: content by digest, links of repositories, tags. What a method acknowledges is on disk.
+//! What repositories have: blobs, manifests, referrers. Content is kept once and linked from each repository that has it, so
+//! that what one repository has says nothing about another. What a method acknowledges is on disk.
+//!
+//! Keys: `blobs/sha256/<hex>` is content; `repositories/<name>/` holds what a repository has: `_blobs/<hex>` and
+//! `_manifests/<hex>` (links), `_tags/<tag>`, `_referrers/<subject>/<hex>`, `_pulled/<hex>` (when last); `journal/<id>` is a
+//! change of several tags under way. Repository names cannot begin with `_`, so the two kinds of names never meet.
 
 use std::{
     fs::File,
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
-    sync::RwLock,
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use fs_err as fs;
 use oci::{Descriptor, Digest, Reference};
 use serde::{Deserialize, Serialize};
 
-use super::ServerError;
+use super::{
+    ServerError,
+    backend::{Backend, ReadAt, Record, Taking},
+    cache::{Cache, Kept},
+    directory::{Directory, found, make_dir, names_in, remove},
+    lease::{Held, Leases},
+    usage::Usage,
+};
+
+/// Locks for writing tags, shared by repositories: so many repositories change tags side by side.
+const TAG_LOCKS: usize = 64;
 
 /// A repository's name that was checked; safe as a relative path.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct RepositoryName(String);
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct RepositoryName(Arc<str>);
 
 impl RepositoryName {
     /// The grammar of the distribution-spec ("Pulling manifests"), as references have it. It has no `.`, `..`, empty or
@@ -24,7 +40,7 @@ impl RepositoryName {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let reference: Reference = format!("localhost/{text}").parse().ok()?;
         (reference.path() == text && reference.tag().is_none() && reference.digest().is_none())
-            .then(|| Self(text.to_owned()))
+            .then(|| Self(text.into()))
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -39,81 +55,119 @@ pub(super) struct ManifestLink {
     pub(super) media_type: String,
 }
 
-/// The directory.
+/// A manifest that was checked, ready to be kept.
+pub(super) struct NewManifest {
+    pub(super) digest: Digest,
+    pub(super) media_type: String,
+    pub(super) bytes: Bytes,
+    /// What it is about, and its descriptor in the list of referrers.
+    pub(super) referrer: Option<(Digest, Descriptor)>,
+}
+
+/// The storage of one server.
 #[derive(Debug)]
 pub(super) struct Storage {
-    root: PathBuf,
-    // Manifests are written side by side, but none while one is deleted: a tag must not be left pointing to nothing.
-    names: RwLock<()>,
+    /// Directory of what only this machine needs: uploads under way, the lock, the control socket.
+    local: PathBuf,
+    pub(super) backend: Arc<dyn Backend>,
+    /// A store of local builds: its blobs are taken over without being sent.
+    source: Option<store::Store>,
+    pub(super) cache: Cache,
+    pub(super) leases: Leases,
+    pub(super) usage: Usage,
+    pub(super) tag_locks: [Mutex<()>; TAG_LOCKS],
+    /// One collection at a time.
+    pub(super) is_collecting: AtomicBool,
     _lock: fs::File,
 }
 
 impl Storage {
     /// Opens and locks it; `None` when another process holds the lock.
-    pub(super) fn open(root: &Path) -> Result<Option<Self>, ServerError> {
+    pub(super) fn open(
+        local: &Path,
+        backend: Option<Arc<dyn Backend>>,
+        source: Option<store::Store>,
+    ) -> Result<Option<Self>, ServerError> {
         let prepare = || -> io::Result<Option<Self>> {
-            for dir in ["blobs/sha256", "repositories"] {
-                make_dir(&root.join(dir))?;
-            }
-            let lock = fs::OpenOptions::new().create(true).append(true).open(root.join("lock"))?;
+            make_dir(local)?;
+            let lock = fs::OpenOptions::new().create(true).append(true).open(local.join("lock"))?;
             match lock.file().try_lock() {
                 Ok(()) => {}
                 Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
                 Err(std::fs::TryLockError::Error(error)) => return Err(error),
             }
-            // Nobody else is here: what is in `tmp` is of a process that was killed.
-            match fs::remove_dir_all(root.join("tmp")) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => make_dir(&root.join("tmp"))?,
-            }
-            Ok(Some(Self { root: root.to_owned(), names: RwLock::new(()), _lock: lock }))
+            let backend = match backend {
+                Some(backend) => backend,
+                None => Arc::new(Directory::new(local)?),
+            };
+            let storage = Self {
+                local: local.to_owned(),
+                backend,
+                source,
+                cache: Cache::default(),
+                leases: Leases::default(),
+                usage: Usage::default(),
+                tag_locks: std::array::from_fn(|_| Mutex::default()),
+                is_collecting: AtomicBool::new(false),
+                _lock: lock,
+            };
+            storage.finish_tag_changes()?;
+            Ok(Some(storage))
         };
         prepare().map_err(ServerError::Storage)
     }
 
-    fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.root.join("blobs/sha256").join(digest.hex())
-    }
-
-    fn repository_path(&self, name: &RepositoryName) -> PathBuf {
-        self.root.join("repositories").join(name.as_str())
-    }
-
-    fn blob_link(&self, name: &RepositoryName, digest: &Digest) -> PathBuf {
-        self.repository_path(name).join("_blobs").join(digest.hex())
-    }
-
-    fn manifest_link(&self, name: &RepositoryName, digest: &Digest) -> PathBuf {
-        self.repository_path(name).join("_manifests").join(digest.hex())
-    }
-
-    fn tag_path(&self, name: &RepositoryName, tag: &str) -> PathBuf {
-        self.repository_path(name).join("_tags").join(tag)
-    }
-
-    fn referrers_path(&self, name: &RepositoryName, subject: &Digest) -> PathBuf {
-        self.repository_path(name).join("_referrers").join(subject.hex())
+    /// Directory of what only this machine needs.
+    pub(super) fn local(&self) -> &Path {
+        &self.local
     }
 
     /// Where an upload's bytes are until it is finished. `id` was checked by the caller.
     pub(super) fn upload_path(&self, name: &RepositoryName, id: &str) -> PathBuf {
-        self.repository_path(name).join("_uploads").join(id)
+        self.local.join("repositories").join(name.as_str()).join("_uploads").join(id)
     }
 
     // ---- blobs
 
-    /// A blob of a repository, with its size.
-    pub(super) fn open_blob(&self, name: &RepositoryName, digest: &Digest) -> io::Result<Option<(File, u64)>> {
-        if !self.blob_link(name, digest).exists() {
-            return Ok(None);
-        }
-        let Some(file) = found(fs::File::open(self.blob_path(digest)))? else { return Ok(None) };
-        let size = file.metadata()?.len();
-        Ok(Some((file.into_parts().0, size)))
+    /// Size of a blob that a repository has. It is safe from garbage collection for its grace period from now on.
+    pub(super) fn blob_size(&self, name: &RepositoryName, digest: &Digest) -> io::Result<Option<u64>> {
+        let held = self.leases.hold([digest]);
+        self.held_blob_size(name, digest, &held)
     }
 
-    pub(super) fn has_blob(&self, name: &RepositoryName, digest: &Digest) -> bool {
-        self.blob_link(name, digest).exists() && self.blob_path(digest).exists()
+    fn held_blob_size(&self, name: &RepositoryName, digest: &Digest, held: &Held<'_>) -> io::Result<Option<u64>> {
+        if self.backend.touch(&blob_link(name, digest))?
+            && let Some(stat) = self.backend.stat(&content(digest))?
+        {
+            return Ok(Some(stat.size_bytes));
+        }
+        self.take_from_store(name, digest, held)
+    }
+
+    /// A blob of a repository, with its size.
+    pub(super) fn open_blob(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> io::Result<Option<(Arc<dyn ReadAt>, u64)>> {
+        if self.backend.stat(&blob_link(name, digest))?.is_none() && self.blob_size(name, digest)?.is_none() {
+            return Ok(None);
+        }
+        self.backend.open(&content(digest))
+    }
+
+    /// Takes a blob over that local builds have; shares its bytes where it can.
+    fn take_from_store(&self, name: &RepositoryName, digest: &Digest, held: &Held<'_>) -> io::Result<Option<u64>> {
+        let Some(source) = &self.source else { return Ok(None) };
+        let Some(file) = source.open_blob(digest).map_err(io::Error::other)? else { return Ok(None) };
+        let size_bytes = file.metadata()?.len();
+        if self.backend.stat(&content(digest))?.is_none() {
+            let path = source.root().join("blobs/sha256").join(digest.hex());
+            self.backend.adopt(&content(digest), &file, &path, Taking::Share)?;
+            self.usage.stored(size_bytes);
+        }
+        self.link_blob(name, digest, size_bytes, held)?;
+        Ok(Some(size_bytes))
     }
 
     /// Moves a finished upload, whose digest was checked, to its place and links it.
@@ -124,140 +178,200 @@ impl Storage {
         path: &Path,
         digest: &Digest,
     ) -> io::Result<()> {
-        file.sync_all()?;
-        fs::rename(path, self.blob_path(digest))?;
-        sync_dir(&self.root.join("blobs/sha256"))?;
-        self.link_blob(name, digest)
-    }
-
-    /// Takes a blob over from another repository; `false` when that one does not have it.
-    pub(super) fn mount(&self, name: &RepositoryName, from: &RepositoryName, digest: &Digest) -> io::Result<bool> {
-        if !self.has_blob(from, digest) {
-            return Ok(false);
+        let held = self.leases.hold([digest]);
+        let size_bytes = file.metadata()?.len();
+        if self.backend.stat(&content(digest))?.is_none() {
+            self.usage.stored(size_bytes);
         }
-        self.link_blob(name, digest)?;
-        Ok(true)
+        self.backend.adopt(&content(digest), file, path, Taking::Move)?;
+        self.link_blob(name, digest, size_bytes, &held)
     }
 
-    fn link_blob(&self, name: &RepositoryName, digest: &Digest) -> io::Result<()> {
-        let link = self.blob_link(name, digest);
-        let dir = link.parent().expect("a link is in a directory");
-        make_dir(dir)?;
-        fs::OpenOptions::new().create(true).append(true).open(&link)?;
-        sync_dir(dir)
+    /// Takes a blob over from another repository, or without `from` from any that `may_read` allows; `false` when none
+    /// of them has it.
+    pub(super) fn mount(
+        &self,
+        name: &RepositoryName,
+        from: Option<&RepositoryName>,
+        digest: &Digest,
+        may_read: &dyn Fn(&RepositoryName) -> bool,
+    ) -> io::Result<bool> {
+        let held = self.leases.hold([digest]);
+        // What is not even content is in no repository.
+        if let Some(stat) = self.backend.stat(&content(digest))? {
+            let sources = match from {
+                Some(from) => vec![from.clone()],
+                None => self.repository_names()?,
+            };
+            for from in sources {
+                if may_read(&from) && self.backend.stat(&blob_link(&from, digest))?.is_some() {
+                    self.link_blob(name, digest, stat.size_bytes, &held)?;
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(self.take_from_store(name, digest, &held)?.is_some())
+    }
+
+    fn link_blob(&self, name: &RepositoryName, digest: &Digest, size_bytes: u64, held: &Held<'_>) -> io::Result<()> {
+        held.note();
+        if self.backend.stat(&blob_link(name, digest))?.is_none() {
+            self.usage.linked(name, size_bytes);
+        }
+        self.backend.write(&[Record::new(blob_link(name, digest), [])])
     }
 
     /// Unlinks a blob; the content stays for other repositories.
     pub(super) fn unlink_blob(&self, name: &RepositoryName, digest: &Digest) -> io::Result<bool> {
-        remove(&self.blob_link(name, digest))
+        let _claim = self.leases.claim(digest);
+        self.usage.forget();
+        Ok(self.backend.remove(&[blob_link(name, digest)])? == 1)
     }
 
     // ---- manifests
 
-    /// Digest of what a tag names.
-    pub(super) fn tag(&self, name: &RepositoryName, tag: &str) -> io::Result<Option<Digest>> {
-        let Some(text) = found(fs::read_to_string(self.tag_path(name, tag)))? else { return Ok(None) };
-        text.trim().parse().map(Some).map_err(io::Error::other)
-    }
-
-    pub(super) fn manifest(
-        &self,
-        name: &RepositoryName,
-        digest: &Digest,
-    ) -> io::Result<Option<(ManifestLink, Vec<u8>)>> {
-        let Some(link) = found(fs::read(self.manifest_link(name, digest)))? else { return Ok(None) };
-        let link = serde_json::from_slice(&link)?;
-        let bytes = fs::read(self.blob_path(digest))?;
-        // Manifests are small: they are checked each time, so that a damaged disk is noticed here.
+    /// A manifest of a repository.
+    pub(super) fn manifest(&self, name: &RepositoryName, digest: &Digest) -> io::Result<Option<Arc<Kept>>> {
+        if let Some(kept) = self.cache.manifest(name, digest) {
+            return Ok(Some(kept));
+        }
+        // Nobody deletes it between reading and keeping it.
+        let _held = self.leases.hold([digest]);
+        let Some(link) = self.backend.read(&manifest_link(name, digest))? else { return Ok(None) };
+        let link: ManifestLink = serde_json::from_slice(&link)?;
+        let Some(bytes) = self.backend.read(&content(digest))? else {
+            return Err(io::Error::new(ErrorKind::InvalidData, format!("content of {digest} is missing")));
+        };
+        // Manifests are small: they are checked when they are read, so that a damaged disk is noticed here.
         if Digest::of(&bytes) != *digest {
             return Err(io::Error::new(ErrorKind::InvalidData, format!("content of {digest} is damaged")));
         }
-        Ok(Some((link, bytes)))
+        let kept = Kept::new(digest.clone(), link.media_type, bytes.into());
+        self.cache.keep(name, &kept);
+        Ok(Some(kept))
     }
 
-    pub(super) fn has_manifest(&self, name: &RepositoryName, digest: &Digest) -> bool {
-        self.manifest_link(name, digest).exists()
+    /// Notes that a manifest was pulled.
+    pub(super) fn note_pull(&self, name: &RepositoryName, digest: &Digest) -> io::Result<()> {
+        self.backend.write(&[Record::new(pulled(name, digest), [])])
     }
 
-    /// Writes a manifest: content, link, referrer, and last the tag.
-    pub(super) fn put_manifest(
-        &self,
+    /// Keeps a manifest whose parts are all there: content, link, referrer. `Err(digest)` inside names the first part
+    /// that is missing. The returned lease keeps all of it in place until the tags are written.
+    pub(super) fn put_manifest<'a>(
+        &'a self,
         name: &RepositoryName,
-        digest: &Digest,
-        bytes: &[u8],
-        link: &ManifestLink,
-        referrer: Option<(&Digest, &Descriptor)>,
-        tag: Option<&str>,
-    ) -> io::Result<()> {
-        let _names = self.names.read().expect("nothing panics while names are written");
+        manifest: &'a NewManifest,
+        blobs: &'a [Digest],
+        children: &'a [Digest],
+    ) -> io::Result<Result<Held<'a>, Digest>> {
+        let held = self.leases.hold(blobs.iter().chain(children).chain([&manifest.digest]));
+        for digest in blobs {
+            if self.held_blob_size(name, digest, &held)?.is_none() {
+                return Ok(Err(digest.clone()));
+            }
+        }
+        for digest in children {
+            let is_there = self.backend.touch(&manifest_link(name, digest))?
+                || self.held_blob_size(name, digest, &held)?.is_some();
+            if !is_there {
+                return Ok(Err(digest.clone()));
+            }
+        }
+        held.note();
+        let link = oci::to_json(&ManifestLink { media_type: manifest.media_type.clone() });
+        let mut records = vec![Record::new(manifest_link(name, &manifest.digest), link)];
         // Damaged content is replaced.
-        if fs::read(self.blob_path(digest)).ok().as_deref() != Some(bytes) {
-            self.write(&self.blob_path(digest), bytes)?;
+        if self.backend.read(&content(&manifest.digest))?.as_deref() != Some(&manifest.bytes) {
+            records.push(Record::new(content(&manifest.digest), &manifest.bytes[..]));
         }
-        self.write(&self.manifest_link(name, digest), &oci::to_json(link))?;
-        if let Some((subject, descriptor)) = referrer {
-            self.write(&self.referrers_path(name, subject).join(digest.hex()), &oci::to_json(descriptor))?;
+        if let Some((subject, descriptor)) = &manifest.referrer {
+            records.push(Record::new(referrer(name, subject, &manifest.digest), oci::to_json(descriptor)));
         }
-        if let Some(tag) = tag {
-            self.write(&self.tag_path(name, tag), digest.to_string().as_bytes())?;
-        }
-        Ok(())
+        self.backend.write(&records)?;
+        let kept = Kept::new(manifest.digest.clone(), manifest.media_type.clone(), manifest.bytes.clone());
+        self.cache.keep(name, &kept);
+        Ok(Ok(held))
     }
 
-    pub(super) fn delete_tag(&self, name: &RepositoryName, tag: &str) -> io::Result<bool> {
-        remove(&self.tag_path(name, tag))
-    }
-
-    /// Removes a manifest with the tags that name it. The content stays.
-    pub(super) fn delete_manifest(
-        &self,
-        name: &RepositoryName,
-        digest: &Digest,
-        subject: Option<&Digest>,
-    ) -> io::Result<bool> {
-        let _names = self.names.write().expect("nothing panics while names are written");
+    /// Removes a manifest with the tags that name it. The content stays until it is collected.
+    pub(super) fn delete_manifest(&self, name: &RepositoryName, digest: &Digest) -> io::Result<bool> {
+        let subject = match self.manifest(name, digest) {
+            Ok(None) => return Ok(false),
+            Ok(Some(kept)) => oci::ManifestOrIndex::parse(&kept.bytes).ok().and_then(|it| it.subject().cloned()),
+            // A damaged one can be removed; what it was about cannot be told any more.
+            Err(error) if error.kind() == ErrorKind::InvalidData => None,
+            Err(error) => return Err(error),
+        };
+        // Whoever sets a tag to it holds it.
+        let _claim = self.leases.claim(digest);
         for tag in self.tags(name)?.unwrap_or_default() {
             if self.tag(name, &tag)?.as_ref() == Some(digest) {
-                remove(&self.tag_path(name, &tag))?;
+                self.delete_tag(name, &tag)?;
             }
         }
-        if let Some(subject) = subject {
-            remove(&self.referrers_path(name, subject).join(digest.hex()))?;
-        }
-        remove(&self.manifest_link(name, digest))
+        self.cache.forget_manifest(name, digest);
+        Ok(self.backend.remove(&manifest_keys(name, digest, subject.map(|subject| subject.digest).as_ref()))? > 0)
     }
 
-    /// All tags, sorted; `None` for a repository that nothing was pushed to.
-    pub(super) fn tags(&self, name: &RepositoryName) -> io::Result<Option<Vec<String>>> {
-        let repository = self.repository_path(name);
-        if !repository.join("_manifests").exists() && !repository.join("_blobs").exists() {
-            return Ok(None);
-        }
-        names_in(&repository.join("_tags")).map(Some)
+    /// Whether anything was pushed to a repository.
+    pub(super) fn exists(&self, name: &RepositoryName) -> io::Result<bool> {
+        let names = self.backend.list(&repository(name))?;
+        Ok(names.iter().any(|name| name == "_manifests" || name == "_blobs"))
     }
 
-    /// Descriptors of the manifests about `subject`, by digest.
-    pub(super) fn referrers(&self, name: &RepositoryName, subject: &Digest) -> io::Result<Vec<Descriptor>> {
-        let dir = self.referrers_path(name, subject);
+    /// Descriptors of at most `count` manifests about `subject` after `last`, by digest; and whether there are more.
+    pub(super) fn referrers(
+        &self,
+        name: &RepositoryName,
+        subject: &Digest,
+        last: Option<&Digest>,
+        count: usize,
+        is_wanted: &dyn Fn(&Descriptor) -> bool,
+    ) -> io::Result<(Vec<Descriptor>, bool)> {
         let mut descriptors = Vec::new();
-        for entry in names_in(&dir)? {
-            // One that was deleted meanwhile is none.
-            if let Some(bytes) = found(fs::read(dir.join(entry)))? {
-                descriptors.push(serde_json::from_slice(&bytes)?);
+        for hex in self.backend.list(&referrers(name, subject))? {
+            if last.is_some_and(|last| hex.as_str() <= last.hex()) {
+                continue;
             }
+            // One that was deleted meanwhile is none.
+            let Some(bytes) = self.backend.read(&format!("{}/{hex}", referrers(name, subject)))? else { continue };
+            let descriptor: Descriptor = serde_json::from_slice(&bytes)?;
+            if !is_wanted(&descriptor) {
+                continue;
+            }
+            if descriptors.len() == count {
+                return Ok((descriptors, true));
+            }
+            descriptors.push(descriptor);
         }
-        Ok(descriptors)
+        Ok((descriptors, false))
     }
+
+    // ---- repositories
 
     /// Names of all repositories that have a manifest, sorted.
     pub(super) fn repositories(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        self.visit(|name, dir| {
-            if !names_in(&dir.join("_manifests"))?.is_empty() {
-                names.push(name.to_owned());
+        for name in self.repository_names()? {
+            if !self.backend.list(&format!("{}/_manifests", repository(&name)))?.is_empty() {
+                names.push(name.as_str().to_owned());
             }
-            Ok(())
-        })?;
+        }
+        Ok(names)
+    }
+
+    /// Names of all repositories that have or had anything, sorted.
+    pub(super) fn repository_names(&self) -> io::Result<Vec<RepositoryName>> {
+        let mut names = Vec::new();
+        let mut open = vec![String::new()];
+        while let Some(parent) = open.pop() {
+            let children = self.backend.list(&join("repositories", &parent))?;
+            if children.iter().any(|child| child.starts_with('_')) {
+                names.extend(RepositoryName::parse(&parent));
+            }
+            open.extend(children.iter().filter(|child| !child.starts_with('_')).map(|child| join(&parent, child)));
+        }
         names.sort();
         Ok(names)
     }
@@ -265,91 +379,74 @@ impl Storage {
     /// Removes uploads that were last written to longer ago than `life`.
     pub(super) fn sweep_uploads(&self, life: Duration) -> io::Result<()> {
         let now = SystemTime::now();
-        self.visit(|_, dir| {
-            let uploads = dir.join("_uploads");
-            for id in names_in(&uploads)? {
-                let path = uploads.join(id);
-                let Some(metadata) = found(fs::metadata(&path))? else { continue };
-                if now.duration_since(metadata.modified()?).is_ok_and(|age| age > life) {
-                    remove(&path)?;
+        let mut open = vec![self.local.join("repositories")];
+        while let Some(directory) = open.pop() {
+            for child in names_in(&directory)? {
+                if child == "_uploads" {
+                    let uploads = directory.join(child);
+                    for id in names_in(&uploads)? {
+                        let path = uploads.join(id);
+                        let Some(metadata) = found(fs::metadata(&path))? else { continue };
+                        if now.duration_since(metadata.modified()?).is_ok_and(|age| age > life) {
+                            remove(&path)?;
+                        }
+                    }
+                } else if !child.starts_with('_') {
+                    open.push(directory.join(child));
                 }
-            }
-            Ok(())
-        })
-    }
-
-    fn visit(&self, mut see: impl FnMut(&str, &Path) -> io::Result<()>) -> io::Result<()> {
-        let mut open = vec![String::new()];
-        while let Some(name) = open.pop() {
-            let dir = self.root.join("repositories").join(&name);
-            if !name.is_empty() {
-                see(&name, &dir)?;
-            }
-            for child in names_in(&dir)?.into_iter().filter(|child| !child.starts_with('_')) {
-                open.push(if name.is_empty() { child } else { format!("{name}/{child}") });
             }
         }
         Ok(())
     }
-
-    /// A small file, whole or not at all, and durable.
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let dir = path.parent().expect("each file of ours is in a directory");
-        make_dir(dir)?;
-        let mut file = tempfile::NamedTempFile::new_in(self.root.join("tmp"))?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        sync_dir(dir)
-    }
 }
 
-/// Makes a directory with its parents, durably.
-pub(super) fn make_dir(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        make_dir(parent)?;
-        match fs::create_dir(path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        return sync_dir(parent);
-    }
-    fs::create_dir_all(path)
+// ---- keys
+
+pub(super) fn content(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
 }
 
-fn sync_dir(path: &Path) -> io::Result<()> {
-    fs::File::open(path)?.sync_all()
+pub(super) fn repository(name: &RepositoryName) -> String {
+    format!("repositories/{}", name.as_str())
 }
 
-/// `None` where there is no such file.
-fn found<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        Err(error) => Err(error),
-    }
+pub(super) fn blob_link(name: &RepositoryName, digest: &Digest) -> String {
+    format!("repositories/{}/_blobs/{}", name.as_str(), digest.hex())
 }
 
-/// Removes a file durably; `false` when there was none.
-pub(super) fn remove(path: &Path) -> io::Result<bool> {
-    let is_removed = found(fs::remove_file(path))?.is_some();
-    if is_removed {
-        sync_dir(path.parent().expect("each file of ours is in a directory"))?;
-    }
-    Ok(is_removed)
+pub(super) fn manifest_link(name: &RepositoryName, digest: &Digest) -> String {
+    format!("repositories/{}/_manifests/{}", name.as_str(), digest.hex())
 }
 
-/// Sorted names in a directory; none when it does not exist.
-fn names_in(dir: &Path) -> io::Result<Vec<String>> {
-    let Some(entries) = found(fs::read_dir(dir))? else { return Ok(Vec::new()) };
-    let mut names = Vec::new();
-    for entry in entries {
-        // All names of ours are ASCII; something else was put here by somebody else.
-        names.extend(entry?.file_name().into_string().ok());
+pub(super) fn tag_key(name: &RepositoryName, tag: &str) -> String {
+    format!("repositories/{}/_tags/{tag}", name.as_str())
+}
+
+fn referrers(name: &RepositoryName, subject: &Digest) -> String {
+    format!("repositories/{}/_referrers/{}", name.as_str(), subject.hex())
+}
+
+fn referrer(name: &RepositoryName, subject: &Digest, digest: &Digest) -> String {
+    format!("{}/{}", referrers(name, subject), digest.hex())
+}
+
+/// All that a repository has of a manifest, but for its tags.
+pub(super) fn manifest_keys(name: &RepositoryName, digest: &Digest, subject: Option<&Digest>) -> Vec<String> {
+    let mut keys = vec![manifest_link(name, digest), pulled(name, digest)];
+    keys.extend(subject.map(|subject| referrer(name, subject, digest)));
+    keys
+}
+
+pub(super) fn pulled(name: &RepositoryName, digest: &Digest) -> String {
+    format!("repositories/{}/_pulled/{}", name.as_str(), digest.hex())
+}
+
+fn join(parent: &str, child: &str) -> String {
+    if parent.is_empty() {
+        child.to_owned()
+    } else if child.is_empty() {
+        parent.to_owned()
+    } else {
+        format!("{parent}/{child}")
     }
-    names.sort();
-    Ok(names)
 }

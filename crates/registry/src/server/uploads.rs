@@ -25,7 +25,8 @@ use tokio::{
 use super::{
     Shared,
     answer::Refusal,
-    storage::{RepositoryName, make_dir, remove},
+    directory::{make_dir, remove},
+    storage::RepositoryName,
 };
 use crate::spool::Spool;
 
@@ -219,6 +220,13 @@ impl Turn {
             if found != digest {
                 shared.uploads.cancel(&upload)?;
                 return Err(Refusal::bad("DIGEST_INVALID", format!("the content's digest is {found}")));
+            }
+            let size_bytes = file.metadata()?.len();
+            if let Err(refusal) =
+                shared.storage.check_room(&shared.options.rules, &upload.repository, &digest, Some(size_bytes))
+            {
+                shared.uploads.cancel(&upload)?;
+                return Err(refusal);
             }
             shared.storage.commit_upload(&upload.repository, &file, &upload.path, &digest)?;
             shared.uploads.lock().remove(&upload.id);

@@ -1,5 +1,7 @@
 //! The registry crate against the programs people use, and against bad days.
 
+mod collect;
+mod conformance;
 mod faults;
 mod foreign_clients;
 mod foreign_registry;
@@ -7,4 +9,5 @@ mod proxy;
 mod server_api;
 mod stored;
 mod support;
+mod tags;
 mod transfer;

@@ -114,7 +114,7 @@ async fn hostile_names_never_leave_the_directory() {
     let mut entries: Vec<_> =
         fs_err::read_dir(&api.server.directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     entries.sort();
-    assert_eq!(entries, ["blobs", "lock", "repositories", "tmp"]);
+    assert_eq!(entries, ["blobs", "control", "lock", "repositories", "tmp"]);
     assert_eq!(fs_err::read_dir(api.server.directory.join("repositories")).unwrap().count(), 0);
 }
 
@@ -294,9 +294,19 @@ async fn mount_needs_a_source_that_has_the_blob() {
         async |query: String| api.send(Method::POST, &format!("/v2/b/blobs/uploads/?{query}"), &[], "").await.status();
     assert_eq!(post(format!("mount={digest}&from=none")).await, StatusCode::ACCEPTED);
     assert_eq!(post(format!("mount={digest}&from=../a")).await, StatusCode::ACCEPTED);
-    assert_eq!(post(format!("mount={digest}")).await, StatusCode::ACCEPTED);
+    assert_eq!(post(format!("mount={}", Digest::of(b"nowhere"))).await, StatusCode::ACCEPTED);
     api.check(Method::GET, &format!("/v2/b/blobs/{digest}"), 404, "BLOB_UNKNOWN").await;
     assert_eq!(post(format!("mount={digest}&from=a")).await, StatusCode::CREATED);
+    // Without a source any repository will do, but the content alone is in none.
+    let path = format!("/v2/c/blobs/uploads/?mount={digest}");
+    assert_eq!(api.send(Method::POST, &path, &[], "").await.status(), StatusCode::CREATED);
+    for name in ["a", "b", "c"] {
+        api.check(Method::DELETE, &format!("/v2/{name}/blobs/{digest}"), 202, "").await;
+    }
+    assert_eq!(api.send(Method::POST, &path, &[], "").await.status(), StatusCode::ACCEPTED);
+    for name in ["a", "b"] {
+        api.put_blob(name, b"content").await;
+    }
     // The content is there once; deleting it in one repository leaves it to the other.
     api.check(Method::DELETE, &format!("/v2/a/blobs/{digest}"), 202, "").await;
     api.check(Method::GET, &format!("/v2/a/blobs/{digest}"), 404, "BLOB_UNKNOWN").await;

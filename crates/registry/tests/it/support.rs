@@ -189,7 +189,11 @@ impl Embedded {
     }
 
     pub(crate) async fn on(directory: &Path) -> Self {
-        let options = ServerOptions { idle_timeout: Duration::from_secs(5), ..ServerOptions::default() };
+        Self::with(directory, ServerOptions::default()).await
+    }
+
+    pub(crate) async fn with(directory: &Path, options: ServerOptions) -> Self {
+        let options = ServerOptions { idle_timeout: Duration::from_secs(5), ..options };
         let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), directory, options).await.unwrap();
         let address = server.local_addr();
         let (stop, stopped) = oneshot::channel();

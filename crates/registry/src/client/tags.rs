@@ -1,0 +1,104 @@
+//! Naming a manifest by several tags: in one step where the registry can (distribution-spec, `tag` parameter and `OCI-Tag`),
+//! digest first and names last elsewhere.
+
+use bytes::Bytes;
+use oci::{Digest, Reference};
+use reqwest::{
+    Method,
+    header::{CONTENT_TYPE, HeaderValue, IF_MATCH, IF_NONE_MATCH},
+};
+
+use super::{Client, auth::Scope, transport::Call};
+use crate::{ErrorKind, RegistryError};
+
+/// What must hold of tags when they are written. Registries that know no conditional requests write them all the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TagCondition {
+    /// Nothing.
+    #[default]
+    Any,
+    /// None of them exists.
+    Absent,
+    /// All of them name this now.
+    Names(Digest),
+}
+
+/// How tags were written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagsWritten {
+    /// What they name.
+    pub digest: Digest,
+    /// All of them in one step: nobody saw one without the others.
+    pub is_atomic: bool,
+}
+
+impl Client {
+    /// Writes a manifest or index under its digest and names it by tags. What it refers to must be there. A condition that
+    /// does not hold is [`ErrorKind::TagChanged`]; tags that the registry's rules are against, [`ErrorKind::Denied`].
+    pub async fn put_manifest_tags(
+        &self,
+        repository: &Reference,
+        tags: &[String],
+        condition: &TagCondition,
+        media_type: &str,
+        bytes: impl Into<Bytes>,
+    ) -> Result<TagsWritten, RegistryError> {
+        let outcome = self.put_tags_kind(repository, tags, condition, media_type, bytes.into()).await;
+        outcome.map_err(|kind| kind.during("push", repository.repository()))
+    }
+
+    async fn put_tags_kind(
+        &self,
+        repository: &Reference,
+        tags: &[String],
+        condition: &TagCondition,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<TagsWritten, ErrorKind> {
+        let digest = Digest::of(&bytes);
+        let pairs = tags.iter().map(|tag| ("tag", tag));
+        let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+        let path = format!("manifests/{digest}?{query}");
+        let call = Call::new(Method::PUT, repository, path, Scope::push(repository));
+        let call = under(condition, call)?.header(CONTENT_TYPE, header(media_type)?).body(bytes.clone());
+        let written: Vec<String> = match self.transport.send(&call).await {
+            Ok(response) => {
+                let values = response.headers().get_all("oci-tag").iter().filter_map(|value| value.to_str().ok());
+                values.flat_map(|list| list.split(',')).map(|tag| tag.trim().to_owned()).collect()
+            }
+            Err(ErrorKind::Unexpected { status: 412, message, .. }) => return Err(ErrorKind::TagChanged { message }),
+            // More tags than it takes at once, or a path that some proxy takes offence at.
+            Err(ErrorKind::Unexpected { status: 400 | 414, .. }) if !tags.is_empty() => {
+                self.put_kind(&repository.with_digest(digest.clone()), media_type, bytes.clone()).await?;
+                Vec::new()
+            }
+            Err(kind) => return Err(kind),
+        };
+        let mut is_atomic = true;
+        for tag in tags.iter().filter(|tag| !written.contains(tag)) {
+            is_atomic = tags.len() == 1;
+            let call = self.manifest_call(Method::PUT, &repository.with_tag(tag)).scope(Scope::push(repository));
+            let call = under(condition, call)?.header(CONTENT_TYPE, header(media_type)?).body(bytes.clone());
+            match self.transport.send(&call).await {
+                Ok(_) => {}
+                Err(ErrorKind::Unexpected { status: 412, message, .. }) => {
+                    return Err(ErrorKind::TagChanged { message });
+                }
+                Err(kind) => return Err(kind),
+            }
+        }
+        Ok(TagsWritten { digest, is_atomic })
+    }
+}
+
+fn under(condition: &TagCondition, call: Call) -> Result<Call, ErrorKind> {
+    Ok(match condition {
+        TagCondition::Any => call,
+        TagCondition::Absent => call.header(IF_NONE_MATCH, HeaderValue::from_static("*")),
+        TagCondition::Names(digest) => call.header(IF_MATCH, header(&format!("\"{digest}\""))?),
+    })
+}
+
+fn header(text: &str) -> Result<HeaderValue, ErrorKind> {
+    HeaderValue::from_str(text).map_err(|_| ErrorKind::malformed("a header is not ASCII"))
+}
