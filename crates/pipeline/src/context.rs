@@ -87,6 +87,17 @@ pub trait Registry: Send + Sync {
         media_type: &str,
         manifest: &[u8],
     ) -> Result<Digest, RegistryError>;
+
+    /// Names a manifest that the repository has by tags, in one step where the registry can. `written` hears each tag once it
+    /// is there, also when a later one fails.
+    async fn put_tags(
+        &self,
+        repository: &Reference,
+        tags: &[String],
+        media_type: &str,
+        manifest: &[u8],
+        written: &mut (dyn FnMut(String) + Send),
+    ) -> Result<(), RegistryError>;
 }
 
 #[async_trait]
@@ -108,6 +119,18 @@ impl Registry for registry::Client {
         manifest: &[u8],
     ) -> Result<Digest, RegistryError> {
         registry::Client::put_manifest(self, reference, media_type, manifest.to_vec()).await
+    }
+
+    async fn put_tags(
+        &self,
+        repository: &Reference,
+        tags: &[String],
+        media_type: &str,
+        manifest: &[u8],
+        written: &mut (dyn FnMut(String) + Send),
+    ) -> Result<(), RegistryError> {
+        let (any, bytes) = (registry::TagCondition::Any, manifest.to_vec());
+        self.put_manifest_tags(repository, tags, &any, media_type, bytes, written).await.map(drop)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use engine::{Built, Cancel};
 use events::{Event, EventSink, Verdict};
 use oci::{Descriptor, Digest, Reference};
-use registry::{Progress, RegistryError, TagCondition};
+use registry::{Progress, RegistryError};
 
 use super::{checks::Selection, record, words::Stage};
 use crate::{
@@ -254,13 +254,12 @@ async fn write_all(
         if cx.cancel.is_cancelled() {
             return Err(RunError::Cancelled);
         }
-        let (any, bytes) = (TagCondition::Any, manifest.bytes.clone());
-        let written = cx.registry.put_manifest_tags(repository, &tags.registry, &any, media_type, bytes).await?;
-        for tag in &tags.registry {
-            let name = repository.with_tag(tag);
-            cx.events.emit(Event::TagWritten { reference: name.to_string(), digest: Some(written.digest.clone()) });
-            published.push(Published { reference: name.to_string(), digest: written.digest.clone() });
-        }
+        let mut written = |tag: String| {
+            let reference = repository.with_tag(&tag).to_string();
+            cx.events.emit(Event::TagWritten { reference: reference.clone(), digest: Some(manifest.digest.clone()) });
+            published.push(Published { reference, digest: manifest.digest.clone() });
+        };
+        cx.registry.put_tags(repository, &tags.registry, media_type, &manifest.bytes, &mut written).await?;
     }
     Ok(())
 }

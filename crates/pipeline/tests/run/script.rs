@@ -437,4 +437,19 @@ impl Registry for Scripted {
         self.shared.tell(format!("manifest {reference}"));
         Ok(Digest::of(bytes))
     }
+
+    async fn put_tags(
+        &self,
+        repository: &Reference,
+        tags: &[String],
+        media_type: &str,
+        manifest: &[u8],
+        written: &mut (dyn FnMut(String) + Send),
+    ) -> Result<(), RegistryError> {
+        for tag in tags {
+            self.put_manifest(&repository.with_tag(tag), media_type, manifest).await?;
+            written(tag.clone());
+        }
+        Ok(())
+    }
 }

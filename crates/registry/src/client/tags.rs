@@ -35,6 +35,7 @@ pub struct TagsWritten {
 impl Client {
     /// Writes a manifest or index under its digest and names it by tags. What it refers to must be there. A condition that
     /// does not hold is [`ErrorKind::TagChanged`]; tags that the registry's rules are against, [`ErrorKind::Denied`].
+    /// `written` hears each tag once it is there, also when a later one fails.
     pub async fn put_manifest_tags(
         &self,
         repository: &Reference,
@@ -42,8 +43,9 @@ impl Client {
         condition: &TagCondition,
         media_type: &str,
         bytes: impl Into<Bytes>,
+        written: &mut (dyn FnMut(String) + Send),
     ) -> Result<TagsWritten, RegistryError> {
-        let outcome = self.put_tags_kind(repository, tags, condition, media_type, bytes.into()).await;
+        let outcome = self.put_tags_kind(repository, tags, condition, media_type, bytes.into(), written).await;
         outcome.map_err(|kind| kind.during("push", repository.repository()))
     }
 
@@ -54,6 +56,7 @@ impl Client {
         condition: &TagCondition,
         media_type: &str,
         bytes: Bytes,
+        tell: &mut (dyn FnMut(String) + Send),
     ) -> Result<TagsWritten, ErrorKind> {
         let digest = Digest::of(&bytes);
         let pairs = tags.iter().map(|tag| ("tag", tag));
@@ -75,12 +78,13 @@ impl Client {
             Err(kind) => return Err(kind),
         };
         let mut is_atomic = true;
+        tags.iter().filter(|tag| written.contains(tag)).for_each(|tag| tell(tag.clone()));
         for tag in tags.iter().filter(|tag| !written.contains(tag)) {
             is_atomic = tags.len() == 1;
             let call = self.manifest_call(Method::PUT, &repository.with_tag(tag)).scope(Scope::push(repository));
             let call = under(condition, call)?.header(CONTENT_TYPE, header(media_type)?).body(bytes.clone());
             match self.transport.send(&call).await {
-                Ok(_) => {}
+                Ok(_) => tell(tag.clone()),
                 Err(ErrorKind::Unexpected { status: 412, message, .. }) => {
                     return Err(ErrorKind::TagChanged { message });
                 }

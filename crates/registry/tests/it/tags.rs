@@ -25,7 +25,7 @@ async fn set(
     bytes: &[u8],
 ) -> Result<TagsWritten, RegistryError> {
     let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
-    client().put_manifest_tags(repository, &tags, &condition, media_type::MANIFEST, bytes.to_vec()).await
+    client().put_manifest_tags(repository, &tags, &condition, media_type::MANIFEST, bytes.to_vec(), &mut |_| {}).await
 }
 
 async fn named(repository: &Reference, tag: &str) -> Option<Digest> {
