@@ -16,7 +16,7 @@ use events::{Event, EventSink, Place};
 use oci::Digest;
 use store::{Scope, Store};
 
-use crate::{base::BaseSource, context::Context, former::Chain, plan::Plan, stage::State};
+use crate::{base::BaseSource, context::Context, former::Chain, mask::Masks, plan::Plan, ssh::Agents, stage::State};
 
 /// What a build works with; the same for all builds of a process.
 #[derive(Clone, Copy)]
@@ -50,6 +50,10 @@ pub(crate) struct Work<'a> {
     pub(crate) declared_args: Mutex<BTreeSet<String>>,
     /// The steps of all stages.
     chains: Mutex<Vec<Arc<Chain>>>,
+    /// What output must not show.
+    pub(crate) masks: Option<Masks>,
+    /// Key agents that the build started.
+    pub(crate) agents: Agents,
     slots: Vec<Slot>,
     has_failed: AtomicBool,
     error: Mutex<Option<BuildError>>,
@@ -119,6 +123,8 @@ impl<'a> Work<'a> {
             bases: Mutex::default(),
             declared_args: Mutex::default(),
             chains: Mutex::default(),
+            masks: Masks::new(request.run.secrets.values()),
+            agents: Agents::default(),
             slots,
             has_failed: AtomicBool::new(false),
             error: Mutex::default(),

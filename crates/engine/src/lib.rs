@@ -5,6 +5,7 @@
 
 mod build;
 mod container;
+mod run_settings;
 
 pub use build::{
     BuildContext, BuildError, BuildRequest, Built, DockerfileSource, FailedStep, NamedContext, NetworkMode,
@@ -13,6 +14,7 @@ pub use build::{
 pub use container::{
     BindMount, Cancel, Container, ContainerSpec, ExecSpec, Exit, KeptRoot, Limits, OutputSink, Root, Stdio,
 };
+pub use run_settings::{Allow, HOST_GATEWAY, RunSettings, Secret, SshSource, Ulimit};
 
 use async_trait::async_trait;
 use events::{EventSink, RunId};

@@ -5,6 +5,7 @@ mod call;
 mod flags;
 mod metadata;
 mod output;
+mod run_flags;
 
 use std::time::Instant;
 

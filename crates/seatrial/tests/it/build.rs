@@ -80,10 +80,10 @@ fn wrong_invocations_exit_2() {
     let world = world();
     world.file("Dockerfile", "FROM scratch\n");
     world.seatrial(["build", "--no-cahce"]).run().exits(2).stderr_has("--no-cache");
-    world.seatrial(["build", "--secret", "id=x"]).run().exits(2).stderr_is(&expect![[r#"
-        error: `--secret` is not supported yet
+    world.seatrial(["build", "--sbom"]).run().exits(2).stderr_is(&expect![[r#"
+        error: `--sbom` is not supported yet
 
-        hint: build without `--secret`
+        hint: build without `--sbom`
     "#]]);
     world.seatrial(["build", "-o", "type=nowhere"]).run().exits(2).stderr_has("`--output type=nowhere` is unknown");
     world.seatrial(["build", "nowhere"]).run().exits(2).stderr_has("there is no build context `nowhere`");

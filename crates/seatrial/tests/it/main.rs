@@ -9,6 +9,7 @@ mod images;
 mod outputs;
 mod registry;
 mod run;
+mod secrets;
 mod shell;
 
 use testkit::World;

@@ -9,10 +9,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::ArgAction;
-use engine::{BuildContext, BuildRequest, DockerfileSource, NamedContext, NetworkMode};
+use engine::{BuildContext, BuildRequest, DockerfileSource, HOST_GATEWAY, NamedContext, NetworkMode};
 use oci::{Platform, Reference};
 
-use super::{call::Call, no_dockerfile};
+use super::{call::Call, no_dockerfile, run_flags::RunArgs};
 use crate::{
     cli::{EngineArgs, Progress},
     context::Context,
@@ -105,14 +105,10 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = text::parse_duration)]
     pub(super) keep_failed: Duration,
     #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
     pub(super) engine: EngineArgs,
 
-    /// Not supported yet
-    #[arg(long, value_name = "SECRET", hide = true)]
-    secret: Vec<String>,
-    /// Not supported yet
-    #[arg(long, value_name = "SSH", hide = true)]
-    ssh: Vec<String>,
     /// Not supported yet
     #[arg(long, value_name = "SOURCE", hide = true)]
     cache_from: Vec<String>,
@@ -128,21 +124,6 @@ pub(crate) struct BuildArgs {
     /// Not supported yet
     #[arg(long, value_name = "ATTESTATION", hide = true)]
     attest: Vec<String>,
-    /// Not supported yet
-    #[arg(long, value_name = "ENTITLEMENT", hide = true)]
-    allow: Vec<String>,
-    /// Not supported yet
-    #[arg(long, value_name = "SIZE", hide = true)]
-    shm_size: Option<String>,
-    /// Not supported yet
-    #[arg(long, value_name = "LIMIT", hide = true)]
-    ulimit: Vec<String>,
-    /// Not supported yet
-    #[arg(long, value_name = "GROUP", hide = true)]
-    cgroup_parent: Option<String>,
-    /// Not supported yet
-    #[arg(long, hide = true)]
-    squash: bool,
 
     // Accepted in silence: what they ask for is how we work anyway.
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
@@ -179,18 +160,11 @@ impl BuildArgs {
     pub(super) fn refuse_what_is_missing(&self) -> Result<(), Failure> {
         let is_on = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "false");
         let given = [
-            ("--secret", !self.secret.is_empty()),
-            ("--ssh", !self.ssh.is_empty()),
             ("--cache-from", !self.cache_from.is_empty()),
             ("--cache-to", !self.cache_to.is_empty()),
             ("--sbom", is_on(&self.sbom)),
             ("--provenance", is_on(&self.provenance)),
             ("--attest", !self.attest.is_empty()),
-            ("--allow", !self.allow.is_empty()),
-            ("--shm-size", self.shm_size.is_some()),
-            ("--ulimit", !self.ulimit.is_empty()),
-            ("--cgroup-parent", self.cgroup_parent.is_some()),
-            ("--squash", self.squash),
         ];
         match given.iter().find(|(_, is_given)| *is_given) {
             Some((flag, _)) => {
@@ -225,6 +199,7 @@ impl BuildArgs {
             platform: self.platform()?,
             network: network(&self.network)?,
             extra_hosts: self.add_host.iter().map(|given| extra_host(given)).collect::<Result<Vec<_>, Failure>>()?,
+            run: self.run.settings(context)?,
             no_cache: self.no_cache,
             no_cache_filter: self.no_cache_filter.clone(),
             pull: self.pull,
@@ -383,12 +358,12 @@ fn network(mode: &str) -> Result<NetworkMode, Failure> {
     }
 }
 
-/// `HOST:IP`, `HOST=IP`; IPv6 addresses may stand in brackets.
+/// `HOST:IP`, `HOST=IP`; IPv6 addresses may stand in brackets. `host-gateway` stands for the address of this machine.
 fn extra_host(given: &str) -> Result<(String, String), Failure> {
     let wrong = || Failure::usage(format!("`--add-host {given}` is not HOST:IP"));
     let (name, address) = given.split_once('=').or_else(|| given.split_once(':')).ok_or_else(wrong)?;
     let address = address.trim_start_matches('[').trim_end_matches(']');
-    if name.is_empty() || address.parse::<std::net::IpAddr>().is_err() {
+    if name.is_empty() || (address.parse::<std::net::IpAddr>().is_err() && address != HOST_GATEWAY) {
         return Err(wrong());
     }
     Ok((name.to_owned(), address.to_owned()))
@@ -419,6 +394,7 @@ mod tests {
         assert_eq!(extra_host("db:10.0.0.1").unwrap(), ("db".into(), "10.0.0.1".into()));
         assert_eq!(extra_host("db=[::1]").unwrap(), ("db".into(), "::1".into()));
         assert_eq!(extra_host("db:::1").unwrap(), ("db".into(), "::1".into()));
+        assert_eq!(extra_host("db:host-gateway").unwrap(), ("db".into(), "host-gateway".into()));
         assert!(extra_host("db").is_err());
         assert!(extra_host("db:host").is_err());
     }
