@@ -14,15 +14,17 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
+    time::SystemTime,
 };
 
 use dockerfile::{CopyLike, Diagnostic, Span, Word, dockerignore::PatternSet, expand};
-use engine::BuildError;
+use engine::{BuildError, KeptRoot};
 use oci::Digest;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use store::{ActiveSnapshot, CacheRecord, Store};
 
 use crate::{
+    metadata,
     settle::{self, settle},
     stage::{At, State},
     step::{Key, Made, Outcome, digest_of},
@@ -73,6 +75,9 @@ pub(crate) fn copy(at: &At<'_>, state: &mut State, copy: &CopyLike, is_add: bool
         key.add(format!("inline file {name}"), Digest::of(text.as_bytes()).to_string());
     }
     key.add("files", files.digest.to_string());
+    let config = &state.config.config;
+    let inside =
+        Inside { env: metadata::environment(state), cwd: config.working_dir.clone(), user: config.user.clone() };
     at.step(state, key, |layers, running| {
         let attempt = || format!("cannot make `{}`", at.instruction.text);
         // A selection that is known by its digest alone is looked up now.
@@ -87,9 +92,33 @@ pub(crate) fn copy(at: &At<'_>, state: &mut State, copy: &CopyLike, is_add: bool
             return Ok(Made::layer(over.active.commit().during(attempt)?));
         }
         let active = at.work.host.store.prepare(at.work.host.scope, layers.top()).during(attempt)?;
-        put(at, &request, &selection, &active, Before::Former(running.former))?;
-        Ok(Made::layer(active.commit().during(attempt)?))
+        match put(at, &request, &selection, &active, Before::Former(running.former)) {
+            Ok(_) => Ok(Made::layer(active.commit().during(attempt)?)),
+            Err(error) => Err(keep_root(at, error, active, inside)),
+        }
     })
+}
+
+/// Environment, working directory and user where an instruction stands.
+struct Inside {
+    env: Vec<(String, String)>,
+    cwd: String,
+    user: String,
+}
+
+/// A mistake that shows only beside the files that are there: they are kept, for `shell`.
+fn keep_root(at: &At<'_>, error: BuildError, active: ActiveSnapshot, inside: Inside) -> BuildError {
+    let time = at.work.request.keep_failed;
+    match error {
+        BuildError::Invalid { source_file, diagnostics, .. } if !time.is_zero() => {
+            // Its own loss must not hide the mistake.
+            let id = active.keep(SystemTime::now() + time).ok();
+            let Inside { env, cwd, user } = inside;
+            let kept = id.map(|id| Box::new(KeptRoot { root: id.to_string(), env, cwd, user }));
+            BuildError::Invalid { source_file, diagnostics, kept }
+        }
+        error => error,
+    }
 }
 
 impl Request {

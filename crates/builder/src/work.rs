@@ -266,7 +266,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The Dockerfile, or what it names, is wrong.
 pub(crate) fn invalid(request: &BuildRequest, diagnostics: Vec<Diagnostic>) -> BuildError {
-    BuildError::Invalid { source_file: Box::new(request.dockerfile.clone()), diagnostics }
+    BuildError::Invalid { source_file: Box::new(request.dockerfile.clone()), diagnostics, kept: None }
 }
 
 /// The surroundings failed.

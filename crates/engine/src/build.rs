@@ -188,6 +188,8 @@ pub enum BuildError {
         source_file: Box<DockerfileSource>,
         /// At least one.
         diagnostics: Vec<Diagnostic>,
+        /// The root filesystem that a COPY or ADD found, for `shell`.
+        kept: Option<Box<KeptRoot>>,
     },
     /// A command failed: the verdict is no, exit 1.
     #[error("`{}` exited {}", .0.text, .0.exit.code)]

@@ -6,12 +6,7 @@ use std::time::SystemTime;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    SnapshotId, Store, StoreError,
-    seal::seconds,
-    store::names_in,
-    tree,
-};
+use crate::{SnapshotId, Store, StoreError, seal::seconds, store::names_in, tree};
 
 /// Older ones go: nobody looks into the failures of so many runs.
 const ROOTS_MAX: usize = 20;

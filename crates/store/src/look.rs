@@ -29,8 +29,7 @@ impl Store {
                 FileType::Symlink => {
                     let target = rustix::fs::readlinkat(&found.parent, found.name.as_slice(), Vec::new());
                     let target = target.map_err(|errno| at(errno.into()))?.into_bytes();
-                    let whole =
-                        if target.starts_with(b"/") { target } else { join(tree::split(&path).0, &target) };
+                    let whole = if target.starts_with(b"/") { target } else { join(tree::split(&path).0, &target) };
                     path = tree::clean(&whole);
                 }
                 _ => return Ok(None),

@@ -179,7 +179,7 @@ impl Outcome {
 pub(crate) fn explain(error: &BuildError) -> String {
     let mut text = error.to_string();
     match error {
-        BuildError::Invalid { diagnostics, source_file } => {
+        BuildError::Invalid { diagnostics, source_file, .. } => {
             for diagnostic in diagnostics {
                 let at = diagnostic.span.as_ref().map_or("", |span| &source_file.text[span.clone()]);
                 write!(text, "\n{diagnostic} at {at:?}").unwrap();

@@ -136,6 +136,9 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
             if let BuildFailed::Build(engine::BuildError::Step(step)) = &error {
                 record.kept.extend(step.kept.clone().map(|root| ("build".to_owned(), root)));
             }
+            if let BuildFailed::Build(engine::BuildError::Invalid { kept: Some(root), .. }) = &error {
+                record.kept.insert("build".to_owned(), (**root).clone());
+            }
             record.cancelled = verdict == Verdict::Skipped;
             record.write(&run);
             if record.cancelled && views.shows_summary() {
