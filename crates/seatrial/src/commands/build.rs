@@ -6,6 +6,7 @@ mod flags;
 mod metadata;
 mod output;
 mod run_flags;
+mod warnings;
 
 use std::time::Instant;
 
@@ -50,11 +51,12 @@ impl Finished {
 /// Builds, names, writes and pushes an image as the flags say.
 pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     args.refuse_what_is_missing()?;
+    if let Some(call) = args.call()? {
+        return call::run(call, &args.request(context)?, context);
+    }
     let format = Format::parse(args.format.as_deref())?;
     let request = args.request(context)?;
-    if let Some(call) = args.call()? {
-        return call::run(call, &request, args.format.as_deref());
-    }
+    let warnings = warnings::check(&request, context)?;
     let outputs = Output::all(args, context)?;
     let tags: Vec<Reference> = args.tag.iter().map(named::with_default_tag).collect();
     // What goes by its digest has no tag, and so no name here.
@@ -155,6 +157,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     metadata::write(args, context, &finished, &names, run.number)?;
     if views.shows_summary() && views.progress != Progress::Quiet {
         terminal::message(&closing(&finished, &names, &pushed, duration_ms, &views.model()));
+        terminal::message(&warnings::closing(&warnings));
     }
     show_result(args, &format, &finished, &names, &views)?;
     Ok(Exit::Passed)

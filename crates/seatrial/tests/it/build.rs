@@ -147,24 +147,6 @@ fn a_base_that_cannot_be_had_names_the_ways_without_a_registry() {
 }
 
 #[test]
-fn questions_are_answered_without_a_build() {
-    let world = world();
-    world.file("Dockerfile", "ARG V=1\nFROM scratch AS one\nARG W\nFROM scratch AS two\nCOPY --from=one / /\n");
-    world.seatrial(["build", "--call=targets"]).run().exits(0).stdout_is(&expect![[r#"
-        TARGET          BASE
-        one             scratch
-        two (default)   scratch
-    "#]]);
-    world.seatrial(["build", "--call=outline", "--build-arg", "W=2"]).run().exits(0).stdout_is(&expect![[r#"
-        BUILD ARG   VALUE
-        V           1
-        W           2
-    "#]]);
-    world.file("Dockerfile", "FROM scratch as x\n");
-    world.seatrial(["build", "--check"]).run().exits(1).stdout_has("FROM scratch as x");
-}
-
-#[test]
 fn a_full_disk_is_named_with_its_place() {
     if !testkit::is_root() {
         return testkit::skip("only root can mount a small disk");

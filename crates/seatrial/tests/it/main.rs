@@ -1,6 +1,7 @@
 //! Terminal sessions: the program as users type it.
 
 mod build;
+mod checks;
 mod cleanup;
 mod explain;
 mod faults;

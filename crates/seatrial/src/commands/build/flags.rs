@@ -92,13 +92,13 @@ pub(crate) struct BuildArgs {
     /// How progress is shown
     #[arg(long, value_enum, default_value_t)]
     pub(super) progress: Progress,
-    /// Print the result: `json`, or a template such as `{{.Digest}}`
+    /// Print the result: `json`, or a template such as `{{.Digest}}`; of a check also `sarif` or `github`
     #[arg(long)]
     pub(super) format: Option<String>,
     /// Check the Dockerfile without building
     #[arg(long)]
     pub(super) check: bool,
-    /// check, outline or targets instead of building
+    /// check, outline or targets instead of building; `,format=json` as with docker
     #[arg(long, value_name = "METHOD")]
     pub(super) call: Option<String>,
     /// How long the root filesystem of a failed step is kept for `seatrial shell`
@@ -145,9 +145,9 @@ impl BuildArgs {
     /// `--check` and `--call`.
     pub(super) fn call(&self) -> Result<Option<Call>, Failure> {
         match self.call.as_deref() {
-            None if self.check => Ok(Some(Call::Check)),
+            None if self.check => Call::parse("check", self.format.as_deref()).map(Some),
             None | Some("build") => Ok(None),
-            Some(call) => Call::parse(call).map(Some),
+            Some(call) => Call::parse(call, self.format.as_deref()).map(Some),
         }
     }
 
