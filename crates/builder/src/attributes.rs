@@ -46,8 +46,13 @@ pub(crate) fn of(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
 
 /// Sets them on another file. A file system or user namespace that cannot hold them is no failure: neither is it docker's.
 pub(crate) fn copy(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
-    for (name, value) in of(from)? {
-        match fsetxattr(to, name.as_slice(), &value, XattrFlags::empty()) {
+    set(to, &of(from)?)
+}
+
+/// Sets attributes, with the same leniency.
+pub(crate) fn set(file: &OwnedFd, attributes: &[(Vec<u8>, Vec<u8>)]) -> io::Result<()> {
+    for (name, value) in attributes {
+        match fsetxattr(file, name.as_slice(), value, XattrFlags::empty()) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -55,6 +60,7 @@ pub(crate) fn copy(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn is_content(name: &[u8]) -> bool {
+/// Whether an attribute belongs to the content.
+pub(crate) fn is_content(name: &[u8]) -> bool {
     name == b"security.capability" || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
 }

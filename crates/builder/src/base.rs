@@ -9,7 +9,7 @@ use store::Image;
 
 use crate::{
     layout,
-    plan::nearest_stage,
+    plan::{named_context, nearest_stage},
     step::Layers,
     work::{During as _, Work, locked},
 };
@@ -65,21 +65,14 @@ pub(crate) fn find(
     span: &Span,
 ) -> Result<BaseImage, BuildError> {
     let wanted = platform.unwrap_or(&work.request.platform);
-    let image = match work.request.build_contexts.get(name) {
-        Some(NamedContext::Directory(path)) => {
-            return Err(work.invalid(
-                Diagnostic::error("ST127", format!("the named context `{name}` is a directory, not an image"))
-                    .with_span(span.clone())
-                    .with_note(format!("it is {}", path.display()))
-                    .with_help("use it with `COPY --from`, or make an image of it with `seatrial load`"),
-            ));
-        }
+    let image = match named_context(&work.request.build_contexts, name).map(|(_, context)| context) {
         Some(NamedContext::OciLayout { path, name: within }) => {
             layout::image(work.host, path, within.as_deref(), wanted)
                 .during(|| format!("cannot use the OCI layout {} as `{name}`", path.display()))?
         }
         Some(NamedContext::Image(reference)) => by_reference(work, reference, wanted, name, span)?,
-        None => {
+        // Directories and stages were recognised before.
+        _ => {
             let reference = name.parse::<Reference>().map_err(|error| {
                 work.invalid(
                     Diagnostic::error("ST122", error.to_string())

@@ -39,6 +39,7 @@ pub fn build(request: &BuildRequest, host: &Host<'_>, events: &EventSink) -> Res
     // What was hashed is worth remembering also when a later step failed.
     context.save(host.store);
     work.save_chains();
+    work.remotes.save(host.store);
     let state = solved?;
 
     warn_of_unused_args(&work);
@@ -62,7 +63,7 @@ fn plan(request: &BuildRequest, file: &Dockerfile) -> Result<Plan, BuildError> {
         let message = format!("`{}`: {error}", word.raw);
         invalid(request, vec![Diagnostic::error("ST118", message).with_span(word.span.clone())])
     })?;
-    Plan::new(file, request.target.as_deref(), globals).map_err(wrong)
+    Plan::new(file, request.target.as_deref(), globals, &request.build_contexts).map_err(wrong)
 }
 
 /// The time that no file of the image may be newer than: asked for, or that of the newest file that a COPY can reach.
@@ -94,7 +95,7 @@ fn reachable(file: &Dockerfile, plan: &Plan) -> Vec<Vec<u8>> {
         let plain: Vec<&[u8]> = tree::parts(word.raw.as_bytes()).take_while(is_plain).collect();
         paths.insert(plain.join(&b'/'));
     };
-    for at in &plan.needed {
+    for at in plan.needed.iter().filter(|at| !plan.stages[**at].is_replaced) {
         for instruction in &file.stages[*at].instructions {
             match &instruction.kind {
                 InstructionKind::Copy(copy) | InstructionKind::Add(copy) if copy.from.is_none() => {

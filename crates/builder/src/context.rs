@@ -3,8 +3,12 @@
 
 use std::{
     collections::BTreeMap,
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::OpenOptions,
+    io::{self, Read as _},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -33,6 +37,8 @@ pub(crate) struct Context {
     root: Option<OwnedFd>,
     /// The directory's path, for bind mounts and messages.
     path: PathBuf,
+    /// Where it was fetched from.
+    origin: Option<PathBuf>,
     ignore: Option<Ignore>,
     scans: Mutex<BTreeMap<Vec<u8>, Arc<Vec<Entry>>>>,
     memo: Mutex<Option<FileMemo>>,
@@ -49,7 +55,11 @@ struct Ignore {
 impl Context {
     /// Opens the build context and its ignore file: `<Dockerfile>.dockerignore` before `.dockerignore`.
     pub(crate) fn open(request: &BuildRequest) -> Result<Self, BuildError> {
-        let BuildContext::Directory(path) = &request.context else { return Ok(Self::empty()) };
+        let (path, origin) = match &request.context {
+            BuildContext::Directory(path) => (path, None),
+            BuildContext::Fetched { directory, origin } => (directory, Some(PathBuf::from(origin))),
+            BuildContext::Empty => return Ok(Self::empty()),
+        };
         let beside = request.dockerfile.path.as_ref().map(|path| {
             let mut name = path.as_os_str().to_owned();
             name.push(".dockerignore");
@@ -58,23 +68,43 @@ impl Context {
         let mut context = Self::directory(path)?;
         for candidate in beside.into_iter().chain([path.join(".dockerignore")]) {
             let attempt = || format!("cannot read {}", candidate.display());
-            let size = match std::fs::metadata(&candidate) {
-                Ok(metadata) if metadata.is_file() => metadata.len(),
-                _ => continue,
+            let Some(text) = context.ignore_text(&candidate, origin.is_some().then_some(path)).during(attempt)? else {
+                continue;
             };
-            if size > IGNORE_BYTES_MAX {
-                return Err(io::Error::other("it is larger than 1 MiB")).during(attempt);
-            }
-            let text = String::from_utf8_lossy(&fs_err::read(&candidate).during(attempt)?).into_owned();
             let name = candidate.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let rules = DockerIgnore::parse(&text).map_err(|diagnostic| {
                 let source = engine::DockerfileSource { name: name.clone(), path: Some(candidate.clone()), text };
-                BuildError::Invalid { source_file: Box::new(source), diagnostics: vec![diagnostic], kept: None }
+                BuildError::Invalid { source_file: Box::new(source), diagnostics: vec![diagnostic] }
             })?;
             context.ignore = Some(Ignore { name, rules });
             break;
         }
+        context.origin = origin;
         Ok(context)
+    }
+
+    /// Text of an ignore file, if there is one. What was fetched is somebody else's: links in it do not lead out of it.
+    fn ignore_text(&self, path: &Path, fetched: Option<&Path>) -> io::Result<Option<String>> {
+        let file = match fetched.and_then(|directory| path.strip_prefix(directory).ok()) {
+            Some(below) => tree::open_in_root(
+                self.root()?,
+                below.as_os_str().as_encoded_bytes(),
+                OFlags::RDONLY | OFlags::NONBLOCK,
+            )
+            .map(std::fs::File::from),
+            None => OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path),
+        };
+        let Ok(mut file) = file else { return Ok(None) };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        if metadata.len() > IGNORE_BYTES_MAX {
+            return Err(io::Error::other("it is larger than 1 MiB"));
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// A named context that is a directory: no ignore file of the build's, but its own.
@@ -91,6 +121,7 @@ impl Context {
         Self {
             root: None,
             path: PathBuf::new(),
+            origin: None,
             ignore: None,
             scans: Mutex::default(),
             memo: Mutex::default(),
@@ -98,7 +129,8 @@ impl Context {
         }
     }
 
-    fn directory(path: &Path) -> Result<Self, BuildError> {
+    /// A directory without an ignore file.
+    pub(crate) fn directory(path: &Path) -> Result<Self, BuildError> {
         let attempt = || format!("cannot open the build context {}", path.display());
         let path = fs_err::canonicalize(path).during(attempt)?;
         let root = openat(CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -122,6 +154,11 @@ impl Context {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where it was fetched from, if it was.
+    pub(crate) fn origin(&self) -> Option<&Path> {
+        self.origin.as_deref()
     }
 
     /// Whether a path belongs to the context.
@@ -190,6 +227,10 @@ impl Context {
 
     /// Remembers the digests for the next build. That it cannot be done costs reading the files again.
     pub(crate) fn save(&self, store: &Store) {
+        // A directory that goes away is never seen again.
+        if self.origin.is_some() {
+            return;
+        }
         if let Some(memo) = locked(&self.memo).as_ref().filter(|memo| memo.is_changed) {
             let _ = store.memo_put(MEMO, &self.memo_key, &memo.to_bytes());
         }

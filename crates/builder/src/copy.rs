@@ -1,10 +1,13 @@
 //! COPY and ADD: what is taken (selection and its digest, part of the key), then putting it there.
 
 mod archive;
+mod fetched;
 mod listing;
+mod mode;
 mod over;
 mod owner;
 mod problem;
+mod request;
 mod source;
 mod target;
 mod write;
@@ -14,28 +17,31 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    time::SystemTime,
+    sync::Arc,
 };
 
-use dockerfile::{CopyLike, Diagnostic, Span, Word, dockerignore::PatternSet, expand};
-use engine::{BuildError, KeptRoot};
+use dockerfile::{CopyLike, Diagnostic, Span};
+use engine::BuildError;
 use oci::Digest;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use store::{ActiveSnapshot, CacheRecord, Store};
 
 use crate::{
-    metadata,
+    context::Context,
     settle::{self, settle},
     stage::{At, State},
     step::{Key, Made, Outcome, digest_of},
     tree::{self, Kind},
     work::During as _,
 };
+use fetched::Fetched;
 use listing::Listing;
+use request::Request;
 use source::{Match, Tree};
 use target::Owner;
 use write::{Changes, Former, Transfer};
 
+pub(crate) use archive::{Format, detect as detect_archive, unpack as unpack_archive};
 pub(crate) use listing::{difference as files_difference, line_of, save_text as save_listing};
 pub(crate) use source::{Source, open_view, source};
 pub(crate) use target::{Target, timestamps};
@@ -45,29 +51,21 @@ const SELECTION_MEMO: &str = "copy-selections";
 /// Mode of files given inline, as docker makes them.
 const HEREDOC_MODE: u32 = 0o644;
 
-/// An instruction with all its words expanded.
-struct Request {
-    patterns: Vec<(String, Span)>,
-    /// Name and text of each file given inline.
-    heredocs: Vec<(String, String)>,
-    /// Absolute.
-    dest: String,
-    /// The destination is written as a directory.
-    is_dir: bool,
-    chown: Option<(String, Span)>,
-    mode: Option<u32>,
-    exclude: PatternSet,
-    parents: bool,
-    /// Local archives are unpacked.
-    unpacks: bool,
-    /// Its meaning as text, for the key.
-    text: String,
-}
-
 pub(crate) fn copy(at: &At<'_>, state: &mut State, copy: &CopyLike, is_add: bool) -> Result<Outcome, BuildError> {
     let request = Request::read(at, state, copy, is_add)?;
     let from = source(at, copy.from.as_ref())?;
-    let files = take(at, &request, &from)?;
+    make(at, state, &request, &from)
+}
+
+/// Makes the contents of a named directory the root.
+pub(crate) fn whole_root(at: &At<'_>, state: &mut State, context: Arc<Context>) -> Result<Outcome, BuildError> {
+    let request = Request { text: "root".into(), ..Request::of_path("/", &at.span) };
+    make(at, state, &request, &Source::Named(context))
+}
+
+fn make(at: &At<'_>, state: &mut State, request: &Request, from: &Source) -> Result<Outcome, BuildError> {
+    let files = take(at, request, from)?;
+    let remotes = fetched::resolve(at, request)?;
 
     let mut key = Key::new(&state.layers.key);
     key.add("instruction", &request.text);
@@ -75,126 +73,26 @@ pub(crate) fn copy(at: &At<'_>, state: &mut State, copy: &CopyLike, is_add: bool
         key.add(format!("inline file {name}"), Digest::of(text.as_bytes()).to_string());
     }
     key.add("files", files.digest.to_string());
-    let config = &state.config.config;
-    let inside =
-        Inside { env: metadata::environment(state), cwd: config.working_dir.clone(), user: config.user.clone() };
+    for remote in &remotes {
+        remote.add_to(&mut key);
+    }
     at.step(state, key, |layers, running| {
         let attempt = || format!("cannot make `{}`", at.instruction.text);
         // A selection that is known by its digest alone is looked up now.
         let selection = match files.selection {
             Some(selection) => selection,
-            None => select(at, &request, &from)?,
+            None => select(at, request, from)?,
         };
         listing::save(at.work.host.store, &files.digest, &selection.listing, &selection.matches);
-        if let Some(over) = over::open(at, &request, &selection, layers, running.former)?
-            && put(at, &request, &selection, &over.active, Before::Over(&over))?
+        if let Some(over) = over::open(at, request, &selection, layers, running.former)?
+            && put(at, request, &selection, &remotes, &over.active, Before::Over(&over))?
         {
             return Ok(Made::layer(over.active.commit().during(attempt)?));
         }
         let active = at.work.host.store.prepare(at.work.host.scope, layers.top()).during(attempt)?;
-        match put(at, &request, &selection, &active, Before::Former(running.former)) {
-            Ok(_) => Ok(Made::layer(active.commit().during(attempt)?)),
-            Err(error) => Err(keep_root(at, error, active, inside)),
-        }
+        put(at, request, &selection, &remotes, &active, Before::Former(running.former))?;
+        Ok(Made::layer(active.commit().during(attempt)?))
     })
-}
-
-/// Environment, working directory and user where an instruction stands.
-struct Inside {
-    env: Vec<(String, String)>,
-    cwd: String,
-    user: String,
-}
-
-/// A mistake that shows only beside the files that are there: they are kept, for `shell`.
-fn keep_root(at: &At<'_>, error: BuildError, active: ActiveSnapshot, inside: Inside) -> BuildError {
-    let time = at.work.request.keep_failed;
-    match error {
-        BuildError::Invalid { source_file, diagnostics, .. } if !time.is_zero() => {
-            // Its own loss must not hide the mistake.
-            let id = active.keep(SystemTime::now() + time).ok();
-            let Inside { env, cwd, user } = inside;
-            let kept = id.map(|id| Box::new(KeptRoot { root: id.to_string(), env, cwd, user }));
-            BuildError::Invalid { source_file, diagnostics, kept }
-        }
-        error => error,
-    }
-}
-
-impl Request {
-    fn read(at: &At<'_>, state: &State, copy: &CopyLike, is_add: bool) -> Result<Self, BuildError> {
-        refuse_unsupported(at, copy)?;
-        let spanned = |word: &Word| Ok::<_, BuildError>((at.expand(state, word)?, word.span.clone()));
-        let patterns = copy.sources.iter().map(spanned).collect::<Result<Vec<_>, _>>()?;
-        if let Some((url, span)) = patterns.iter().find(|(pattern, _)| is_add && is_remote(pattern)) {
-            let message = format!("ADD from `{url}` is not supported yet");
-            let help = "fetch it before the build, or with RUN";
-            return Err(at.invalid(Diagnostic::error("ST127", message).with_help(help), Some(span)));
-        }
-        let mut heredocs = Vec::new();
-        for heredoc in &copy.heredocs {
-            let mut text = heredoc.content.clone();
-            if heredoc.expand {
-                text = expand::expand_heredoc(&text, &|name| state.env.get(name).map(str::to_owned))
-                    .map_err(|error| at.cannot_expand(&heredoc.name, &error, Some(&heredoc.span)))?;
-            }
-            heredocs.push((heredoc.name.clone(), text));
-        }
-        let written = at.expand(state, &copy.dest)?;
-        if written.is_empty() {
-            let message = "the destination is empty after expansion";
-            return Err(at.invalid(Diagnostic::error("ST123", message), Some(&copy.dest.span)));
-        }
-        let is_dir = written.ends_with('/') || written == "." || written.ends_with("/.") || written.ends_with("..");
-        if !is_dir && patterns.len() + heredocs.len() > 1 {
-            let message = "several sources need a destination that is a directory";
-            let help = format!("write the destination as `{written}/`");
-            return Err(at.invalid(Diagnostic::error("ST108", message).with_help(help), Some(&copy.dest.span)));
-        }
-        let dest = state.absolute(&written);
-        let chown = copy.chown.as_ref().map(spanned).transpose()?.filter(|(text, _)| !text.is_empty());
-        let mode = match &copy.chmod {
-            None => None,
-            Some(word) => {
-                let text = at.expand(state, word)?;
-                let wrong = |message| at.invalid(Diagnostic::error("ST123", message), Some(&word.span));
-                Some(owner::parse_mode(&text).map_err(wrong)?)
-            }
-        };
-        let mut exclude = Vec::new();
-        for word in &copy.exclude {
-            exclude.push(at.expand(state, word)?);
-        }
-        let excluded = PatternSet::new(&exclude).map_err(|error| {
-            at.invalid(Diagnostic::error("ST107", error.to_string()), copy.exclude.first().map(|word| &word.span))
-        })?;
-        let unpacks = is_add && copy.unpack.unwrap_or(true);
-        let slash = if is_dir { "/" } else { "" };
-        let mut text = format!("{} to {dest}{slash}", if unpacks { "ADD" } else { "COPY" });
-        for (flag, value) in [
-            ("chown", chown.as_ref().map(|(text, _)| text.clone())),
-            ("chmod", mode.map(|mode| format!("{mode:o}"))),
-            ("parents", copy.parents.then(String::new)),
-        ] {
-            if let Some(value) = value {
-                text.push_str(&format!(" {flag}={value}"));
-            }
-        }
-        let parents = copy.parents;
-        Ok(Self { patterns, heredocs, dest, is_dir, chown, mode, exclude: excluded, parents, unpacks, text })
-    }
-}
-
-fn refuse_unsupported(at: &At<'_>, copy: &CopyLike) -> Result<(), BuildError> {
-    if let Some(word) = &copy.checksum {
-        let message = "`--checksum` is for remote sources, which are not supported yet";
-        return Err(at.invalid(Diagnostic::error("ST127", message), Some(&word.span)));
-    }
-    Ok(())
-}
-
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|prefix| source.starts_with(prefix))
 }
 
 /// Files that the sources name, with their listing.
@@ -278,6 +176,7 @@ fn put(
     at: &At<'_>,
     request: &Request,
     selection: &Selection<'_>,
+    remotes: &[Fetched<'_>],
     active: &ActiveSnapshot,
     before: Before<'_>,
 ) -> Result<bool, BuildError> {
@@ -290,12 +189,13 @@ fn put(
         Before::Former(former) => former_result(at.work.host.store, request, selection, former),
     };
     let is_stopped = || at.work.is_stopped();
+    let fetched = remotes.iter().map(|remote| remote.open(at, request)).collect::<Result<Vec<_>, _>>()?;
     let written = (|| {
         if let Some(tree) = &selection.tree {
             let has_owners = tree.has_owners() && chown.is_none();
             let changes = Changes {
                 owner: if tree.has_owners() { chown } else { Some(chown.unwrap_or((0, 0))) },
-                mode: request.mode,
+                mode: request.mode.as_ref(),
                 newest: Some(settle::time(at.work.epoch)),
             };
             let transfer = Transfer {
@@ -313,8 +213,24 @@ fn put(
             }
             over::note(request, selection, &transfer, active)?;
             for matched in &selection.matches {
-                put_one(at, request, &transfer, matched, active, chown)?;
+                put_one(at, request, &transfer, matched, request.unpacks, active, chown)?;
             }
+        }
+        for (tree, matched) in &fetched {
+            let changes = Changes {
+                owner: Some(chown.unwrap_or((0, 0))),
+                mode: request.mode.as_ref(),
+                newest: Some(settle::time(at.work.epoch)),
+            };
+            let transfer = Transfer {
+                target: &target,
+                source: tree.root()?,
+                changes,
+                former: None,
+                has_owners: false,
+                is_stopped: &is_stopped,
+            };
+            put_one(at, request, &transfer, matched, request.unpacks_fetched, active, chown)?;
         }
         for (name, text) in &request.heredocs {
             put_inline(request, &target, name, text, chown)?;
@@ -349,7 +265,7 @@ fn check_room(at: &At<'_>, request: &Request, selection: &Selection<'_>, target:
 /// Files got their times as they were written; what is left are directories on the way, and what archives held.
 fn settle_copy(at: &At<'_>, request: &Request, active: &ActiveSnapshot) -> io::Result<()> {
     let work = at.work;
-    if request.unpacks || request.parents || !request.heredocs.is_empty() {
+    if request.unpacks || request.unpacks_fetched || request.parents || !request.heredocs.is_empty() {
         return settle(work.host.store, active, work.epoch);
     }
     let target = Target::open(active)?;
@@ -398,6 +314,7 @@ fn put_one(
     request: &Request,
     transfer: &Transfer<'_>,
     matched: &Match,
+    unpacks: bool,
     active: &ActiveSnapshot,
     chown: Option<Owner>,
 ) -> io::Result<()> {
@@ -416,7 +333,7 @@ fn put_one(
             Some(_) => Err(not_a_directory(&resolved.path)),
         };
     }
-    if request.unpacks && unpack(at, transfer, matched, &resolved.path, active, chown)? {
+    if unpacks && unpack(at, transfer, matched, &resolved.path, active, chown)? {
         return Ok(());
     }
     if is_dir || kind == Some(Kind::Dir) {
@@ -448,16 +365,7 @@ fn unpack(
     }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
     let mut file = std::fs::File::from(tree::open_beneath(transfer.source, &matched.path, flags)?);
-    let Some(format) = archive::detect(&mut file, &matched.name)? else { return Ok(false) };
-    if let archive::Format::Unsupported(name) = format {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!(
-                "`{}` is compressed with {name}, which ADD cannot unpack yet; use gzip or zstd",
-                tree::show(&matched.path)
-            ),
-        ));
-    }
+    let Some(format) = archive::detect(&mut file)? else { return Ok(false) };
     drop(transfer.target.ensure_dir(to, chown)?);
     // Through a real overlay mount: links within the archive may lead to anything below.
     let root = match active.lowers() {
@@ -480,7 +388,7 @@ fn put_inline(request: &Request, target: &Target, name: &str, text: &str, chown:
     let is_dir = request.is_dir || resolved.node.is_some_and(|node| node.kind == Kind::Dir);
     let path = if is_dir { tree::join(&resolved.path, name.as_bytes()) } else { resolved.path };
     let directory = target.ensure_dir(tree::parent(&path), chown)?;
-    let mode = request.mode.unwrap_or(HEREDOC_MODE);
+    let mode = request.mode.as_ref().map_or(HEREDOC_MODE, |mode| mode.apply(HEREDOC_MODE, false));
     write::inline(&directory, tree::base_name(&path), &path, text.as_bytes(), chown.unwrap_or((0, 0)), mode)
 }
 
@@ -501,26 +409,11 @@ impl Shown {
 
 /// Digest and listing of what a bind mount shows.
 pub(crate) fn shown(at: &At<'_>, from: &Source, path: &str, span: &Span) -> Result<Shown, BuildError> {
-    let taken = take(at, &mount_request(path, span), from)?;
+    let taken = take(at, &Request { text: "mount".into(), ..Request::of_path(path, span) }, from)?;
     Ok(Shown {
         digest: taken.digest,
         selected: taken.selection.map(|selection| (selection.listing, selection.matches)),
     })
-}
-
-fn mount_request(path: &str, span: &Span) -> Request {
-    Request {
-        patterns: vec![(path.to_owned(), span.clone())],
-        heredocs: Vec::new(),
-        dest: "/".into(),
-        is_dir: true,
-        chown: None,
-        mode: None,
-        exclude: PatternSet::default(),
-        parents: false,
-        unpacks: false,
-        text: "mount".into(),
-    }
 }
 
 /// Copies a file or directory of a context to `to/<name>`; gives the name. For mounts that must not show the original.

@@ -10,18 +10,18 @@ mod build;
 mod content;
 mod context;
 mod copy;
+mod fetch;
 mod former;
+mod git;
 mod layout;
-mod mask;
 mod metadata;
 mod mounts;
 mod plan;
 mod process;
-mod rights;
+mod remote;
 mod run;
 mod settle;
 mod setup;
-mod ssh;
 mod stage;
 mod step;
 mod tree;
@@ -30,6 +30,10 @@ mod work;
 
 pub use base::{BaseError, BaseSource};
 pub use build::{build, image_root, root_snapshot};
+pub use fetch::{
+    Download, DownloadError, Downloaded, Downloads, FetchError, FetchedContext, Version, fetch_context,
+    looks_like_archive, unpack_context,
+};
 pub use process::rootfs;
 pub use setup::{bind_mounts, network, setup};
 pub use work::Host;

@@ -1,7 +1,10 @@
 //! Which stages are built, on what, and in which order they need one another: plain data, worked out before anything runs.
 
+use std::collections::BTreeMap;
+
 use dockerfile::{Diagnostic, Dockerfile, InstructionKind, Span, Stage, Word, nearest};
-use oci::Platform;
+use engine::NamedContext;
+use oci::{Platform, Reference};
 
 use crate::variables::Globals;
 
@@ -24,7 +27,12 @@ pub(crate) struct StagePlan {
     pub(crate) platform: Option<Platform>,
     /// Stages that it uses, its base first.
     pub(crate) needs: Vec<usize>,
+    /// A named context stands for it: its instructions are not run.
+    pub(crate) is_replaced: bool,
 }
+
+/// `--build-context`.
+pub(crate) type Contexts = BTreeMap<String, NamedContext>;
 
 /// The whole file, resolved.
 #[derive(Debug)]
@@ -34,6 +42,21 @@ pub(crate) struct Plan {
     pub(crate) globals: Globals,
     /// Stages that the target needs, itself included, in the file's order.
     pub(crate) needed: Vec<usize>,
+}
+
+/// The named context that a FROM or `--from` means, with its name as it was given. Images are the same however their
+/// name is written (`docker.io/library/x:latest` is `x`).
+pub(crate) fn named_context<'a>(contexts: &'a Contexts, name: &str) -> Option<(&'a str, &'a NamedContext)> {
+    let familiar = |name: &str| {
+        let reference = name.parse::<Reference>().ok()?.familiar();
+        Some(reference.strip_suffix(":latest").map_or_else(|| reference.clone(), str::to_owned))
+    };
+    let exact = contexts.get_key_value(name);
+    let found = exact.or_else(|| {
+        let wanted = Some(name).filter(|_| !contexts.is_empty()).and_then(familiar)?;
+        contexts.iter().find(|(known, _)| familiar(known).is_some_and(|known| known == wanted))
+    });
+    found.map(|(name, context)| (name.as_str(), context))
 }
 
 /// What a `--from` names.
@@ -46,12 +69,16 @@ pub(crate) enum From {
 
 impl Plan {
     /// Resolves names. Only what the target needs can be wrong: unused stages are not looked at further.
-    pub(crate) fn new(file: &Dockerfile, target: Option<&str>, globals: Globals) -> Result<Self, Box<Diagnostic>> {
+    pub(crate) fn new(
+        file: &Dockerfile,
+        target: Option<&str>,
+        globals: Globals,
+        contexts: &Contexts,
+    ) -> Result<Self, Box<Diagnostic>> {
         let target = find_target(file, target)?;
         let mut stages = Vec::with_capacity(file.stages.len());
-        let escape = file.directives.escape;
         for (at, stage) in file.stages.iter().enumerate() {
-            stages.push(plan_stage(file, at, stage, &globals, escape));
+            stages.push(plan_stage(file, at, stage, &globals, contexts));
         }
         // Stages are used only by stages below them, so one walk upwards finds all.
         let mut is_needed = vec![false; stages.len()];
@@ -65,7 +92,7 @@ impl Plan {
         }
         let needed = (0..stages.len()).filter(|at| is_needed[*at]).collect();
         // Stages that are not needed keep their place with a plan that nobody asks for.
-        let unused = || StagePlan { base: Base::Scratch, platform: None, needs: Vec::new() };
+        let unused = || StagePlan { base: Base::Scratch, platform: None, needs: Vec::new(), is_replaced: false };
         let stages = stages.into_iter().map(|stage| stage.unwrap_or_else(|_| unused())).collect();
         Ok(Self { stages, target, globals, needed })
     }
@@ -104,8 +131,9 @@ fn plan_stage(
     at: usize,
     stage: &Stage,
     globals: &Globals,
-    escape: char,
+    contexts: &Contexts,
 ) -> Result<StagePlan, Box<Diagnostic>> {
+    let escape = file.directives.escape;
     let expand = |word: &Word| {
         dockerfile::expand::expand(&word.raw, escape, &|name| globals.get(name)).map_err(|error| {
             Box::new(Diagnostic::error("ST118", format!("`{}`: {error}", word.raw)).with_span(word.span.clone()))
@@ -119,10 +147,17 @@ fn plan_stage(
                 .with_help("give the argument a default before the first FROM, or pass it with `--build-arg`"),
         ));
     }
-    let base = if name == "scratch" {
+    let own_name = stage.name.as_ref().map(|name| name.raw.as_str());
+    let replacement = own_name.and_then(|name| named_context(contexts, name));
+    let is_replaced = replacement.is_some();
+    let base = if let Some((name, context)) = replacement {
+        base_of_context(file, at, name, context, &stage.base.span)?
+    } else if name == "scratch" {
         Base::Scratch
     } else if let Some(below) = stage_by_name_only(file, &name, at) {
         Base::Stage(below)
+    } else if let Some((name, context)) = named_context(contexts, &name) {
+        base_of_context(file, at, name, context, &stage.base.span)?
     } else {
         Base::Image(name)
     };
@@ -140,14 +175,47 @@ fn plan_stage(
     if let Base::Stage(below) = base {
         needs.push(below);
     }
-    for instruction in &stage.instructions {
+    for instruction in stage.instructions.iter().filter(|_| !is_replaced) {
         for from in froms(&instruction.kind) {
-            if let From::Stage(used) = resolve_from(file, at, from, globals)? {
+            if let From::Stage(used) = resolve_from(file, at, from, globals, contexts)? {
                 needs.push(used);
             }
         }
     }
-    Ok(StagePlan { base, platform, needs })
+    Ok(StagePlan { base, platform, needs, is_replaced })
+}
+
+/// What a stage stands on if a named context is its base.
+fn base_of_context(
+    file: &Dockerfile,
+    at: usize,
+    name: &str,
+    context: &NamedContext,
+    span: &Span,
+) -> Result<Base, Box<Diagnostic>> {
+    match context {
+        NamedContext::Stage(target) => Ok(Base::Stage(target_stage(file, at, name, target, span)?)),
+        NamedContext::Image(reference) if reference.familiar() == "scratch:latest" => Ok(Base::Scratch),
+        _ => Ok(Base::Image(name.to_owned())),
+    }
+}
+
+/// The stage that `--build-context NAME=target:STAGE` means where stage `at` uses it.
+fn target_stage(file: &Dockerfile, at: usize, name: &str, target: &str, span: &Span) -> Result<usize, Box<Diagnostic>> {
+    if let Some(stage) = named_stage(file, target, at) {
+        return Ok(stage);
+    }
+    let message = match named_stage(file, target, file.stages.len()) {
+        Some(later) if later == at => format!("the named context `{name}` is this very stage"),
+        Some(_) => format!("the named context `{name}` is stage `{target}`, which is defined further below"),
+        None => format!("the named context `{name}` is stage `{target}`, which does not exist"),
+    };
+    Err(Box::new(
+        Diagnostic::error("ST120", message)
+            .with_span(span.clone())
+            .with_suggestion(nearest(target, stage_names(file)))
+            .with_help("a stage can use only the stages above it"),
+    ))
 }
 
 /// FROM knows names only: `FROM 0` is an image called `0`.
@@ -176,6 +244,7 @@ pub(crate) fn resolve_from(
     at: usize,
     word: &Word,
     globals: &Globals,
+    contexts: &Contexts,
 ) -> Result<From, Box<Diagnostic>> {
     let fail = |diagnostic: Diagnostic| Err(Box::new(diagnostic.with_span(word.span.clone())));
     let name = match dockerfile::expand::expand(&word.raw, file.directives.escape, &|name| globals.get(name)) {
@@ -184,6 +253,13 @@ pub(crate) fn resolve_from(
     };
     if let Some(stage) = named_stage(file, &name, at) {
         return Ok(From::Stage(stage));
+    }
+    match named_context(contexts, &name) {
+        Some((name, NamedContext::Stage(target))) => {
+            return target_stage(file, at, name, target, &word.span).map(From::Stage);
+        }
+        Some((name, _)) => return Ok(From::Other(name.to_owned())),
+        None => {}
     }
     if let Some(later) = named_stage(file, &name, file.stages.len()) {
         let place = if later == at { "it is this very stage" } else { "it is defined further below" };

@@ -7,11 +7,13 @@ use engine::BuildError;
 use oci::{History, ImageConfig};
 
 use crate::{
-    base, copy,
+    base,
+    context::Context,
+    copy,
     former::{Below, Chain},
     metadata,
     plan::{Base, span_in},
-    run,
+    remote, run,
     settle::settle,
     step::{Key, Layers, Made, Outcome, StepInfo, Steps},
     variables::Env,
@@ -51,6 +53,9 @@ pub(crate) struct At<'a> {
 pub(crate) fn build_stage(work: &Work<'_>, at: usize) -> Result<State, BuildError> {
     let stage = &work.file.stages[at];
     let (mut state, below) = begin(work, at)?;
+    if work.plan.stages[at].is_replaced {
+        return Ok(state);
+    }
     let triggers = std::mem::take(&mut state.config.config.on_build);
     let mut instructions = Vec::new();
     for trigger in &triggers {
@@ -83,15 +88,7 @@ fn begin(work: &Work<'_>, at: usize) -> Result<(State, Below), BuildError> {
     let stage = &work.file.stages[at];
     let plan = &work.plan.stages[at];
     match &plan.base {
-        Base::Scratch => {
-            let platform = plan.platform.as_ref().unwrap_or(&work.request.platform);
-            let mut config = ImageConfig::scratch(platform);
-            // As BuildKit: nothing to inherit a PATH from, so that programs are found later.
-            config.config.set_env("PATH", crate::variables::DEFAULT_PATH);
-            config.config.working_dir = "/".into();
-            let layers = Layers { key: oci::Digest::of(b"scratch"), layers: Vec::new() };
-            Ok((State::new(config, layers, None), Below::Fixed))
-        }
+        Base::Scratch => Ok((scratch(work, at), Below::Fixed)),
         Base::Stage(below) => {
             let name = stage.base.raw.clone();
             let below = work.stage(*below)?;
@@ -100,6 +97,9 @@ fn begin(work: &Work<'_>, at: usize) -> Result<(State, Below), BuildError> {
             Ok((state, below.chain.clone().map_or(Below::Fixed, |chain| Below::Stage(name, chain))))
         }
         Base::Image(name) => {
+            if let Some(context) = remote::named(work, name, &stage.base.span)? {
+                return directory(work, at, name, context);
+            }
             let base = base::find(work, name, plan.platform.as_ref(), &stage.base.span)?;
             let mut config = base.image.config;
             metadata::inherit(&mut config);
@@ -109,11 +109,45 @@ fn begin(work: &Work<'_>, at: usize) -> Result<(State, Below), BuildError> {
     }
 }
 
+/// An empty file system.
+fn scratch(work: &Work<'_>, at: usize) -> State {
+    let platform = work.plan.stages[at].platform.as_ref().unwrap_or(&work.request.platform);
+    let mut config = ImageConfig::scratch(platform);
+    // As BuildKit: nothing to inherit a PATH from, so that programs are found later.
+    config.config.set_env("PATH", crate::variables::DEFAULT_PATH);
+    config.config.working_dir = "/".into();
+    let layers = Layers { key: oci::Digest::of(b"scratch"), layers: Vec::new() };
+    State::new(config, layers, None)
+}
+
+/// A named directory as the base: its files are the whole file system, in a layer of its own.
+fn directory(work: &Work<'_>, at: usize, name: &str, context: Arc<Context>) -> Result<(State, Below), BuildError> {
+    let stage = &work.file.stages[at];
+    let mut state = scratch(work, at);
+    let instruction = Instruction {
+        text: format!("FROM {name}"),
+        ..dockerfile::parse_trigger("COPY / /").expect("this is an instruction")
+    };
+    let chain_name = crate::step::digest_of([chain_name(work, at).hex().as_bytes(), b"base"]);
+    let texts = vec![instruction.text.clone()];
+    let chain = Arc::new(Chain::new(&chain_name, Below::Fixed, state.layers.key.clone(), texts));
+    work.add_chain(&chain);
+    let span = stage.span.clone();
+    let at = At { work, stage: at, number: 0, instruction: &instruction, span, is_trigger: true, chain: &chain };
+    let outcome = copy::whole_root(&at, &mut state, context)?;
+    at.history(&mut state, instruction.text.clone(), outcome);
+    chain.finish();
+    Ok((state, Below::Stage(name.to_owned(), chain)))
+}
+
 /// Names a stage of a Dockerfile for a platform, so that its next build is compared with this one.
 fn chain_name(work: &Work<'_>, at: usize) -> oci::Digest {
     let file = &work.request.dockerfile;
-    let path = file.path.as_deref().map_or(file.name.as_bytes(), |path| path.as_os_str().as_encoded_bytes());
-    let place = work.context.path().as_os_str().as_encoded_bytes();
+    let origin = work.context.origin();
+    // What was fetched lies in another directory each time.
+    let path = file.path.as_deref().filter(|_| origin.is_none());
+    let path = path.map_or(file.name.as_bytes(), |path| path.as_os_str().as_encoded_bytes());
+    let place = origin.unwrap_or(work.context.path()).as_os_str().as_encoded_bytes();
     let name = work.file.stages[at].name.as_ref().map_or("", |name| name.raw.as_str());
     let platform = work.plan.stages[at].platform.as_ref().unwrap_or(&work.request.platform).to_string();
     // A stage without a name is known by its number.
@@ -253,9 +287,14 @@ impl At<'_> {
 
     /// The Dockerfile is wrong at `span`, or at this instruction.
     pub(crate) fn invalid(&self, diagnostic: Diagnostic, span: Option<&Span>) -> BuildError {
+        self.work.invalid(diagnostic.with_span(self.place_of(span)))
+    }
+
+    /// `span` where it is one of the Dockerfile, or this instruction.
+    pub(crate) fn place_of(&self, span: Option<&Span>) -> Span {
         let within = span.filter(|_| !self.is_trigger);
         let span = within.and_then(|span| span_in(&self.work.request.dockerfile.text, span));
-        self.work.invalid(diagnostic.with_span(span.unwrap_or_else(|| self.span.clone())))
+        span.unwrap_or_else(|| self.span.clone())
     }
 }
 

@@ -16,7 +16,9 @@ use events::{Event, EventSink, Place};
 use oci::Digest;
 use store::{Scope, Store};
 
-use crate::{base::BaseSource, context::Context, former::Chain, mask::Masks, plan::Plan, ssh::Agents, stage::State};
+use crate::{
+    base::BaseSource, context::Context, fetch::Downloads, former::Chain, plan::Plan, remote::Remotes, stage::State,
+};
 
 /// What a build works with; the same for all builds of a process.
 #[derive(Clone, Copy)]
@@ -27,6 +29,8 @@ pub struct Host<'a> {
     pub scope: &'a Scope,
     /// Where images come from that the store does not have.
     pub bases: &'a dyn BaseSource,
+    /// Where files of the web come from.
+    pub downloads: &'a dyn Downloads,
     /// What this process may do.
     pub privilege: &'a runtime::Privilege,
     /// runc or crun instead of our own runtime.
@@ -46,14 +50,12 @@ pub(crate) struct Work<'a> {
     pub(crate) epoch: SystemTime,
     pub(crate) tally: Tally,
     pub(crate) bases: Mutex<BTreeMap<String, Digest>>,
+    /// What was fetched from elsewhere, and directories with names of their own.
+    pub(crate) remotes: Remotes,
     /// Build arguments that some ARG declared.
     pub(crate) declared_args: Mutex<BTreeSet<String>>,
     /// The steps of all stages.
     chains: Mutex<Vec<Arc<Chain>>>,
-    /// What output must not show.
-    pub(crate) masks: Option<Masks>,
-    /// Key agents that the build started.
-    pub(crate) agents: Agents,
     slots: Vec<Slot>,
     has_failed: AtomicBool,
     error: Mutex<Option<BuildError>>,
@@ -121,10 +123,9 @@ impl<'a> Work<'a> {
             epoch,
             tally: Tally::default(),
             bases: Mutex::default(),
+            remotes: Remotes::default(),
             declared_args: Mutex::default(),
             chains: Mutex::default(),
-            masks: Masks::new(request.run.secrets.values()),
-            agents: Agents::default(),
             slots,
             has_failed: AtomicBool::new(false),
             error: Mutex::default(),
@@ -266,7 +267,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The Dockerfile, or what it names, is wrong.
 pub(crate) fn invalid(request: &BuildRequest, diagnostics: Vec<Diagnostic>) -> BuildError {
-    BuildError::Invalid { source_file: Box::new(request.dockerfile.clone()), diagnostics, kept: None }
+    BuildError::Invalid { source_file: Box::new(request.dockerfile.clone()), diagnostics }
 }
 
 /// The surroundings failed.

@@ -53,8 +53,6 @@ pub struct Stage {
     pub platform: Option<Word>,
     /// `AS name`, lower-cased as BuildKit does.
     pub name: Option<Word>,
-    /// What a comment right above says of it (`# name text`).
-    pub description: Option<String>,
     /// What follows.
     pub instructions: Vec<Instruction>,
 }
@@ -104,8 +102,6 @@ pub struct ArgDecl {
     pub name: Word,
     /// The default, unexpanded.
     pub default: Option<Word>,
-    /// What a comment right above says of it (`# name text`).
-    pub description: Option<String>,
 }
 
 /// Shell form or exec form.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io::Read,
     path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock,
@@ -10,8 +11,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use builder::Host;
-use engine::{BuildError, BuildRequest, Built, Engine, EngineError, Root, Scope};
+use builder::{FetchError, FetchedContext, Host};
+use engine::{BuildError, BuildRequest, Built, Cancel, Engine, EngineError, RemoteSource, Root, Scope};
 use events::{EventSink, RunId};
 use oci::{DiffId, ImageConfig};
 use runtime::{Network, Privilege};
@@ -19,6 +20,7 @@ use store::{Compression, Image, ManifestOptions, SealedManifest, Stop, Store};
 
 use crate::{
     bases::{Bases, MakeClient},
+    downloads::WebDownloads,
     failed,
     scope::EmbeddedScope,
 };
@@ -69,6 +71,31 @@ impl Embedded {
     /// As [`builder::build`].
     pub fn build_blocking(&self, request: &BuildRequest, events: &EventSink) -> Result<Built, BuildError> {
         self.inner.with_host(&request.stage, events, |host| builder::build(request, host, events))
+    }
+
+    /// Fetches a build context that the user named on the command line. It lives as long as this engine.
+    ///
+    /// # Errors
+    /// As [`builder::fetch_context`].
+    pub fn fetch_context(
+        &self,
+        source: &RemoteSource,
+        keeps_git_dir: bool,
+        cancel: &Cancel,
+        events: &EventSink,
+    ) -> Result<FetchedContext, FetchError> {
+        let is_stopped = || cancel.is_cancelled();
+        self.inner.with_host("build", events, |host| builder::fetch_context(host, source, keeps_git_dir, &is_stopped))
+    }
+
+    /// Unpacks an archive that is a build context; `None` when it is no archive. It lives as long as this engine.
+    ///
+    /// # Errors
+    /// As [`builder::unpack_context`].
+    pub fn unpack_context(&self, archive: &mut dyn Read, cancel: &Cancel) -> Result<Option<PathBuf>, FetchError> {
+        let is_stopped = || cancel.is_cancelled();
+        let events = EventSink::silent();
+        self.inner.with_host("build", &events, |host| builder::unpack_context(host, archive, &is_stopped))
     }
 
     /// As [`Engine::seal`], for callers without an async runtime.
@@ -128,12 +155,12 @@ impl Inner {
         Ok(self.scope.get().expect("set above while the guard is held"))
     }
 
-    pub(crate) fn with_host<T>(
+    pub(crate) fn with_host<T, E: From<EngineError>>(
         &self,
         stage: &str,
         events: &EventSink,
-        act: impl FnOnce(&Host<'_>) -> Result<T, BuildError>,
-    ) -> Result<T, BuildError> {
+        act: impl FnOnce(&Host<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let options = &self.options;
         let scope = self.scope()?;
         let bases = Bases {
@@ -144,10 +171,12 @@ impl Inner {
             stage,
             slots: Mutex::new(HashMap::new()),
         };
+        let downloads = WebDownloads { events, stage };
         act(&Host {
             store: &options.store,
             scope,
             bases: &bases,
+            downloads: &downloads,
             privilege: &options.privilege,
             foreign_runtime: options.foreign_runtime.as_deref(),
             default_network: options.default_network,

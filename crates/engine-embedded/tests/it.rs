@@ -1,6 +1,9 @@
 //! The engine through its traits: containers run for real, so this test has a `main` of its own for the re-executed helper.
 #![expect(clippy::print_stdout, reason = "a test program that reports for itself")]
 
+#[path = "it/web.rs"]
+mod web;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -19,6 +22,10 @@ use events::{Event, EventSink, Record, RunId, Subscriber};
 use oci::Platform;
 use runtime::Privilege;
 use store::{Compression, Store, StoreOptions};
+use web::{
+    checksums_are_verified, contexts_come_from_the_web, credentials_stay_with_their_host, failures_of_the_web_are_told,
+    files_of_the_web_are_added, unchanged_files_are_not_fetched_again,
+};
 
 type Test = fn(World) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
@@ -38,6 +45,12 @@ const TESTS: &[(&str, Test)] = tests![
     sweep_undoes_a_killed_process,
     many_containers_at_once,
     unreachable_registry_gives_a_hint,
+    files_of_the_web_are_added,
+    unchanged_files_are_not_fetched_again,
+    checksums_are_verified,
+    failures_of_the_web_are_told,
+    credentials_stay_with_their_host,
+    contexts_come_from_the_web,
 ];
 
 static PRIVILEGE: OnceLock<Privilege> = OnceLock::new();
@@ -159,7 +172,6 @@ impl World {
             platform: Platform::host(),
             network: NetworkMode::None,
             extra_hosts: Vec::new(),
-            run: engine::RunSettings::default(),
             no_cache: false,
             no_cache_filter: Vec::new(),
             pull: false,
@@ -176,6 +188,11 @@ impl World {
 
     async fn scope(&self) -> Box<dyn Scope> {
         self.engine.open_scope(RunId(1)).await.unwrap()
+    }
+
+    /// Whether files can belong to others than root here.
+    fn has_owners(&self) -> bool {
+        *PRIVILEGE.get().unwrap() != Privilege::SingleId
     }
 
     fn made_steps(&self) -> usize {

@@ -10,7 +10,7 @@ use dockerfile::Diagnostic;
 use events::Place;
 use oci::{Platform, Reference};
 
-use crate::{BindMount, Cancel, EngineError, KeptRoot, Root, RunSettings};
+use crate::{BindMount, Cancel, EngineError, KeptRoot, RemoteSource, Root};
 
 /// `docker build`'s question, resolved: no environment, no defaults left to look up.
 #[derive(Clone, Debug)]
@@ -35,8 +35,6 @@ pub struct BuildRequest {
     pub network: NetworkMode,
     /// `--add-host`: name, address.
     pub extra_hosts: Vec<(String, String)>,
-    /// What RUN may see and use beyond the image.
-    pub run: RunSettings,
     /// `--no-cache`.
     pub no_cache: bool,
     /// `--no-cache-filter`: names of stages.
@@ -57,6 +55,14 @@ pub struct BuildRequest {
 pub enum BuildContext {
     /// A directory, read in place through its `.dockerignore`.
     Directory(PathBuf),
+    /// A directory that was filled for this build only, from what `origin` names: the same origin is the same context
+    /// to the explanation of a cache miss, wherever the directory is.
+    Fetched {
+        /// The directory.
+        directory: PathBuf,
+        /// A Git repository, a URL, or `-`.
+        origin: String,
+    },
     /// None (`docker build - < Dockerfile`): COPY has no sources.
     Empty,
 }
@@ -86,6 +92,10 @@ pub enum NamedContext {
         /// Tag or digest in its index; `None` if it has one image only.
         name: Option<String>,
     },
+    /// A Git repository, or a file on the web: an archive is unpacked.
+    Remote(RemoteSource),
+    /// `target:STAGE`: another stage of the same Dockerfile.
+    Stage(String),
 }
 
 /// `--network`.
@@ -188,8 +198,6 @@ pub enum BuildError {
         source_file: Box<DockerfileSource>,
         /// At least one.
         diagnostics: Vec<Diagnostic>,
-        /// The root filesystem that a COPY or ADD found, for `shell`.
-        kept: Option<Box<KeptRoot>>,
     },
     /// A command failed: the verdict is no, exit 1.
     #[error("`{}` exited {}", .0.text, .0.exit.code)]
@@ -199,6 +207,19 @@ pub enum BuildError {
     Base {
         /// The image.
         reference: String,
+        /// Where it is named.
+        place: Option<Place>,
+        /// Credentials are missing or wrong.
+        is_auth: bool,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A file or repository that lies elsewhere cannot be had: exit 3, or 4 for authentication.
+    #[error("cannot fetch {what}")]
+    Remote {
+        /// The source, without passwords.
+        what: String,
         /// Where it is named.
         place: Option<Place>,
         /// Credentials are missing or wrong.

@@ -5,7 +5,7 @@
 
 mod build;
 mod container;
-mod run_settings;
+mod remote;
 
 pub use build::{
     BuildContext, BuildError, BuildRequest, Built, DockerfileSource, FailedStep, NamedContext, NetworkMode,
@@ -14,7 +14,8 @@ pub use build::{
 pub use container::{
     BindMount, Cancel, Container, ContainerSpec, ExecSpec, Exit, KeptRoot, Limits, OutputSink, Root, Stdio,
 };
-pub use run_settings::{Allow, HOST_GATEWAY, RunSettings, Secret, SshSource, Ulimit};
+
+pub use remote::{GitSource, InvalidSource, RemoteSource, redacted};
 
 use async_trait::async_trait;
 use events::{EventSink, RunId};

@@ -6,19 +6,25 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use liblzma::{read::XzDecoder, stream::Stream};
 use rustix::{
     fs::{AtFlags, Mode, OFlags, linkat, mkdirat, mknodat, openat, statat, symlinkat, unlinkat, utimensat},
     io::Errno,
 };
 
 use super::target::{Owner, set_mode, set_owner, set_owner_of_link, set_time, timestamps};
-use crate::tree::{self, Kind};
+use crate::{
+    attributes,
+    tree::{self, Kind},
+};
 
 const BLOCK_BYTES: usize = 512;
 /// More entries than any source archive has; an archive that goes on is an attack on disk and time.
 const ENTRIES_MAX: u64 = 2_000_000;
 /// Bytes that an archive may unpack to, for each byte of it, once it is beyond [`FREE_BYTES`]: a bomb has a thousand.
 const RATIO_MAX: u64 = 200;
+/// `xz -9` asks for 65 MiB to unpack; more than twice that is an attack on memory.
+const XZ_MEMORY_BYTES_MAX: u64 = 160 << 20;
 /// Archives that unpack to less are never called bombs.
 const FREE_BYTES: u64 = 1 << 30;
 
@@ -27,28 +33,35 @@ const FREE_BYTES: u64 = 1 << 30;
 pub(crate) enum Format {
     Plain,
     Gzip,
+    Bzip2,
+    Xz,
     Zstd,
-    /// Known, but not read by us.
-    Unsupported(&'static str),
 }
 
-/// What the file is, if it is a tar archive, judged by its content as docker does.
-pub(crate) fn detect(file: &mut File, name: &[u8]) -> io::Result<Option<Format>> {
+/// What compressed files begin with, as docker tells them apart.
+const MAGICS: &[(&[u8], Format)] = &[
+    (b"\x1f\x8b\x08", Format::Gzip),
+    (b"BZh", Format::Bzip2),
+    (b"\xfd7zXZ\0", Format::Xz),
+    (b"\x28\xb5\x2f\xfd", Format::Zstd),
+];
+
+impl Format {
+    /// What these first bytes begin: an archive, or something compressed that may hold one.
+    pub(crate) fn of(start: &[u8]) -> Option<Self> {
+        let compressed = MAGICS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, format)| *format);
+        compressed.or_else(|| is_header(start.get(..BLOCK_BYTES)?).then_some(Self::Plain))
+    }
+}
+
+/// What the file is, if it is a tar archive, judged by its content as docker does: a first header has to be there.
+pub(crate) fn detect(file: &mut File) -> io::Result<Option<Format>> {
     let mut start = [0; BLOCK_BYTES];
     let length = fill(file, &mut start)?;
     file.seek(SeekFrom::Start(0))?;
-    let start = &start[..length];
-    let is_named = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix.as_bytes()));
-    let format = if start.starts_with(b"\x1f\x8b") {
-        Format::Gzip
-    } else if start.starts_with(b"\x28\xb5\x2f\xfd") {
-        Format::Zstd
-    } else if start.starts_with(b"\xfd7zXZ\0") {
-        return Ok(is_named(&[".tar.xz", ".txz"]).then_some(Format::Unsupported("xz")));
-    } else if start.starts_with(b"BZh") {
-        return Ok(is_named(&[".tar.bz2", ".tbz2", ".tbz"]).then_some(Format::Unsupported("bzip2")));
-    } else {
-        return Ok(is_header(start).then_some(Format::Plain));
+    let format = match Format::of(&start[..length]) {
+        None | Some(Format::Plain) => return Ok(Format::of(&start[..length])),
+        Some(format) => format,
     };
     let mut inner = [0; BLOCK_BYTES];
     // What does not decompress is no archive but a file of its own kind.
@@ -81,14 +94,19 @@ fn is_header(block: &[u8]) -> bool {
         .enumerate()
         .map(|(at, byte)| if (148..156).contains(&at) { u32::from(b' ') } else { u32::from(*byte) })
         .sum();
-    block[0] != 0 && header.cksum().is_ok_and(|stored| stored == sum)
+    header.cksum().is_ok_and(|stored| stored == sum)
 }
 
 fn open<'a>(file: &'a mut File, format: Format) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match format {
         Format::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),
+        Format::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(BufReader::new(file))),
+        Format::Xz => {
+            let stream = Stream::new_stream_decoder(XZ_MEMORY_BYTES_MAX, liblzma::stream::CONCATENATED)?;
+            Box::new(XzDecoder::new_stream(BufReader::new(file), stream))
+        }
         Format::Zstd => Box::new(zstd::Decoder::new(file)?),
-        Format::Plain | Format::Unsupported(_) => Box::new(BufReader::new(file)),
+        Format::Plain => Box::new(BufReader::new(file)),
     })
 }
 
@@ -168,12 +186,14 @@ impl Place {
         owner: Option<Owner>,
         directories: &mut Vec<(Vec<u8>, tree::Time)>,
     ) -> io::Result<()> {
+        let extended = extended_attributes(entry)?;
         let header = entry.header();
         let kind = header.entry_type();
-        let mode = header.mode()? & 0o7777;
-        let id = |id: io::Result<u64>| id.map(|id| u32::try_from(id).unwrap_or(0));
-        let owner = owner.unwrap_or((id(header.uid())?, id(header.gid())?));
-        let time = (i64::try_from(header.mtime()?).unwrap_or(0), 0);
+        // Fields that are left empty are zero, as Go's reader takes them.
+        let mode = header.mode().unwrap_or(0) & 0o7777;
+        let id = |id: io::Result<u64>| u32::try_from(id.unwrap_or(0)).unwrap_or(0);
+        let owner = owner.unwrap_or((id(header.uid()), id(header.gid())));
+        let time = (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0);
         let (directory, name) = (&self.directory, self.name.as_slice());
         match kind {
             tar::EntryType::Directory => {
@@ -184,6 +204,7 @@ impl Place {
                 // A link to a directory stays a link; its target's attributes are not the archive's business.
                 if let Ok(made) = tree::open_beneath(root, &self.path, OFlags::RDONLY | OFlags::DIRECTORY) {
                     set_owner(&made, owner)?;
+                    attributes::set(&made, &extended)?;
                     set_mode(&made, mode)?;
                     directories.push((self.path.clone(), time));
                 }
@@ -196,7 +217,9 @@ impl Place {
                 let mut file = File::from(made);
                 io::copy(entry, &mut file)?;
                 let made = OwnedFd::from(file);
+                // The owner first: changing it takes set-id bits and capabilities away.
                 set_owner(&made, owner)?;
+                attributes::set(&made, &extended)?;
                 set_mode(&made, mode)?;
                 set_time(&made, time)
             }
@@ -254,6 +277,22 @@ impl Place {
         set_owner_of_link(self.directory.as_fd(), &self.name, owner)?;
         Ok(utimensat(&self.directory, self.name.as_slice(), &timestamps(time), AtFlags::SYMLINK_NOFOLLOW)?)
     }
+}
+
+/// Extended attributes that a pax header carries, as docker's own archives do.
+fn extended_attributes(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    const PREFIX: &[u8] = b"SCHILY.xattr.";
+    let Some(extensions) = entry.pax_extensions()? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for extension in extensions {
+        let extension = extension?;
+        if let Some(name) = extension.key_bytes().strip_prefix(PREFIX)
+            && attributes::is_content(name)
+        {
+            found.push((name.to_vec(), extension.value_bytes().to_vec()));
+        }
+    }
+    Ok(found)
 }
 
 fn make_dirs(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {

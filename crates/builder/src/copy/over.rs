@@ -49,7 +49,7 @@ struct Row<'n> {
 }
 
 impl<'n> Row<'n> {
-    fn of(entry: &'n Entry, changes: &Changes) -> Self {
+    fn of(entry: &'n Entry, changes: &Changes<'_>) -> Self {
         let content: &[u8] = match &entry.digest {
             Some(digest) => digest,
             None => &entry.link,
@@ -111,7 +111,7 @@ impl Over {
         request: &Request,
         selection: &Selection<'_>,
         target: &Target,
-        changes: &Changes,
+        changes: &Changes<'_>,
     ) -> io::Result<Option<(Vec<u8>, Match)>> {
         let (Some(matched), Some(note)) = (single(request, selection), Note::parse(&self.note)) else {
             return Ok(None);
@@ -131,7 +131,7 @@ impl Over {
 /// which of them is the first would have to be found among those that are not written.
 fn single<'s>(request: &Request, selection: &'s Selection<'_>) -> Option<&'s Match> {
     let [matched] = selection.matches.as_slice() else { return None };
-    let is_plain = matched.is_dir() && !request.parents && request.heredocs.is_empty();
+    let is_plain = matched.is_dir() && !request.parents && request.heredocs.is_empty() && request.remotes.is_empty();
     if !is_plain || matched.entries.len() < FILES_MIN {
         return None;
     }
@@ -148,7 +148,7 @@ struct Differing<'n> {
 
 impl<'n> Differing<'n> {
     /// `None`: too many, or none at all.
-    fn find(note: &Note<'n>, matched: &Match, changes: &Changes) -> Option<Self> {
+    fn find(note: &Note<'n>, matched: &Match, changes: &Changes<'_>) -> Option<Self> {
         let entries = &matched.entries[1..];
         let mut seen = 0;
         let mut changed = Vec::with_capacity(entries.len());
@@ -247,7 +247,7 @@ fn whiteout(path: &[u8]) -> Entry {
     }
 }
 
-fn bytes(matched: &Match, to: &[u8], changes: &Changes) -> Vec<u8> {
+fn bytes(matched: &Match, to: &[u8], changes: &Changes<'_>) -> Vec<u8> {
     fn put(out: &mut Vec<u8>, bytes: &[u8]) {
         out.extend((bytes.len() as u32).to_le_bytes());
         out.extend(bytes);

@@ -1,4 +1,4 @@
-//! `--chown` and `--chmod`: names looked up in the image, numbers taken as they are.
+//! `--chown`: names looked up in the image, numbers taken as they are.
 
 use std::{io::Read as _, os::fd::BorrowedFd};
 
@@ -45,14 +45,6 @@ pub(crate) fn is_numeric(text: &str) -> bool {
     text.split(':').all(|part| part.is_empty() || part.parse::<u32>().is_ok())
 }
 
-/// Octal permission bits.
-pub(crate) fn parse_mode(text: &str) -> Result<u32, String> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode) if mode <= 0o7777 => Ok(mode),
-        _ => Err(format!("`{text}` is not an octal mode between 0 and 7777")),
-    }
-}
-
 fn table(root: BorrowedFd<'_>, path: &[u8]) -> String {
     let mut bytes = Vec::new();
     // A missing or unreadable table knows nobody; NONBLOCK because an image may put a FIFO there.
@@ -75,13 +67,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_need_no_image_and_modes_are_octal() {
+    fn numbers_need_no_image() {
         assert_eq!(parse_owner("55", None), Ok((55, 55)));
         assert_eq!(parse_owner("55:7", None), Ok((55, 7)));
         assert_eq!(parse_owner("55:", None), Ok((55, 55)));
         assert!(parse_owner("bin", None).is_err());
         assert!(is_numeric("1:2") && !is_numeric("bin:2"));
-        assert_eq!(parse_mode("0755"), Ok(0o755));
-        assert!(parse_mode("8").is_err() && parse_mode("u+x").is_err() && parse_mode("77777").is_err());
     }
 }

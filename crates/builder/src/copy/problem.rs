@@ -23,9 +23,7 @@ pub(crate) fn no_match(at: &At<'_>, from: &Source, pattern: &str, span: &Span, w
             let message = format!("`{pattern}` is not a pattern: a `[` is not closed, or a `\\` ends it");
             at.invalid(Diagnostic::error("ST107", message), Some(span))
         }
-        NoMatch::Io(error) => {
-            Err::<(), _>(error).during(|| format!("cannot read the sources of `{}`", at.instruction.text)).unwrap_err()
-        }
+        NoMatch::Io(error) => unreadable(at, error),
         NoMatch::Missing => match from {
             Source::Context | Source::Named(_) => missing_in_context(at, from.context(at.work.context), pattern, span),
             Source::Layers(_) => {
@@ -34,6 +32,11 @@ pub(crate) fn no_match(at: &At<'_>, from: &Source, pattern: &str, span: &Span, w
             }
         },
     }
+}
+
+/// A source cannot be read.
+pub(crate) fn unreadable(at: &At<'_>, error: io::Error) -> BuildError {
+    Err::<(), _>(error).during(|| format!("cannot read the sources of `{}`", at.instruction.text)).unwrap_err()
 }
 
 fn missing_in_context(at: &At<'_>, context: &Context, pattern: &str, span: &Span) -> BuildError {
@@ -49,23 +52,11 @@ fn missing_in_context(at: &At<'_>, context: &Context, pattern: &str, span: &Span
         diagnostic = diagnostic
             .with_label(format!("`{name}` line {line} hides it"))
             .with_help(format!("add `!{pattern}` to the end of `{name}`, or remove line {line}"));
-    } else if let Some(target) = link_target(context, &path) {
-        diagnostic = Diagnostic::error(
-            "ST104",
-            format!("`{pattern}` is a link to `{target}`, which is not in the build context"),
-        )
-        .with_help("put what it leads to into the context, or copy the file itself");
     } else if let Ok(census) = context.census() {
         let suggestion = suggest(&census, pattern);
         diagnostic = diagnostic.with_suggestion(suggestion.as_deref()).with_note(describe(&census));
     }
     at.invalid(diagnostic, Some(span))
-}
-
-/// Where a link of the context leads.
-fn link_target(context: &Context, path: &[u8]) -> Option<String> {
-    let node = tree::lookup(context.root().ok()?, path).ok()??;
-    (node.kind == Kind::Symlink).then(|| tree::show(&node.link))
 }
 
 /// The file or directory of the context whose path is nearest, or one of that name elsewhere.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use dockerfile::{Word, dockerignore::PatternSet, glob};
-use engine::{BuildError, NamedContext};
+use engine::BuildError;
 use rustix::fs::OFlags;
 use store::Store;
 
@@ -17,6 +17,7 @@ use crate::{
     content::FileMemo,
     context::Context,
     plan::{self, From},
+    remote,
     stage::At,
     step::Layers,
     tree::{self, Entry, Keep, Kind, Node},
@@ -37,13 +38,14 @@ pub(crate) enum Source {
 pub(crate) fn source(at: &At<'_>, from: Option<&Word>) -> Result<Source, BuildError> {
     let Some(word) = from else { return Ok(Source::Context) };
     let work = at.work;
-    let name = match plan::resolve_from(work.file, at.stage, word, &work.plan.globals) {
+    let contexts = &work.request.build_contexts;
+    let name = match plan::resolve_from(work.file, at.stage, word, &work.plan.globals, contexts) {
         Ok(From::Stage(stage)) => return Ok(Source::Layers(work.stage(stage)?.layers.clone())),
         Ok(From::Other(name)) => name,
         Err(diagnostic) => return Err(at.invalid(*diagnostic, Some(&word.span))),
     };
-    if let Some(NamedContext::Directory(path)) = work.request.build_contexts.get(&name) {
-        return Ok(Source::Named(Arc::new(Context::named(work.request, path)?)));
+    if let Some(context) = remote::named(work, &name, &word.span)? {
+        return Ok(Source::Named(context));
     }
     Ok(Source::Layers(base::find(work, &name, None, &word.span)?.layers))
 }
@@ -87,6 +89,8 @@ pub(crate) fn open_view(lowers: &[PathBuf]) -> io::Result<OwnedFd> {
 /// A source that is open.
 pub(crate) enum Tree<'a> {
     Context(&'a Context),
+    /// What was fetched for the instruction.
+    Fetched(Arc<Context>),
     View(OwnedFd),
 }
 
@@ -94,6 +98,7 @@ impl Tree<'_> {
     pub(crate) fn root(&self) -> io::Result<BorrowedFd<'_>> {
         match self {
             Self::Context(context) => context.root(),
+            Self::Fetched(context) => context.root(),
             Self::View(view) => Ok(view.as_fd()),
         }
     }
@@ -101,6 +106,7 @@ impl Tree<'_> {
     fn lookup(&self, path: &[u8]) -> io::Result<Option<Node>> {
         match self {
             Self::Context(context) => context.lookup(path),
+            Self::Fetched(context) => context.lookup(path),
             Self::View(view) => tree::lookup(view.as_fd(), path),
         }
     }
@@ -108,6 +114,7 @@ impl Tree<'_> {
     fn keep(&self, path: &[u8]) -> Keep {
         match self {
             Self::Context(context) => context.keep(path),
+            Self::Fetched(context) => context.keep(path),
             Self::View(_) => Keep::Yes,
         }
     }
@@ -119,6 +126,7 @@ impl Tree<'_> {
     fn scan(&self, path: &[u8]) -> io::Result<Vec<Entry>> {
         match self {
             Self::Context(context) => Ok(Vec::clone(&*context.scan(path)?)),
+            Self::Fetched(context) => Ok(Vec::clone(&*context.scan(path)?)),
             Self::View(view) => tree::scan(view.as_fd(), path, &|_| Keep::Yes),
         }
     }
@@ -126,6 +134,7 @@ impl Tree<'_> {
     fn digest(&self, store: &Store, path: &[u8], entries: &mut [Entry]) -> io::Result<()> {
         match self {
             Self::Context(context) => context.digest(store, path, entries),
+            Self::Fetched(context) => context.digest(store, path, entries),
             Self::View(view) => FileMemo::default().fill(view.as_fd(), path, entries),
         }
     }
@@ -186,15 +195,7 @@ pub(crate) fn select(
         if resolved.node.is_none() {
             return Err(NoMatch::Missing);
         }
-        let mut entries = tree.scan(&resolved.path)?;
-        let name = tree::base_name(&path).to_vec();
-        if !exclude.is_empty() {
-            entries = without_excluded(entries, &name, exclude);
-            if entries.is_empty() {
-                continue;
-            }
-        }
-        tree.digest(store, &resolved.path, &mut entries)?;
+        let Some(matched) = one_at(store, tree, resolved.path, tree::base_name(&path), exclude)? else { continue };
         let parents = match keeps_parents {
             true => {
                 let above = clean(pivot);
@@ -204,9 +205,32 @@ pub(crate) fn select(
             }
             false => Vec::new(),
         };
-        matches.push(Match { path: resolved.path, name, parents, entries });
+        matches.push(Match { parents, ..matched });
     }
     Ok(matches)
+}
+
+/// What stands at a canonical path; `None` when all of it is excluded.
+pub(crate) fn one(store: &Store, tree: &Tree<'_>, path: &[u8], exclude: &PatternSet) -> io::Result<Option<Match>> {
+    one_at(store, tree, path.to_vec(), tree::base_name(path), exclude)
+}
+
+fn one_at(
+    store: &Store,
+    tree: &Tree<'_>,
+    path: Vec<u8>,
+    name: &[u8],
+    exclude: &PatternSet,
+) -> io::Result<Option<Match>> {
+    let mut entries = tree.scan(&path)?;
+    if !exclude.is_empty() {
+        entries = without_excluded(entries, name, exclude);
+        if entries.is_empty() {
+            return Ok(None);
+        }
+    }
+    tree.digest(store, &path, &mut entries)?;
+    Ok(Some(Match { path, name: name.to_vec(), parents: Vec::new(), entries }))
 }
 
 /// `a/b/./c`: with `--parents` only what follows `/./` is kept.

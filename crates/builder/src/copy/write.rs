@@ -17,6 +17,7 @@ use rustix::{
 
 use super::{
     listing,
+    mode::Chmod,
     source::Match,
     target::{Owner, Target, set_mode, set_owner, set_owner_of_link, set_time, timestamps},
 };
@@ -35,22 +36,22 @@ const PIECE_FILES: usize = 64;
 
 /// How entries are changed on their way.
 #[derive(Clone, Copy)]
-pub(crate) struct Changes {
+pub(crate) struct Changes<'a> {
     /// `--chown`, or root for a context's files; `None` keeps the owners.
     pub(crate) owner: Option<Owner>,
     /// `--chmod`.
-    pub(crate) mode: Option<u32>,
+    pub(crate) mode: Option<&'a Chmod>,
     /// Later file times become this.
     pub(crate) newest: Option<Time>,
 }
 
-impl Changes {
+impl Changes<'_> {
     pub(super) fn owner(&self, entry: &Entry) -> Owner {
         self.owner.unwrap_or((entry.uid, entry.gid))
     }
 
     pub(super) fn mode(&self, entry: &Entry) -> u32 {
-        self.mode.unwrap_or(entry.mode)
+        self.mode.map_or(entry.mode, |mode| mode.apply(entry.mode, entry.kind == Kind::Dir))
     }
 
     pub(super) fn time(&self, entry: &Entry) -> Time {
@@ -71,7 +72,7 @@ pub(crate) struct Transfer<'a> {
     pub(crate) target: &'a Target,
     /// The tree that is read.
     pub(crate) source: BorrowedFd<'a>,
-    pub(crate) changes: Changes,
+    pub(crate) changes: Changes<'a>,
     pub(crate) former: Option<&'a Former>,
     pub(crate) has_owners: bool,
     pub(crate) is_stopped: &'a (dyn Fn() -> bool + Sync),
