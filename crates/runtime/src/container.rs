@@ -4,7 +4,7 @@ use crate::{
     bundle, cgroup,
     error::{StartError, WaitError},
     protocol::{Channel, ExecRequest, ForeignExec, Inside, Report, Request, StdioPlan, send_request},
-    spec::{ContainerSpec, Exit, Limits, ProcessSpec, Stdio},
+    spec::{ContainerSpec, Exit, ProcessSpec, Stdio},
     sys, zygote,
 };
 use std::{
@@ -23,8 +23,7 @@ use std::{
 pub struct Container {
     supervised: Supervised,
     id: String,
-    limits: Limits,
-    privileged: bool,
+    nofile: Option<u64>,
     foreign: Option<(PathBuf, PathBuf)>,
     execs: AtomicU64,
 }
@@ -53,8 +52,7 @@ impl Container {
         Ok(Container {
             supervised,
             id: spec.id,
-            limits: spec.limits,
-            privileged: spec.privileged,
+            nofile: spec.limits.nofile,
             foreign: spec.foreign_runtime.map(|runtime| (runtime, spec.dir)),
             execs: AtomicU64::new(0),
         })
@@ -134,10 +132,9 @@ impl Container {
     pub fn exec(&self, process: ProcessSpec) -> Result<Exec, StartError> {
         let serial = self.execs.fetch_add(1, Ordering::Relaxed);
         let request = ExecRequest {
-            process: bundle::process(&process, &self.limits)?,
+            process: bundle::process(&process, self.nofile)?,
             user: process.user.clone(),
             stdio: bundle::plan_stdio(&process.stdio),
-            privileged: self.privileged,
             inside: self.supervised.inside.clone(),
             foreign: self.foreign.as_ref().map(|(runtime, dir)| ForeignExec {
                 runtime: runtime.clone(),

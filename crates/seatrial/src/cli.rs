@@ -108,7 +108,7 @@ impl Command {
     pub(crate) fn needs(&self) -> Needs {
         match self {
             Command::Run(args) if args.image.is_some() => Needs::Nothing,
-            Command::Build(args) if args.is_check() => Needs::Nothing,
+            Command::Build(args) if !args.needs_store() => Needs::Nothing,
             Command::Explain(args) if args.is_topic() => Needs::Nothing,
             Command::Run(_)
             | Command::Build(_)

@@ -143,13 +143,9 @@ const MAKE_ROOM: &str = "make room: `seatrial clean --dry-run` shows what can go
 pub(crate) fn build(error: BuildError, run: u64) -> Failure {
     let message = error.to_string();
     match error {
-        BuildError::Invalid { source_file, diagnostics, kept } => {
+        BuildError::Invalid { source_file, diagnostics } => {
             let findings = Findings { name: &source_file.name, text: &source_file.text, diagnostics: &diagnostics };
-            let failure = Failure::usage(message).shown_as(findings.render(Palette::stderr()));
-            match kept {
-                Some(_) => failure.hint(format!("see what it found there with `seatrial shell {run} build`")),
-                None => failure,
-            }
+            Failure::usage(message).shown_as(findings.render(Palette::stderr()))
         }
         BuildError::Step(step) => {
             let failed = Failed::step("build", "build", run, &step);
@@ -174,9 +170,41 @@ pub(crate) fn build(error: BuildError, run: u64) -> Failure {
                 failure
             }
         }
+        BuildError::Remote { place, is_auth, source, .. } => {
+            let mut failure = Failure::surroundings(message).because(source.as_ref());
+            failure.place = place.map(Box::new);
+            if is_auth { refused_access(failure) } else { failure }
+        }
         BuildError::Cancelled => Failure::cancelled(),
         BuildError::Engine(error) => explain(error.into()),
     }
+}
+
+/// A build context that could not be fetched.
+pub(crate) fn fetch(what: &str, error: engine_embedded::FetchError) -> Failure {
+    use engine_embedded::FetchError;
+    let message = format!("cannot fetch the build context {what}");
+    match error {
+        FetchError::Wrong(reason) => Failure { causes: vec![reason], ..Failure::usage(message) },
+        FetchError::Mismatch { wanted, got, .. } => {
+            Failure { causes: vec![format!("expected {wanted}, it has {got}")], ..Failure::usage(message) }
+        }
+        FetchError::Auth(source) => refused_access(Failure::surroundings(message).because(source.as_ref())),
+        FetchError::Stopped => Failure::cancelled(),
+        FetchError::Failed(source) => {
+            // A full disk has its own way out.
+            let told = explain(anyhow::Error::from_boxed(source));
+            let causes = std::iter::once(told.message).chain(told.causes).collect();
+            Failure { causes, message, ..told }
+        }
+    }
+}
+
+/// Exit 4, with what helps where no login of ours does.
+fn refused_access(failure: Failure) -> Failure {
+    Failure { exit: Exit::Authentication, ..failure }.hint(
+        "for a Git repository set up a credential helper or an SSH agent; for a file write `https://USER:TOKEN@HOST/…`",
+    )
 }
 
 /// Turns any error of a command into what the user reads.

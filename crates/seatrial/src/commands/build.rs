@@ -5,8 +5,7 @@ mod call;
 mod flags;
 mod metadata;
 mod output;
-mod run_flags;
-mod warnings;
+mod source;
 
 use std::time::Instant;
 
@@ -33,6 +32,7 @@ use crate::{
 
 pub(crate) use flags::BuildArgs;
 use output::{Delivery, Output};
+use source::LazyEngine;
 
 /// A finished build.
 struct Finished {
@@ -51,12 +51,12 @@ impl Finished {
 /// Builds, names, writes and pushes an image as the flags say.
 pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     args.refuse_what_is_missing()?;
-    if let Some(call) = args.call()? {
-        return call::run(call, &args.request(context)?, context);
-    }
     let format = Format::parse(args.format.as_deref())?;
-    let request = args.request(context)?;
-    let warnings = warnings::check(&request, context)?;
+    let engine = LazyEngine::new(context, &args.engine);
+    let request = args.request(context, &engine)?;
+    if let Some(call) = args.call()? {
+        return call::run(call, &request, args.format.as_deref());
+    }
     let outputs = Output::all(args, context)?;
     let tags: Vec<Reference> = args.tag.iter().map(named::with_default_tag).collect();
     // What goes by its digest has no tag, and so no name here.
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     names.extend(named.cloned());
 
     let store = context.store()?;
-    let engine = context.engine(&args.engine)?;
+    let engine = engine.get()?.clone();
     let client = context.client(&args.engine.insecure_registry);
     let run = store.new_run().context("cannot record a run in the store")?;
     let title = names.first().map_or_else(|| directory_name(context), Reference::familiar);
@@ -138,9 +138,6 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
             if let BuildFailed::Build(engine::BuildError::Step(step)) = &error {
                 record.kept.extend(step.kept.clone().map(|root| ("build".to_owned(), root)));
             }
-            if let BuildFailed::Build(engine::BuildError::Invalid { kept: Some(root), .. }) = &error {
-                record.kept.insert("build".to_owned(), (**root).clone());
-            }
             record.cancelled = verdict == Verdict::Skipped;
             record.write(&run);
             if record.cancelled && views.shows_summary() {
@@ -157,7 +154,6 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     metadata::write(args, context, &finished, &names, run.number)?;
     if views.shows_summary() && views.progress != Progress::Quiet {
         terminal::message(&closing(&finished, &names, &pushed, duration_ms, &views.model()));
-        terminal::message(&warnings::closing(&warnings));
     }
     show_result(args, &format, &finished, &names, &views)?;
     Ok(Exit::Passed)

@@ -1,7 +1,6 @@
 //! Terminal sessions: the program as users type it.
 
 mod build;
-mod checks;
 mod cleanup;
 mod explain;
 mod faults;
@@ -10,7 +9,6 @@ mod images;
 mod outputs;
 mod registry;
 mod run;
-mod secrets;
 mod shell;
 
 use testkit::World;

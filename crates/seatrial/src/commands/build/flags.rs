@@ -2,32 +2,29 @@
 
 use std::{
     collections::BTreeMap,
-    io::Read as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-use anyhow::Context as _;
 use clap::ArgAction;
-use engine::{BuildContext, BuildRequest, DockerfileSource, HOST_GATEWAY, NamedContext, NetworkMode};
+use engine::{BuildRequest, NetworkMode};
 use oci::{Platform, Reference};
 
-use super::{call::Call, no_dockerfile, run_flags::RunArgs};
+use super::{
+    call::Call,
+    source::{self, LazyEngine, Source, named_context},
+};
 use crate::{
     cli::{EngineArgs, Progress},
     context::Context,
     failure::Failure,
-    settings::find_dockerfile,
-    terminal::{summary::relative, text},
+    terminal::text,
 };
-
-/// A Dockerfile from stdin may be this long; real ones have a few kilobytes.
-const DOCKERFILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Flags of `seatrial build`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BuildArgs {
-    /// Directory of the build context, or `-` for a Dockerfile on stdin
+    /// Build context: a directory, Git repository or URL, or `-` for an archive or Dockerfile on stdin
     #[arg(default_value = ".")]
     pub(super) context: String,
 
@@ -43,8 +40,9 @@ pub(crate) struct BuildArgs {
     /// Value of an ARG; without `=`, the environment's
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(super) build_arg: Vec<String>,
-    /// Another context: a directory, `docker-image://NAME` or `oci-layout://DIRECTORY[:TAG]`
-    #[arg(long, value_name = "NAME=PATH")]
+    /// Another context: a directory, Git repository, URL, `docker-image://NAME`, `oci-layout://DIRECTORY[:TAG]` or
+    /// `target:STAGE`
+    #[arg(long, value_name = "NAME=SOURCE")]
     pub(super) build_context: Vec<String>,
     /// Label of the image
     #[arg(long, value_name = "NAME=VALUE")]
@@ -92,23 +90,27 @@ pub(crate) struct BuildArgs {
     /// How progress is shown
     #[arg(long, value_enum, default_value_t)]
     pub(super) progress: Progress,
-    /// Print the result: `json`, or a template such as `{{.Digest}}`; of a check also `sarif` or `github`
+    /// Print the result: `json`, or a template such as `{{.Digest}}`
     #[arg(long)]
     pub(super) format: Option<String>,
     /// Check the Dockerfile without building
     #[arg(long)]
     pub(super) check: bool,
-    /// check, outline or targets instead of building; `,format=json` as with docker
+    /// check, outline or targets instead of building
     #[arg(long, value_name = "METHOD")]
     pub(super) call: Option<String>,
     /// How long the root filesystem of a failed step is kept for `seatrial shell`
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = text::parse_duration)]
     pub(super) keep_failed: Duration,
     #[command(flatten)]
-    run: RunArgs,
-    #[command(flatten)]
     pub(super) engine: EngineArgs,
 
+    /// Not supported yet
+    #[arg(long, value_name = "SECRET", hide = true)]
+    secret: Vec<String>,
+    /// Not supported yet
+    #[arg(long, value_name = "SSH", hide = true)]
+    ssh: Vec<String>,
     /// Not supported yet
     #[arg(long, value_name = "SOURCE", hide = true)]
     cache_from: Vec<String>,
@@ -124,6 +126,21 @@ pub(crate) struct BuildArgs {
     /// Not supported yet
     #[arg(long, value_name = "ATTESTATION", hide = true)]
     attest: Vec<String>,
+    /// Not supported yet
+    #[arg(long, value_name = "ENTITLEMENT", hide = true)]
+    allow: Vec<String>,
+    /// Not supported yet
+    #[arg(long, value_name = "SIZE", hide = true)]
+    shm_size: Option<String>,
+    /// Not supported yet
+    #[arg(long, value_name = "LIMIT", hide = true)]
+    ulimit: Vec<String>,
+    /// Not supported yet
+    #[arg(long, value_name = "GROUP", hide = true)]
+    cgroup_parent: Option<String>,
+    /// Not supported yet
+    #[arg(long, hide = true)]
+    squash: bool,
 
     // Accepted in silence: what they ask for is how we work anyway.
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
@@ -142,12 +159,17 @@ impl BuildArgs {
         self.check || self.call.as_deref().is_some_and(|call| call != "build")
     }
 
+    /// Whether the store is needed: for a build, and for a context that has to be fetched or unpacked.
+    pub(crate) fn needs_store(&self) -> bool {
+        !self.is_check() || source::may_need_fetching(&self.context) || self.file.as_deref().is_some_and(source::is_web)
+    }
+
     /// `--check` and `--call`.
     pub(super) fn call(&self) -> Result<Option<Call>, Failure> {
         match self.call.as_deref() {
-            None if self.check => Call::parse("check", self.format.as_deref()).map(Some),
+            None if self.check => Ok(Some(Call::Check)),
             None | Some("build") => Ok(None),
-            Some(call) => Call::parse(call, self.format.as_deref()).map(Some),
+            Some(call) => Call::parse(call).map(Some),
         }
     }
 
@@ -160,11 +182,18 @@ impl BuildArgs {
     pub(super) fn refuse_what_is_missing(&self) -> Result<(), Failure> {
         let is_on = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "false");
         let given = [
+            ("--secret", !self.secret.is_empty()),
+            ("--ssh", !self.ssh.is_empty()),
             ("--cache-from", !self.cache_from.is_empty()),
             ("--cache-to", !self.cache_to.is_empty()),
             ("--sbom", is_on(&self.sbom)),
             ("--provenance", is_on(&self.provenance)),
             ("--attest", !self.attest.is_empty()),
+            ("--allow", !self.allow.is_empty()),
+            ("--shm-size", self.shm_size.is_some()),
+            ("--ulimit", !self.ulimit.is_empty()),
+            ("--cgroup-parent", self.cgroup_parent.is_some()),
+            ("--squash", self.squash),
         ];
         match given.iter().find(|(_, is_given)| *is_given) {
             Some((flag, _)) => {
@@ -175,19 +204,18 @@ impl BuildArgs {
     }
 
     /// The request to the engine.
-    pub(super) fn request(&self, context: &Context) -> anyhow::Result<BuildRequest> {
+    pub(super) fn request(&self, context: &Context, engine: &LazyEngine<'_>) -> anyhow::Result<BuildRequest> {
         let cwd = &context.settings.cwd;
-        let directory = self.directory(cwd)?;
-        let dockerfile = self.dockerfile(cwd, directory.as_deref())?;
         let build_args = key_values("--build-arg", &self.build_arg, true)?;
         let epoch = match build_args.get("SOURCE_DATE_EPOCH") {
             Some(text) => Some(parse_epoch(text)?),
             None => context.settings.source_date_epoch,
         };
+        let source = Source::find(self, &build_args, context, engine)?;
         Ok(BuildRequest {
             stage: "build".into(),
-            context: directory.map_or(BuildContext::Empty, BuildContext::Directory),
-            dockerfile,
+            context: source.context,
+            dockerfile: source.dockerfile,
             build_contexts: self
                 .build_context
                 .iter()
@@ -199,55 +227,13 @@ impl BuildArgs {
             platform: self.platform()?,
             network: network(&self.network)?,
             extra_hosts: self.add_host.iter().map(|given| extra_host(given)).collect::<Result<Vec<_>, Failure>>()?,
-            run: self.run.settings(context)?,
             no_cache: self.no_cache,
             no_cache_filter: self.no_cache_filter.clone(),
             pull: self.pull,
-            epoch,
+            epoch: epoch.or(source.time),
             keep_failed: self.keep_failed,
             cancel: context.cancel.clone(),
         })
-    }
-
-    fn directory(&self, cwd: &Path) -> Result<Option<PathBuf>, Failure> {
-        if self.context == "-" {
-            return Ok(None);
-        }
-        if self.context.contains("://") || self.context.starts_with("git@") {
-            return Err(Failure::usage(format!("a build context from `{}` is not supported yet", self.context))
-                .hint("clone it, and build the directory"));
-        }
-        let directory = if self.context == "." { cwd.to_owned() } else { cwd.join(&self.context) };
-        match directory.metadata() {
-            Ok(metadata) if metadata.is_dir() => Ok(Some(directory)),
-            Ok(_) => Err(Failure::usage(format!("the build context `{}` is a file", self.context))
-                .hint(format!("name the Dockerfile with `-f {} .`", self.context))),
-            Err(error) => Err(Failure::usage(format!("there is no build context `{}`", self.context)).because(&error)),
-        }
-    }
-
-    fn dockerfile(&self, cwd: &Path, directory: Option<&Path>) -> anyhow::Result<DockerfileSource> {
-        let from_stdin = self.file.as_deref().map_or(directory.is_none(), |file| file == Path::new("-"));
-        if from_stdin {
-            return Ok(DockerfileSource { name: "Dockerfile".into(), path: None, text: read_stdin()? });
-        }
-        let path = match (&self.file, directory) {
-            (None, Some(directory)) => find_dockerfile(directory).ok_or_else(|| no_dockerfile(directory))?,
-            (None, None) => unreachable!("without a directory the Dockerfile comes from stdin"),
-            (Some(file), directory) => {
-                // Docker's command line reads it from the working directory, its older one from the context.
-                let here = cwd.join(file);
-                let there = directory.map(|directory| directory.join(file));
-                let found = [Some(here.clone()), there].into_iter().flatten().find(|path| path.is_file());
-                found.ok_or_else(|| Failure::usage(format!("there is no Dockerfile {}", here.display())))?
-            }
-        };
-        let text = fs_err::read(&path).context("cannot read the Dockerfile")?;
-        let text = String::from_utf8(text)
-            .map_err(|error| Failure::usage(format!("{} is not UTF-8", path.display())).because(&error))?;
-        let name = relative(&path, cwd).display().to_string();
-        let name = name.strip_prefix("./").unwrap_or(&name).to_owned();
-        Ok(DockerfileSource { name, path: Some(path), text })
     }
 
     fn platform(&self) -> Result<Platform, Failure> {
@@ -260,30 +246,6 @@ impl BuildArgs {
             Some(one) => one.parse().map_err(|error| Failure::usage("`--platform` is wrong").because(&error)),
         }
     }
-}
-
-fn read_stdin() -> anyhow::Result<String> {
-    let mut bytes = Vec::new();
-    std::io::stdin()
-        .lock()
-        .take(DOCKERFILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .context("cannot read the Dockerfile from stdin")?;
-    if bytes.len() as u64 > DOCKERFILE_BYTES_MAX {
-        return Err(Failure::usage("stdin is too long for a Dockerfile").into());
-    }
-    // gzip, bzip2, xz, zstd, and tar's own magic: docker takes a whole context this way.
-    let is_archive =
-        [&b"\x1f\x8b"[..], b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"].iter().any(|magic| bytes.starts_with(magic))
-            || bytes.get(257..262) == Some(b"ustar");
-    if is_archive {
-        return Err(Failure::usage("a build context on stdin is not supported yet")
-            .hint("unpack it, and build the directory")
-            .into());
-    }
-    let text = String::from_utf8(bytes)
-        .map_err(|error| Failure::usage("the Dockerfile on stdin is not UTF-8").because(&error))?;
-    Ok(text)
 }
 
 /// `NAME=VALUE`; with `from_env`, a bare name takes the environment's value, and is left out without one.
@@ -308,46 +270,6 @@ fn key_values(flag: &str, given: &[String], from_env: bool) -> Result<BTreeMap<S
     Ok(map)
 }
 
-fn named_context(given: &str, cwd: &Path) -> Result<(String, NamedContext), Failure> {
-    let Some((name, value)) = given.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty())
-    else {
-        return Err(Failure::usage(format!("`--build-context {given}` is not NAME=PATH")));
-    };
-    let wrong = |error: &(dyn std::error::Error + 'static)| {
-        Failure::usage(format!("`--build-context {given}` is wrong")).because(error)
-    };
-    let context = if let Some(image) = value.strip_prefix("docker-image://") {
-        NamedContext::Image(image.parse().map_err(|error: oci::InvalidReference| wrong(&error))?)
-    } else if let Some(layout) = value.strip_prefix("oci-layout://") {
-        let (path, name) = split_layout(layout);
-        NamedContext::OciLayout { path: cwd.join(path), name }
-    } else if value.contains("://") {
-        return Err(Failure::usage(format!("`--build-context {given}`: this kind of context is not supported yet"))
-            .hint("use a directory, `docker-image://NAME` or `oci-layout://DIRECTORY[:TAG]`"));
-    } else {
-        let directory = cwd.join(value);
-        if !directory.is_dir() {
-            return Err(Failure::usage(format!(
-                "`--build-context {given}`: there is no directory {}",
-                directory.display()
-            )));
-        }
-        NamedContext::Directory(directory)
-    };
-    Ok((name.to_owned(), context))
-}
-
-/// `PATH[:TAG|@DIGEST]`.
-fn split_layout(text: &str) -> (&str, Option<String>) {
-    if let Some((path, digest)) = text.split_once('@') {
-        return (path, Some(digest.to_owned()));
-    }
-    match text.rsplit_once(':') {
-        Some((path, tag)) if !tag.contains('/') && !path.is_empty() => (path, Some(tag.to_owned())),
-        _ => (text, None),
-    }
-}
-
 fn network(mode: &str) -> Result<NetworkMode, Failure> {
     match mode {
         "default" | "bridge" => Ok(NetworkMode::Default),
@@ -358,12 +280,12 @@ fn network(mode: &str) -> Result<NetworkMode, Failure> {
     }
 }
 
-/// `HOST:IP`, `HOST=IP`; IPv6 addresses may stand in brackets. `host-gateway` stands for the address of this machine.
+/// `HOST:IP`, `HOST=IP`; IPv6 addresses may stand in brackets.
 fn extra_host(given: &str) -> Result<(String, String), Failure> {
     let wrong = || Failure::usage(format!("`--add-host {given}` is not HOST:IP"));
     let (name, address) = given.split_once('=').or_else(|| given.split_once(':')).ok_or_else(wrong)?;
     let address = address.trim_start_matches('[').trim_end_matches(']');
-    if name.is_empty() || (address.parse::<std::net::IpAddr>().is_err() && address != HOST_GATEWAY) {
+    if name.is_empty() || address.parse::<std::net::IpAddr>().is_err() {
         return Err(wrong());
     }
     Ok((name.to_owned(), address.to_owned()))
@@ -382,19 +304,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layouts_have_tags_and_digests() {
-        assert_eq!(split_layout("/a/b"), ("/a/b", None));
-        assert_eq!(split_layout("/a/b:v1"), ("/a/b", Some("v1".into())));
-        assert_eq!(split_layout("./a@sha256:00"), ("./a", Some("sha256:00".into())));
-        assert_eq!(split_layout("/a:b/c"), ("/a:b/c", None));
-    }
-
-    #[test]
     fn hosts_have_addresses_of_both_kinds() {
         assert_eq!(extra_host("db:10.0.0.1").unwrap(), ("db".into(), "10.0.0.1".into()));
         assert_eq!(extra_host("db=[::1]").unwrap(), ("db".into(), "::1".into()));
         assert_eq!(extra_host("db:::1").unwrap(), ("db".into(), "::1".into()));
-        assert_eq!(extra_host("db:host-gateway").unwrap(), ("db".into(), "host-gateway".into()));
         assert!(extra_host("db").is_err());
         assert!(extra_host("db:host").is_err());
     }
