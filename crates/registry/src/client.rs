@@ -3,8 +3,10 @@
 mod answer;
 mod auth;
 mod body;
+mod copy;
 mod pull;
 mod push;
+mod referrers;
 mod retry;
 mod tags;
 mod transport;
@@ -20,12 +22,13 @@ use reqwest::{
 use serde::Deserialize;
 use url::Url;
 
-use crate::{Credential, Credentials, ErrorKind, RegistryError};
+use crate::{Credential, Credentials, ErrorKind, HostFiles, RegistryError};
 use answer::{header_text, read_bounded};
 use auth::Scope;
-use transport::{Call, Transport};
+use transport::{Call, Transport, Via};
 
 pub use body::BlobSource;
+pub use copy::{Copied, CopyOptions};
 pub use pull::{BlobTarget, CommitError};
 pub use push::UploadOutcome;
 pub use tags::{TagCondition, TagsWritten};
@@ -44,6 +47,8 @@ pub struct ClientOptions {
     pub credentials: Credentials,
     /// Hosts (`host` or `host:port`) that may be spoken to without TLS or with an unknown certificate. Loopback hosts always may.
     pub insecure_hosts: Vec<String>,
+    /// What the machine's configuration says of hosts: certificates, mirrors, more insecure hosts.
+    pub hosts: HostFiles,
     /// The `User-Agent` header.
     pub user_agent: String,
     /// Time to connect, TLS included.
@@ -67,6 +72,7 @@ impl Default for ClientOptions {
         Self {
             credentials: Credentials::anonymous(),
             insecure_hosts: Vec::new(),
+            hosts: HostFiles::default(),
             user_agent: concat!("seatrial/", env!("CARGO_PKG_VERSION")).into(),
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(60),
@@ -145,7 +151,7 @@ impl Client {
             (Some(digest), Some(size), Some(kind)) if size > 0 && reference.digest().is_none_or(|d| *d == digest) => {
                 Ok(Descriptor::new(kind, digest, size))
             }
-            _ => Ok(self.fetch_kind(reference, MANIFEST_BYTES_MAX).await?.descriptor),
+            _ => Ok(self.fetch_kind(reference, MANIFEST_BYTES_MAX, Via::Origin).await?.descriptor),
         }
     }
 
@@ -156,11 +162,16 @@ impl Client {
         reference: &Reference,
         limit_bytes: u64,
     ) -> Result<ResolvedManifest, RegistryError> {
-        self.fetch_kind(reference, limit_bytes).await.map_err(|kind| kind.during("fetch", reference))
+        self.fetch_kind(reference, limit_bytes, Via::Origin).await.map_err(|kind| kind.during("fetch", reference))
     }
 
-    async fn fetch_kind(&self, reference: &Reference, limit_bytes: u64) -> Result<ResolvedManifest, ErrorKind> {
-        let call = self.manifest_call(Method::GET, reference);
+    async fn fetch_kind(
+        &self,
+        reference: &Reference,
+        limit_bytes: u64,
+        via: Via,
+    ) -> Result<ResolvedManifest, ErrorKind> {
+        let call = self.manifest_call(Method::GET, reference).via(via);
         let mut retries = self.transport.retries();
         loop {
             let attempt = async {
@@ -181,6 +192,7 @@ impl Client {
             if let Some(expected) = reference.digest().or(told.as_ref())
                 && *expected != digest
             {
+                self.transport.distrust_mirrors(reference);
                 let reason = format!("its digest is {digest}");
                 retries.again(ErrorKind::WrongContent { expected: expected.clone(), reason }.into()).await?;
                 continue;
@@ -255,14 +267,15 @@ impl Client {
             .manifest_call(Method::PUT, reference)
             .scope(Scope::push(reference))
             .header(CONTENT_TYPE, kind)
-            .body(bytes);
+            .body(bytes.clone());
         let response = self.transport.send(&call).await?;
-        match header_text(response.headers(), "docker-content-digest") {
-            Some(stored) if stored != sent.to_string() => {
-                Err(ErrorKind::DigestMismatch { sent, stored: stored.to_owned() })
-            }
-            _ => Ok(sent),
+        if let Some(stored) = header_text(response.headers(), "docker-content-digest")
+            && stored != sent.to_string()
+        {
+            return Err(ErrorKind::DigestMismatch { sent, stored: stored.to_owned() });
         }
+        self.note_referrer(reference, &response, media_type, &bytes).await?;
+        Ok(sent)
     }
 
     /// Whether a registry answers, and takes the credentials that we have for it (if it wants any).

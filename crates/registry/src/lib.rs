@@ -6,15 +6,17 @@
 mod client;
 mod credentials;
 mod error;
+mod hosts;
 mod server;
 mod spool;
 
 pub use client::{
-    BlobSource, BlobTarget, Client, ClientOptions, CommitError, NoProgress, Progress, ResolvedManifest, TagCondition,
+    BlobSource, BlobTarget, Client, ClientOptions, CommitError, Copied, CopyOptions, NoProgress, Progress, ResolvedManifest, TagCondition,
     TagsWritten, UploadOutcome,
 };
 pub use credentials::{Credential, CredentialError, Credentials, LoginPlace};
 pub use error::{ErrorKind, RegistryError};
+pub use hosts::{HostFiles, HostFilesError};
 pub use server::{
     Backend, CollectOptions, CollectReport, DEFAULT_ADDRESS, InvalidPattern, Pattern, ReadAt, Record, Removed,
     RepositoryRules, Retention, Rules, Server, ServerError, ServerOptions, Stat, Taking, collect,

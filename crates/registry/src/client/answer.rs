@@ -1,6 +1,9 @@
 //! Reading answers: bodies within bounds, failures in the registry's own words.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, SystemTime},
+};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
@@ -66,8 +69,7 @@ pub(super) async fn check_status(response: Response, idle: Duration) -> Result<R
     if status.is_success() {
         return Ok(response);
     }
-    let seconds = header_text(response.headers(), RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok());
-    let retry_after = seconds.map(Duration::from_secs);
+    let retry_after = header_text(response.headers(), RETRY_AFTER.as_str()).and_then(retry_after);
     // The status is what counts; a body that is missing, too long or broken changes nothing.
     let body = read_bounded(response, ERROR_BYTES_MAX, idle).await.unwrap_or_default();
     let (code, message) = error_text(&body);
@@ -81,6 +83,17 @@ pub(super) async fn check_status(response: Response, idle: Duration) -> Result<R
     };
     let is_transient = matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504 | 520..=599);
     Err(Failure { kind, is_transient, is_connect: false, retry_after })
+}
+
+/// The wait that a registry asks for: seconds, or the time to come back at (RFC 9110, "Retry-After").
+fn retry_after(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(text).ok()?;
+    // A time that has passed asks for no wait at all.
+    Some(at.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
 /// Code and message of an error document (distribution-spec, "Error Codes"); control characters are dropped.
@@ -105,5 +118,20 @@ fn error_text(body: &[u8]) -> (String, String) {
     match document.errors.first() {
         Some(entry) => (clean(&entry.code), clean(&entry.message)),
         None => (String::new(), clean(document.details.as_deref().unwrap_or_default())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_wait_are_read() {
+        assert_eq!(retry_after(" 7 "), Some(Duration::from_secs(7)));
+        let at = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
+        let wait = retry_after(&at).unwrap();
+        assert!((90..=100).contains(&wait.as_secs()), "{wait:?}");
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon"), None);
     }
 }

@@ -20,7 +20,7 @@ use super::{
     answer::{header_text, next_chunk},
     auth::Scope,
     retry::Failure,
-    transport::Call,
+    transport::{Call, Via},
 };
 use crate::{ErrorKind, RegistryError, spool::Spool};
 
@@ -118,12 +118,12 @@ impl Client {
         self.manifest_for(reference, platform).await.map_err(|kind| kind.during("fetch", reference))
     }
 
-    async fn manifest_for(
+    pub(super) async fn manifest_for(
         &self,
         reference: &Reference,
         platform: &Platform,
     ) -> Result<(ResolvedManifest, Manifest), ErrorKind> {
-        let resolved = self.fetch_kind(reference, MANIFEST_BYTES_MAX).await?;
+        let resolved = self.fetch_kind(reference, MANIFEST_BYTES_MAX, Via::Mirrors).await?;
         let index = match &resolved.document {
             ManifestOrIndex::Manifest(manifest) => {
                 let manifest = manifest.clone();
@@ -135,7 +135,7 @@ impl Client {
             wanted: Box::new(platform.clone()),
             available: platforms(index),
         })?;
-        let resolved = self.fetch_kind(&reference.with_digest(chosen.digest.clone()), MANIFEST_BYTES_MAX).await?;
+        let resolved = self.fetch_kind(&reference.with_digest(chosen.digest.clone()), MANIFEST_BYTES_MAX, Via::Mirrors).await?;
         match &resolved.document {
             ManifestOrIndex::Manifest(manifest) => {
                 let manifest = manifest.clone();
@@ -194,7 +194,7 @@ impl Client {
         fetched.map_err(|kind| kind.during("pull a layer of", repository.repository()))
     }
 
-    async fn fetch_blob_kind(
+    pub(super) async fn fetch_blob_kind(
         &self,
         repository: &Reference,
         descriptor: &Descriptor,
@@ -219,6 +219,7 @@ impl Client {
                 let reason = format!("its digest is {found}");
                 return Err(ErrorKind::WrongContent { expected: descriptor.digest.clone(), reason });
             }
+            self.transport.distrust_mirrors(repository);
             fetches += 1;
         }
     }
@@ -237,6 +238,9 @@ impl Client {
             match self.fetch_some(repository, descriptor, spool, &mut done, progress).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => {
+                    if matches!(failure.kind, ErrorKind::WrongContent { .. }) {
+                        self.transport.distrust_mirrors(repository);
+                    }
                     if done - mark >= PROGRESS_BYTES {
                         mark = done;
                         retries.reset();
@@ -261,7 +265,8 @@ impl Client {
             return Ok(());
         }
         let wrong = |reason: String| Failure::from(ErrorKind::WrongContent { expected: digest.clone(), reason });
-        let mut call = Call::new(Method::GET, repository, format!("blobs/{digest}"), Scope::pull(repository));
+        let mut call =
+            Call::new(Method::GET, repository, format!("blobs/{digest}"), Scope::pull(repository)).via(Via::Mirrors);
         if *done > 0 {
             let range = HeaderValue::from_str(&format!("bytes={done}-")).expect("numbers are ASCII");
             call = call.header(RANGE, range);

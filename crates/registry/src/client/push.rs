@@ -113,7 +113,7 @@ impl Client {
         Ok(file.into())
     }
 
-    async fn upload_kind(
+    pub(super) async fn upload_kind(
         &self,
         repository: &Reference,
         descriptor: &Descriptor,
@@ -164,6 +164,29 @@ impl Client {
                 if self.ask_offset(&mut session, repository, &scope, *size).await.is_err() {
                     break;
                 }
+            }
+        }
+    }
+
+    /// How a blob comes to be in a repository without being sent: it is there, or the registry takes it from another one.
+    pub(super) async fn place_without_bytes(
+        &self,
+        repository: &Reference,
+        digest: &Digest,
+        mount_from: Option<&str>,
+    ) -> Result<Option<UploadOutcome>, ErrorKind> {
+        if self.blob_exists(repository, digest, Scope::push(repository)).await? {
+            return Ok(Some(UploadOutcome::Existed));
+        }
+        let Some(from) = mount_from.filter(|from| *from != repository.path()) else { return Ok(None) };
+        let scope = Scope::push(repository).and_pull(from);
+        match self.begin(repository, digest, Some(from), &scope).await? {
+            None => Ok(Some(UploadOutcome::Mounted)),
+            Some(session) => {
+                let cancel = Call::new(Method::DELETE, repository, String::new(), scope).at(session.location);
+                // A session that cannot be ended is thrown away by the registry in time.
+                let _ = self.transport.attempt(&cancel).await;
+                Ok(None)
             }
         }
     }

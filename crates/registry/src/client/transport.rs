@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     future::Future,
     net::IpAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,7 +31,10 @@ use super::{
     describe,
     retry::{Failure, Retries},
 };
-use crate::{Credential, ErrorKind};
+use crate::{
+    Credential, ErrorKind, HostFilesError,
+    hosts::{self, HostCertificates, Hosts},
+};
 
 /// Redirects followed for one request. Registries need one, to their storage.
 const REDIRECTS_MAX: usize = 5;
@@ -52,12 +58,22 @@ pub(super) struct Call {
     headers: HeaderMap,
     body: CallBody,
     scope: Scope,
+    via: Via,
+}
+
+/// Who may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Via {
+    /// Only the registry itself: what is pushed, judged or copied.
+    Origin,
+    /// A mirror of it, if there is one that can: content that is checked by digest, and tags that are pulled.
+    Mirrors,
 }
 
 #[derive(Clone)]
 enum Place {
     /// Below `/v2/` of the registry.
-    Path(String),
+    Path { repository: String, below: String },
     /// Where an answer of the registry pointed to.
     Url(Url),
 }
@@ -71,8 +87,8 @@ enum CallBody {
 
 impl Call {
     pub(super) fn new(method: Method, repository: &Reference, below: String, scope: Scope) -> Self {
-        let path = format!("{}/{below}", repository.path());
-        Self { place: Place::Path(path), scope, ..Self::host(method, repository.domain()) }
+        let place = Place::Path { repository: repository.path().to_owned(), below };
+        Self { place, scope, ..Self::host(method, repository.domain()) }
     }
 
     /// A request for `/v2/` itself.
@@ -80,11 +96,25 @@ impl Call {
         Self {
             method,
             host: host.into(),
-            place: Place::Path(String::new()),
+            place: Place::Path { repository: String::new(), below: String::new() },
             headers: HeaderMap::new(),
             body: CallBody::Empty,
             scope: Scope::default(),
+            via: Via::Origin,
         }
+    }
+
+    pub(super) fn via(mut self, via: Via) -> Self {
+        self.via = via;
+        self
+    }
+
+    /// The same question to a mirror.
+    fn to_mirror(&self, mirror: hosts::Place) -> Self {
+        let Place::Path { below, .. } = &self.place else { unreachable!("only paths are looked up in mirrors") };
+        let scope = Scope(format!("repository:{}:pull", mirror.path));
+        let place = Place::Path { repository: mirror.path, below: below.clone() };
+        Self { host: mirror.host, place, scope, via: Via::Origin, ..self.clone() }
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -121,6 +151,10 @@ struct Host {
     tokens: AsyncMutex<HashMap<Scope, Token>>,
     // By repository, because podman's files tell them apart. A helper is a program: it is asked once.
     credentials: AsyncMutex<HashMap<String, Option<Credential>>>,
+    // With the host's own certificates, where it has some.
+    client: OnceLock<Result<Option<reqwest::Client>, String>>,
+    /// As a mirror it failed or gave wrong content: it is not asked again.
+    is_bad_mirror: AtomicBool,
 }
 
 /// Connections, hosts and tokens.
@@ -129,6 +163,7 @@ pub(super) struct Transport {
     hosts: Mutex<HashMap<String, Arc<Host>>>,
     // By [`Trust`].
     clients: [OnceLock<Result<reqwest::Client, String>>; 3],
+    configured: OnceLock<Result<Hosts, HostFilesError>>,
 }
 
 /// How a host is met.
@@ -144,7 +179,7 @@ enum Trust {
 
 impl Transport {
     pub(super) fn new(options: ClientOptions) -> Self {
-        Self { options, hosts: Mutex::default(), clients: Default::default() }
+        Self { options, hosts: Mutex::default(), clients: Default::default(), configured: OnceLock::new() }
     }
 
     pub(super) fn options(&self) -> &ClientOptions {
@@ -192,13 +227,57 @@ impl Transport {
         self.send(&Call::host(Method::GET, host)).await.map(drop)
     }
 
-    /// Makes a request once (answering challenges and following redirects). Only success is `Ok`.
+    /// Makes a request once (answering challenges and following redirects). Only success is `Ok`. A mirror that cannot
+    /// answer is passed over, whatever it says.
     pub(super) async fn attempt(&self, call: &Call) -> Result<Response, Failure> {
+        for mirror in self.mirrors(call)? {
+            let host = self.host(&mirror.host);
+            if host.is_bad_mirror.load(Ordering::Relaxed) {
+                continue;
+            }
+            match self.attempt_at(&call.to_mirror(mirror)).await {
+                Ok(response) => return Ok(response),
+                // That it lacks an image says nothing of the next one.
+                Err(Failure { kind: ErrorKind::NotFound { .. }, .. }) => {}
+                Err(_) => host.is_bad_mirror.store(true, Ordering::Relaxed),
+            }
+        }
+        self.attempt_at(call).await
+    }
+
+    fn mirrors(&self, call: &Call) -> Result<Vec<hosts::Place>, Failure> {
+        let Place::Path { repository, below } = &call.place else { return Ok(Vec::new()) };
+        if call.via == Via::Origin {
+            return Ok(Vec::new());
+        }
+        let is_digest = below.contains(':');
+        Ok(self.configured()?.mirrors(&call.host, repository, is_digest))
+    }
+
+    /// A mirror of this registry gave wrong content: from here on the registry itself is asked.
+    pub(super) fn distrust_mirrors(&self, repository: &Reference) {
+        if let Ok(configured) = self.configured() {
+            for mirror in configured.mirrors(repository.domain(), repository.path(), true) {
+                self.host(&mirror.host).is_bad_mirror.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn configured(&self) -> Result<&Hosts, Failure> {
+        let configured = self.configured.get_or_init(|| self.options.hosts.read());
+        configured.as_ref().map_err(|error| ErrorKind::local(error.clone()).into())
+    }
+
+    async fn attempt_at(&self, call: &Call) -> Result<Response, Failure> {
         let host = self.host(&call.host);
         let base = self.base(&call.host, &host).await?;
         let url = match &call.place {
             Place::Url(url) => url.clone(),
-            Place::Path(path) => base.join(path).map_err(|error| ErrorKind::malformed(error.to_string()))?,
+            Place::Path { repository, .. } if repository.is_empty() => base.clone(),
+            Place::Path { repository, below } => {
+                let joined = base.join(&format!("{repository}/{below}"));
+                joined.map_err(|error| ErrorKind::malformed(error.to_string()))?
+            }
         };
         // An upload may be sent to another host; our credentials are not.
         let is_ours = url.origin() == base.origin();
@@ -398,7 +477,7 @@ impl Transport {
                     .map_err(|_| ErrorKind::malformed(format!("`{name}` is no host name")))
             };
             let secure = url("https")?;
-            if self.trust(&secure) == Trust::Verified {
+            if self.trust(&secure)? == Trust::Verified || self.own_client(&secure)?.is_some() {
                 return Ok(secure);
             }
             if in_time(
@@ -418,24 +497,44 @@ impl Transport {
         host.base.get_or_try_init(find).await.cloned()
     }
 
-    fn trust(&self, url: &Url) -> Trust {
-        let Some(name) = url.host_str() else { return Trust::Verified };
+    fn trust(&self, url: &Url) -> Result<Trust, Failure> {
+        let Some(name) = url.host_str() else { return Ok(Trust::Verified) };
         let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         if name == "localhost" || address.is_ok_and(|address| address.is_loopback()) {
-            return Trust::Loopback;
+            return Ok(Trust::Loopback);
         }
         let port = url.port_or_known_default().map(|port| format!("{name}:{port}"));
-        let is_named = self.options.insecure_hosts.iter().any(|host| {
+        let is_named = self.options.insecure_hosts.iter().chain(self.configured()?.insecure()).any(|host| {
             host.eq_ignore_ascii_case(name)
                 || port.as_ref().is_some_and(|with_port| host.eq_ignore_ascii_case(with_port))
         });
-        if is_named { Trust::Insecure } else { Trust::Verified }
+        Ok(if is_named { Trust::Insecure } else { Trust::Verified })
     }
 
-    fn client(&self, url: &Url) -> Result<&reqwest::Client, Failure> {
-        let trust = self.trust(url);
-        let client = self.clients[trust as usize].get_or_init(|| build_client(&self.options, trust));
-        client.as_ref().map_err(|reason| {
+    /// The client of a host with own certificates, if it has some.
+    fn own_client(&self, url: &Url) -> Result<Option<reqwest::Client>, Failure> {
+        let (Some(name), "https") = (url.host_str(), url.scheme()) else { return Ok(None) };
+        let with_port = url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
+        let host = self.host(&with_port);
+        let own = host.client.get_or_init(|| {
+            let configured = self.configured().map_err(|failure| describe(&failure.kind))?;
+            let Some(own) = configured.certificates(&with_port).map_err(|error| error.to_string())? else {
+                return Ok(None);
+            };
+            let trust = self.trust(url).map_err(|failure| describe(&failure.kind))?;
+            build_client(&self.options, trust, Some(&own)).map(Some)
+        });
+        own.clone().map_err(|reason| ErrorKind::local(format!("certificates for {with_port}: {reason}")).into())
+    }
+
+    /// The client for a URL: one for all hosts that are met alike, one of its own for a host with own certificates.
+    fn client(&self, url: &Url) -> Result<reqwest::Client, Failure> {
+        if let Some(client) = self.own_client(url)? {
+            return Ok(client);
+        }
+        let trust = self.trust(url)?;
+        let client = self.clients[trust as usize].get_or_init(|| build_client(&self.options, trust, None));
+        client.clone().map_err(|reason| {
             let reason = if reason.contains("No CA certificates") {
                 "no certificates of authorities are installed; install `ca-certificates` or set SSL_CERT_FILE"
             } else {
@@ -446,7 +545,11 @@ impl Transport {
     }
 }
 
-fn build_client(options: &ClientOptions, trust: Trust) -> Result<reqwest::Client, String> {
+fn build_client(
+    options: &ClientOptions,
+    trust: Trust,
+    own: Option<&HostCertificates>,
+) -> Result<reqwest::Client, String> {
     // One provider for the process; an earlier choice of the program stands.
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -457,8 +560,19 @@ fn build_client(options: &ClientOptions, trust: Trust) -> Result<reqwest::Client
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .tcp_keepalive(Duration::from_secs(30));
-    if trust != Trust::Verified {
-        builder = builder.tls_danger_accept_invalid_certs(true);
+    match own {
+        // A host with certificates of its own is held to them, also on this machine.
+        Some(own) => {
+            for text in &own.authorities {
+                let found = reqwest::Certificate::from_pem_bundle(text).map_err(|error| describe(&error))?;
+                builder = builder.tls_certs_merge(found);
+            }
+            if let Some(text) = &own.client {
+                builder = builder.identity(reqwest::Identity::from_pem(text).map_err(|error| describe(&error))?);
+            }
+        }
+        None if trust != Trust::Verified => builder = builder.tls_danger_accept_invalid_certs(true),
+        None => {}
     }
     if trust == Trust::Loopback {
         builder = builder.no_proxy();

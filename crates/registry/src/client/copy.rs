@@ -1,0 +1,321 @@
+//! Copying between registries: the whole graph below a name, byte for byte, without unpacking anything.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs::File,
+    io::{self, Seek, SeekFrom, Write},
+    sync::{Arc, Mutex},
+};
+
+use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream::FuturesUnordered};
+use oci::{Descriptor, Digest, Hasher, ManifestOrIndex, Platform, Reference};
+use store::Store;
+use tokio::sync::Semaphore;
+
+use super::{
+    BlobSource, BlobTarget, Client, CommitError, MANIFEST_BYTES_MAX, NoProgress, Progress, ResolvedManifest,
+    UploadOutcome,
+    transport::Via,
+};
+use crate::{ErrorKind, RegistryError};
+
+/// Index in index, referrer of referrer: honest graphs have two or three levels.
+const DEPTH_MAX: usize = 8;
+/// Manifests of one graph, all platforms and referrers together.
+const MANIFESTS_MAX: usize = 10_000;
+/// Bytes of all manifests of one graph.
+const GRAPH_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Manifests that are asked for side by side.
+const PARALLEL_MANIFESTS: usize = 8;
+
+/// What a copy takes along. `..CopyOptions::default()` is everything.
+#[derive(Clone, Debug)]
+pub struct CopyOptions<'a> {
+    /// Only the image for this platform, without the index around it; `None`: whatever the name means.
+    pub platform: Option<Platform>,
+    /// Signatures, SBOMs and whatever else refers to what is copied.
+    pub referrers: bool,
+    /// Blobs that it has are not fetched from the source.
+    pub local: Option<&'a Store>,
+}
+
+impl Default for CopyOptions<'_> {
+    fn default() -> Self {
+        Self { platform: None, referrers: true, local: None }
+    }
+}
+
+/// What a copy did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// What the new name means: the same digest as at the source.
+    pub digest: Option<Digest>,
+    /// Manifests and indexes that were written.
+    pub manifests: usize,
+    /// Manifests among them that refer to another one.
+    pub referrers: usize,
+    /// Blobs that were sent.
+    pub sent: usize,
+    /// Bytes of them.
+    pub sent_bytes: u64,
+    /// Blobs that the registry took from another of its repositories.
+    pub mounted: usize,
+    /// Blobs that were there.
+    pub present: usize,
+}
+
+/// A manifest with its place in the order of writing.
+struct Node {
+    resolved: ResolvedManifest,
+    /// The target has it: its blobs and manifests are there, because no registry takes it without them.
+    is_present: bool,
+    is_referrer: bool,
+}
+
+impl Client {
+    /// Copies what `from` names to `to`: index, manifests, blobs and referrers, with equal digests. The name is written
+    /// last; what the target has is not sent. Within one registry blobs are mounted.
+    ///
+    /// # Errors
+    /// A registry fails or refuses, content is wrong, or the graph is beyond the bounds.
+    pub async fn copy(
+        &self,
+        from: &Reference,
+        to: &Reference,
+        options: &CopyOptions<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Copied, RegistryError> {
+        self.copy_kind(from, to, options, progress).await.map_err(|kind| kind.during("copy", format!("{from} to {to}")))
+    }
+
+    async fn copy_kind(
+        &self,
+        from: &Reference,
+        to: &Reference,
+        options: &CopyOptions<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Copied, ErrorKind> {
+        let root = match &options.platform {
+            Some(platform) => self.manifest_for(from, platform).await?.0,
+            None => self.fetch_kind(from, MANIFEST_BYTES_MAX, Via::Origin).await?,
+        };
+        let root_digest = root.descriptor.digest.clone();
+        if to.digest().is_some_and(|wanted| *wanted != root_digest) {
+            return Err(ErrorKind::malformed(format!("{from} is {root_digest}, which is not what the target names")));
+        }
+        let mut walk = Walk::new(self, from, to, options.referrers);
+        walk.seen.insert(root_digest.clone());
+        walk.visit(root, false, 0).await?;
+        let nodes = walk.order;
+        let mut copied = Copied { digest: Some(root_digest.clone()), ..Copied::default() };
+        self.copy_blobs(from, to, &nodes, options, progress, &mut copied).await?;
+        // Children come before those that refer to them, the name last of all.
+        for node in nodes.iter().filter(|node| !node.is_present) {
+            self.put_node(to, node).await?;
+            copied.manifests += 1;
+            copied.referrers += usize::from(node.is_referrer);
+        }
+        if let Some(name) = to.tag_or_latest().filter(|_| to.digest().is_none()) {
+            let root = nodes.iter().find(|node| node.resolved.descriptor.digest == root_digest);
+            let root = &root.expect("the graph holds its root").resolved;
+            let named = to.with_tag(name);
+            self.put_kind(&named, &root.descriptor.media_type, root.bytes.clone()).await?;
+        }
+        Ok(copied)
+    }
+
+    async fn put_node(&self, to: &Reference, node: &Node) -> Result<(), ErrorKind> {
+        let Descriptor { media_type, digest, .. } = &node.resolved.descriptor;
+        let place = to.with_digest(digest.clone());
+        self.put_kind(&place, media_type, node.resolved.bytes.clone()).await.map(drop)
+    }
+
+    async fn has_manifest(&self, place: &Reference) -> Result<bool, ErrorKind> {
+        match self.resolve_kind(place).await {
+            Ok(_) => Ok(true),
+            Err(ErrorKind::NotFound { .. }) => Ok(false),
+            Err(kind) => Err(kind),
+        }
+    }
+
+    /// Moves the blobs of all manifests that the target lacks, several side by side.
+    async fn copy_blobs(
+        &self,
+        from: &Reference,
+        to: &Reference,
+        nodes: &[Node],
+        options: &CopyOptions<'_>,
+        progress: &dyn Progress,
+        copied: &mut Copied,
+    ) -> Result<(), ErrorKind> {
+        let permits = Semaphore::new(self.options().parallel_blobs.max(1));
+        let mut seen = BTreeSet::new();
+        let mut work = FuturesUnordered::new();
+        for node in nodes.iter().filter(|node| !node.is_present) {
+            let ManifestOrIndex::Manifest(manifest) = &node.resolved.document else { continue };
+            for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
+                // Layers with addresses of their own are not distributed by registries.
+                if blob.media_type.contains("foreign") || !seen.insert(blob.digest.to_string()) {
+                    continue;
+                }
+                let permits = &permits;
+                work.push(async move {
+                    let _permit = permits.acquire().await.expect("the semaphore is never closed");
+                    let outcome = self.copy_blob(from, to, blob, options.local, progress).await?;
+                    Ok::<_, ErrorKind>((outcome, blob.size))
+                });
+            }
+        }
+        while let Some(done) = work.next().await {
+            let (outcome, size) = done?;
+            match outcome {
+                UploadOutcome::Existed => copied.present += 1,
+                UploadOutcome::Mounted => copied.mounted += 1,
+                UploadOutcome::Uploaded => {
+                    copied.sent += 1;
+                    copied.sent_bytes += size;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves one blob: not at all, within the registry, from this machine, or from the source through a file without a name.
+    async fn copy_blob(
+        &self,
+        from: &Reference,
+        to: &Reference,
+        blob: &Descriptor,
+        local: Option<&Store>,
+        progress: &dyn Progress,
+    ) -> Result<UploadOutcome, ErrorKind> {
+        let mount_from = (from.domain() == to.domain()).then(|| from.path());
+        if let Some(outcome) = self.place_without_bytes(to, &blob.digest, mount_from).await? {
+            progress.advance(&blob.digest, blob.size, blob.size);
+            return Ok(outcome);
+        }
+        let known = local.and_then(|store| store.open_blob(&blob.digest).ok().flatten());
+        let source: BlobSource = match known {
+            Some(file) => file.into(),
+            None => self.spooled(from, blob).await?,
+        };
+        self.upload_kind(to, blob, source, None, progress).await
+    }
+
+    /// Fetches a blob into a file that has no name, so that nothing is left of it whatever happens.
+    async fn spooled(&self, from: &Reference, blob: &Descriptor) -> Result<BlobSource, ErrorKind> {
+        let done: Arc<Mutex<Option<File>>> = Arc::default();
+        let open = {
+            let done = Arc::clone(&done);
+            move || -> Result<Box<dyn BlobTarget>, Box<dyn std::error::Error + Send + Sync>> {
+                Ok(Box::new(Nameless { file: tempfile::tempfile()?, hasher: Hasher::new(), done: Arc::clone(&done) }))
+            }
+        };
+        self.fetch_blob_kind(from, blob, &open, &NoProgress).await?;
+        let file = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        Ok(file.expect("a committed blob leaves its file").into())
+    }
+}
+
+/// The way through a graph of manifests.
+struct Walk<'a> {
+    client: &'a Client,
+    from: &'a Reference,
+    to: &'a Reference,
+    with_referrers: bool,
+    seen: HashSet<Digest>,
+    /// Bytes of all manifests, which are held in memory.
+    size_bytes: usize,
+    /// In an order in which they can be written: what an index lists before it, what refers to a manifest after it.
+    order: Vec<Node>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(client: &'a Client, from: &'a Reference, to: &'a Reference, with_referrers: bool) -> Self {
+        Self { client, from, to, with_referrers, seen: HashSet::new(), size_bytes: 0, order: Vec::new() }
+    }
+
+    fn visit(
+        &mut self,
+        resolved: ResolvedManifest,
+        is_referrer: bool,
+        depth: usize,
+    ) -> BoxFuture<'_, Result<(), ErrorKind>> {
+        Box::pin(async move {
+            if depth > DEPTH_MAX {
+                return Err(ErrorKind::malformed(format!("indexes or referrers nest deeper than {DEPTH_MAX}")));
+            }
+            self.size_bytes += resolved.bytes.len();
+            if self.seen.len() > MANIFESTS_MAX || self.size_bytes > GRAPH_BYTES_MAX {
+                return Err(ErrorKind::malformed("more manifests hang together than any image has"));
+            }
+            let digest = resolved.descriptor.digest.clone();
+            let is_present = self.client.has_manifest(&self.to.with_digest(digest.clone())).await?;
+            // No registry takes an index without what it lists; only what refers to that may still be missing.
+            if let ManifestOrIndex::Index(index) = &resolved.document
+                && (!is_present || self.with_referrers)
+            {
+                let listed = index.manifests.iter().map(|child| child.digest.clone()).collect();
+                for child in self.fetch_new(listed).await? {
+                    self.visit(child, is_referrer, depth + 1).await?;
+                }
+            }
+            self.order.push(Node { resolved, is_present, is_referrer });
+            if self.with_referrers {
+                let found = self.client.referrers_kind(&self.from.with_digest(digest), None).await?;
+                let digests = found.into_iter().map(|descriptor| descriptor.digest).collect();
+                for referrer in self.fetch_new(digests).await? {
+                    self.visit(referrer, true, depth + 1).await?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Fetches manifests that were not met before, in order.
+    async fn fetch_new(&mut self, digests: Vec<Digest>) -> Result<Vec<ResolvedManifest>, ErrorKind> {
+        let new: Vec<Reference> = digests
+            .into_iter()
+            .filter(|digest| self.seen.insert(digest.clone()))
+            .map(|digest| self.from.with_digest(digest))
+            .collect();
+        let client = self.client;
+        let fetches: Vec<_> = new.iter().map(|place| client.fetch_kind(place, MANIFEST_BYTES_MAX, Via::Origin)).collect();
+        futures::stream::iter(fetches).buffered(PARALLEL_MANIFESTS).try_collect().await
+    }
+}
+
+/// A blob on its way from one registry to another.
+struct Nameless {
+    file: File,
+    hasher: Hasher,
+    done: Arc<Mutex<Option<File>>>,
+}
+
+impl Write for Nameless {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl BlobTarget for Nameless {
+    fn commit(self: Box<Self>, digest: &Digest, size_bytes: u64) -> Result<(), CommitError> {
+        let Self { mut file, hasher, done } = *self;
+        let found = hasher.finish();
+        if found != *digest {
+            return Err(CommitError::WrongDigest(found));
+        }
+        let size = file.seek(SeekFrom::End(0)).map_err(|error| CommitError::Failed(error.into()))?;
+        if size != size_bytes {
+            return Err(CommitError::Failed(format!("{size} bytes came instead of {size_bytes}").into()));
+        }
+        *done.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(file);
+        Ok(())
+    }
+}
