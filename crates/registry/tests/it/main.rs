@@ -5,6 +5,8 @@ mod conformance;
 mod faults;
 mod foreign_clients;
 mod foreign_registry;
+mod graph;
+mod hosts;
 mod proxy;
 mod server_api;
 mod stored;

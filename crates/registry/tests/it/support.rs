@@ -222,7 +222,7 @@ impl Embedded {
 pub(crate) struct DockerRegistry {
     pub(crate) address: SocketAddr,
     child: Child,
-    _directory: tempfile::TempDir,
+    pub(crate) directory: tempfile::TempDir,
 }
 
 impl DockerRegistry {
@@ -236,17 +236,41 @@ impl DockerRegistry {
         if has_tool("openssl") { Self::start_with(false, true).await } else { None }
     }
 
+    /// One that takes only clients with a certificate of its authority; `authority.pem`, `client.pem` and `client.key`
+    /// lie in its directory.
+    pub(crate) async fn start_mutual_tls() -> Option<Self> {
+        if !has_tool("openssl") || !has_tool("docker-registry") {
+            return None;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        let new = ["req", "-newkey", "rsa:2048", "-nodes", "-keyout"];
+        let (key, pem) = (file("authority.key"), file("authority.pem"));
+        let authority = [key.as_str(), "-x509", "-days", "2", "-subj", "/CN=authority", "-out", &pem];
+        run("openssl", &[&new[..], &authority].concat(), &[]).await;
+        fs::write(file("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
+        for name in ["server", "client"] {
+            let (own, request) = (file(&format!("{name}.key")), file(&format!("{name}.csr")));
+            let subject = format!("/CN={name}");
+            run("openssl", &[&new[..], &[&own, "-subj", &subject, "-out", &request]].concat(), &[]).await;
+            let (out, names) = (file(&format!("{name}.pem")), file("names"));
+            let sign = ["x509", "-req", "-in", &request, "-CA", &pem, "-CAkey", &key, "-CAcreateserial", "-days", "2"];
+            run("openssl", &[&sign[..], &["-extfile", &names, "-out", &out]].concat(), &[]).await;
+        }
+        let tls = format!(
+            "  tls: {{certificate: {}, key: {}, clientcas: [{pem}]}}\n",
+            file("server.pem"),
+            file("server.key")
+        );
+        Some(Self::start_in(directory, false, &tls).await)
+    }
+
     async fn start_with(with_login: bool, with_tls: bool) -> Option<Self> {
         if !has_tool("docker-registry") {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let mut config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {0}/data}}\n  delete: {{enabled: true}}\n\
-             http:\n  addr: 127.0.0.1:{port}\n",
-            directory.path().display()
-        );
+        let mut tls = String::new();
         if with_tls {
             let [key, certificate] = ["key.pem", "cert.pem"].map(|name| directory.path().join(name));
             let (key, certificate) = (key.to_str().unwrap(), certificate.to_str().unwrap());
@@ -254,8 +278,19 @@ impl DockerRegistry {
             let kind =
                 ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", certificate];
             run("openssl", &[&kind[..], &subject[..]].concat(), &[]).await;
-            config += &format!("  tls: {{certificate: {certificate}, key: {key}}}\n");
+            tls = format!("  tls: {{certificate: {certificate}, key: {key}}}\n");
         }
+        Some(Self::start_in(directory, with_login, &tls).await)
+    }
+
+    async fn start_in(directory: tempfile::TempDir, with_login: bool, tls: &str) -> Self {
+        let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let mut config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {0}/data}}\n  delete: {{enabled: true}}\n\
+             http:\n  addr: 127.0.0.1:{port}\n",
+            directory.path().display()
+        );
+        config += tls;
         if with_login {
             // `secret`, as `htpasswd -B` writes it.
             let hash = "$2b$04$nVV95ls4w7jkoDwOvtiNseZhPgIbXWD0mI2H/jgcmrkMUqdSfxN7e";
@@ -271,13 +306,13 @@ impl DockerRegistry {
             .stderr(fs::File::create(directory.path().join("log")).unwrap().into_parts().0)
             .spawn()
             .unwrap();
-        let registry = Self { address: (Ipv4Addr::LOCALHOST, port).into(), child, _directory: directory };
+        let registry = Self { address: (Ipv4Addr::LOCALHOST, port).into(), child, directory };
         let begun = Instant::now();
         while TcpStream::connect(registry.address).await.is_err() {
             assert!(begun.elapsed() < WAIT_MAX, "docker-registry does not listen");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Some(registry)
+        registry
     }
 }
 
