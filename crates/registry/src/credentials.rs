@@ -3,7 +3,11 @@
 mod file;
 mod helper;
 
-use std::{ffi::OsString, fmt, path::PathBuf};
+use std::{
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use file::ConfigFile;
 use helper::Helper;
@@ -72,11 +76,24 @@ pub enum CredentialError {
     NoPlace,
 }
 
-/// The sources of credentials, asked in order: fixed ones, then files with their helpers.
+/// A text that no log shows.
+#[derive(Clone)]
+struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// The sources of credentials, asked in order: fixed ones, the environment's text, files with their helpers, pull secrets.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     fixed: Vec<(String, Credential)>,
+    /// `DOCKER_AUTH_CONFIG`: a text in docker's format, as GitLab gives it to its jobs.
+    inline: Option<Secret>,
     files: Vec<PathBuf>,
+    pull_secrets: Vec<PathBuf>,
     // Where helpers are looked for: a `PATH`; `None` for the process's own.
     search: Option<OsString>,
 }
@@ -88,7 +105,9 @@ impl Credentials {
     }
 
     /// The places docker and podman use, in the order `REGISTRY_AUTH_FILE`, docker's `config.json` (`DOCKER_CONFIG`),
-    /// podman's `auth.json`. `variable` looks up an environment variable. The first is where logins are written.
+    /// podman's `auth.json`; before them `DOCKER_AUTH_CONFIG` (the text of such a file), after them the pull secrets of
+    /// Kubernetes that `SEATRIAL_PULL_SECRETS` lists (files or directories, separated by colons). `variable` looks up an
+    /// environment variable. The first file is where logins are written.
     pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = path("HOME");
@@ -99,7 +118,15 @@ impl Credentials {
         files.extend(path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
         let config = path("XDG_CONFIG_HOME").or_else(|| home.map(|home| home.join(".config")));
         files.extend(config.map(|dir| dir.join("containers/auth.json")));
-        Self { fixed: Vec::new(), files, search: path("PATH").map(PathBuf::into_os_string) }
+        let inline = variable("DOCKER_AUTH_CONFIG").and_then(|text| text.into_string().ok());
+        let secrets = path("SEATRIAL_PULL_SECRETS").map(PathBuf::into_os_string).unwrap_or_default();
+        Self {
+            fixed: Vec::new(),
+            inline: inline.filter(|text| !text.trim().is_empty()).map(Secret),
+            files,
+            pull_secrets: std::env::split_paths(&secrets).filter(|path| !path.as_os_str().is_empty()).collect(),
+            search: path("PATH").map(PathBuf::into_os_string),
+        }
     }
 
     /// Files in docker's format; the first is where logins are written.
@@ -119,6 +146,12 @@ impl Credentials {
         if let Some((_, credential)) = self.fixed.iter().find(|(fixed, _)| *fixed == host) {
             return Ok(Some(credential.clone()));
         }
+        if let Some(Secret(text)) = &self.inline
+            && let Some(credential) =
+                ConfigFile::parse(Path::new("DOCKER_AUTH_CONFIG"), text)?.credential(&host, path)?
+        {
+            return Ok(Some(credential));
+        }
         for file in &self.files {
             let Some(config) = ConfigFile::read(file)? else { continue };
             if let Some(name) = config.helper(&host)
@@ -127,6 +160,13 @@ impl Credentials {
                 return Ok(Some(credential));
             }
             if let Some(credential) = config.credential(&host, path)? {
+                return Ok(Some(credential));
+            }
+        }
+        for secret in &self.pull_secrets {
+            if let Some(secret) = ConfigFile::read_pull_secret(secret)?
+                && let Some(credential) = secret.credential(&host, path)?
+            {
                 return Ok(Some(credential));
             }
         }

@@ -42,15 +42,57 @@ impl ConfigFile {
         if text.len() as u64 > CONFIG_BYTES_MAX {
             return Err(malformed("larger than 1 MiB".into()));
         }
+        Self::parse(path, &text).map(Some)
+    }
+
+    /// Reads a text in docker's format; `path` says where it is from.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, CredentialError> {
         // Podman makes an empty file before it writes to it.
         if text.trim().is_empty() {
-            return Ok(Some(Self::empty(path)));
+            return Ok(Self::empty(path));
         }
-        match serde_json::from_str(&text) {
-            Ok(Value::Object(fields)) => Ok(Some(Self { path: path.into(), fields })),
+        let malformed = |source| CredentialError::Malformed { path: path.to_owned(), source };
+        match serde_json::from_str(text) {
+            Ok(Value::Object(fields)) => Ok(Self { path: path.into(), fields }),
             Ok(_) => Err(malformed("not a JSON object".into())),
-            Err(error) => Err(malformed(error.into())),
+            Err(error) => Err(malformed(Box::new(error) as Box<dyn std::error::Error + Send + Sync>)),
         }
+    }
+
+    /// Reads a pull secret of Kubernetes: the file that a pod sees (of type `kubernetes.io/dockerconfigjson` or the older
+    /// `dockercfg`), a directory with it, or the whole `Secret` as JSON.
+    pub(super) fn read_pull_secret(path: &Path) -> Result<Option<Self>, CredentialError> {
+        if path.is_dir() {
+            for name in [".dockerconfigjson", ".dockercfg", "config.json"] {
+                if let Some(secret) = Self::read_pull_secret(&path.join(name))? {
+                    return Ok(Some(secret));
+                }
+            }
+            return Ok(None);
+        }
+        let Some(file) = Self::read(path)? else { return Ok(None) };
+        if let Some(data) = file.fields.get("data").and_then(Value::as_object) {
+            for name in [".dockerconfigjson", ".dockercfg"] {
+                let Some(text) = data.get(name).and_then(Value::as_str) else { continue };
+                let text = STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+                let text = text.ok_or_else(|| CredentialError::Malformed {
+                    path: path.to_owned(),
+                    source: format!("`data` of `{name}` is not base64 of a text").into(),
+                })?;
+                return Self::parse(path, &text).map(|file| Some(file.with_auths_inside()));
+            }
+        }
+        Ok(Some(file.with_auths_inside()))
+    }
+
+    /// The older form of pull secrets is what the newer one has below `auths`.
+    fn with_auths_inside(self) -> Self {
+        if self.fields.contains_key("auths") || !self.fields.values().all(|entry| entry.get("auth").is_some()) {
+            return self;
+        }
+        let mut fields = Map::new();
+        fields.insert("auths".into(), Value::Object(self.fields));
+        Self { fields, ..self }
     }
 
     /// Name of the helper in charge of a host.

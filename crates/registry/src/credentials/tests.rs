@@ -126,3 +126,33 @@ esac
     assert_eq!(credentials.lookup("reg.example", "a").await.unwrap(), None);
     assert!(!fs_err::read_to_string(dir.path().join("config.json")).unwrap().contains("auths"));
 }
+
+#[tokio::test]
+async fn pull_secrets_and_texts_of_the_environment_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = dir.path().join("mounted");
+    fs_err::create_dir(&mounted).unwrap();
+    fs_err::write(mounted.join(".dockerconfigjson"), r#"{"auths":{"a.example":{"auth":"dTpw"}}}"#).unwrap();
+    let old = dir.path().join("dockercfg");
+    fs_err::write(&old, r#"{"b.example":{"auth":"dTpw","email":"x"}}"#).unwrap();
+    let whole = dir.path().join("secret.json");
+    let data = base64::Engine::encode(
+        &base64::engine::general_purpose::STANDARD,
+        r#"{"auths":{"c.example":{"username":"t","password":"q"}}}"#,
+    );
+    fs_err::write(&whole, format!(r#"{{"kind":"Secret","data":{{".dockerconfigjson":"{data}"}}}}"#)).unwrap();
+    let list = std::env::join_paths([&dir.path().join("absent"), &mounted, &old, &whole]).unwrap();
+    let credentials = Credentials::from_environment(|name| match name {
+        "SEATRIAL_PULL_SECRETS" => Some(list.clone()),
+        "DOCKER_AUTH_CONFIG" => Some(r#"{"auths":{"d.example":{"auth":"dTpw"}}}"#.into()),
+        _ => None,
+    });
+    for host in ["a.example", "b.example", "d.example"] {
+        assert_eq!(credentials.lookup(host, "x").await.unwrap(), password("u", "p"), "{host}");
+    }
+    assert_eq!(credentials.lookup("c.example", "x").await.unwrap(), password("t", "q"));
+    assert_eq!(credentials.lookup("e.example", "x").await.unwrap(), None);
+    assert!(!format!("{credentials:?}").contains("dTpw"), "a log shows no secret");
+    fs_err::write(&whole, r#"{"data":{".dockerconfigjson":"?"}}"#).unwrap();
+    assert!(credentials.lookup("e.example", "x").await.unwrap_err().to_string().contains("secret.json"));
+}
