@@ -46,12 +46,9 @@ impl HostFiles {
         let own = |name: &str| config.as_ref().map(|config| config.join(name));
         let list = |places: [Option<PathBuf>; 3]| places.into_iter().flatten().collect::<Vec<_>>();
         let mut certificates: Vec<PathBuf> = path("SEATRIAL_CERTS_DIR").into_iter().collect();
-        certificates.extend(list([
-            own("seatrial/certs.d"),
-            own("containers/certs.d"),
-            own("docker/certs.d"),
-        ]));
-        certificates.extend(["/etc/seatrial/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d"].map(Into::into));
+        certificates.extend(list([own("seatrial/certs.d"), own("containers/certs.d"), own("docker/certs.d")]));
+        certificates
+            .extend(["/etc/seatrial/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d"].map(Into::into));
         Self {
             certificates,
             registries: list([
@@ -163,10 +160,11 @@ impl Hosts {
 
     fn add_listed(&mut self, text: &str) -> Result<(), HostFilesError> {
         for entry in text.split([',', ' ', '\n']).filter(|entry| !entry.is_empty()) {
-            let (of, at) = entry.split_once('=').filter(|(of, at)| !of.is_empty() && !at.is_empty()).ok_or_else(|| {
-                let reason = format!("`{entry}` is not HOST=MIRROR");
-                HostFilesError { place: "SEATRIAL_MIRRORS".into(), reason }
-            })?;
+            let (of, at) =
+                entry.split_once('=').filter(|(of, at)| !of.is_empty() && !at.is_empty()).ok_or_else(|| {
+                    let reason = format!("`{entry}` is not HOST=MIRROR");
+                    HostFilesError { place: "SEATRIAL_MIRRORS".into(), reason }
+                })?;
             self.add_mirror(of, at, false);
         }
         Ok(())
@@ -243,8 +241,11 @@ impl Hosts {
             registry_mirrors: Vec<String>,
             insecure_registries: Vec<String>,
         }
-        let daemon: Daemon =
-            if text.trim().is_empty() { Daemon::default() } else { serde_json::from_str(text).map_err(|e| e.to_string())? };
+        let daemon: Daemon = if text.trim().is_empty() {
+            Daemon::default()
+        } else {
+            serde_json::from_str(text).map_err(|e| e.to_string())?
+        };
         for mirror in daemon.registry_mirrors {
             self.add_mirror("docker.io", &mirror, false);
         }

@@ -11,8 +11,8 @@ mod server;
 mod spool;
 
 pub use client::{
-    BlobSource, BlobTarget, Client, ClientOptions, CommitError, Copied, CopyOptions, NoProgress, Progress, ResolvedManifest, TagCondition,
-    TagsWritten, UploadOutcome,
+    BlobSource, BlobTarget, Client, ClientOptions, CommitError, Copied, CopyOptions, NoProgress, Progress,
+    ResolvedManifest, TagCondition, TagsWritten, UploadOutcome,
 };
 pub use credentials::{Credential, CredentialError, Credentials, LoginPlace};
 pub use error::{ErrorKind, RegistryError};

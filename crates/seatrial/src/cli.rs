@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    base, build, check, clean, completions, config, demo, doctor, explain, images, init, inspect, layers, load, login,
-    logout, logs, man, pull, push, registry, rmi, run, save, schema, shell, tag,
+    base, build, check, clean, completions, config, copy, demo, doctor, explain, images, init, inspect, layers, load,
+    login, logout, logs, man, pull, push, registry, rmi, run, save, schema, shell, tag,
 };
 
 /// Build the image first, test inside it, push what passed
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Push(push::PushArgs),
     /// Pull images from their registry
     Pull(pull::PullArgs),
+    /// Copy an image with all that belongs to it from registry to registry
+    Copy(copy::CopyArgs),
     /// Write images to an archive or an OCI layout
     Save(save::SaveArgs),
     /// Read images from an archive, an OCI layout or a root filesystem
@@ -131,7 +133,8 @@ impl Command {
             | Command::Explain(_)
             | Command::Doctor(_)
             | Command::Demo(_) => Needs::Store,
-            Command::Login(_)
+            Command::Copy(_)
+            | Command::Login(_)
             | Command::Logout(_)
             | Command::Registry(_)
             | Command::Init(_)
@@ -181,7 +184,10 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("Containers", &["logs", "shell"]),
     (
         "Images",
-        &["images", "inspect", "layers", "tag", "push", "pull", "save", "load", "rmi", "login", "logout", "base"],
+        &[
+            "images", "inspect", "layers", "tag", "push", "pull", "copy", "save", "load", "rmi", "login", "logout",
+            "base",
+        ],
     ),
     ("Server", &["registry"]),
     ("Start here", &["demo", "init", "check", "config", "explain", "doctor"]),

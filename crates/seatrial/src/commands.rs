@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod copy;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod explain;
@@ -50,6 +51,7 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> anyhow::Result<Ex
         Command::Tag(args) => tag::run(&args, context),
         Command::Push(args) => push::run(&args, context),
         Command::Pull(args) => pull::run(&args, context),
+        Command::Copy(args) => copy::run(&args, context),
         Command::Save(args) => save::run(&args, context),
         Command::Load(args) => load::run(&args, context),
         Command::Rmi(args) => rmi::run(&args, context),

@@ -5,7 +5,7 @@ use std::{cell::OnceCell, path::Path, sync::Arc};
 use anyhow::Context as _;
 use engine::Cancel;
 use engine_embedded::{Embedded, EmbeddedOptions};
-use registry::{Client, ClientOptions, Credentials};
+use registry::{Client, ClientOptions, Credentials, HostFiles};
 use runtime::{Network, Privilege};
 use store::{Compression, Store, StoreOptions};
 
@@ -238,6 +238,7 @@ fn client(insecure_hosts: &[String]) -> Client {
     Client::new(ClientOptions {
         credentials: Credentials::from_environment(|name| std::env::var_os(name)),
         insecure_hosts: insecure_hosts.to_vec(),
+        hosts: HostFiles::from_environment(|name| std::env::var_os(name)),
         ..ClientOptions::default()
     })
 }

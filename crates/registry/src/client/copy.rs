@@ -14,8 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     BlobSource, BlobTarget, Client, CommitError, MANIFEST_BYTES_MAX, NoProgress, Progress, ResolvedManifest,
-    UploadOutcome,
-    transport::Via,
+    UploadOutcome, transport::Via,
 };
 use crate::{ErrorKind, RegistryError};
 
@@ -46,10 +45,10 @@ impl Default for CopyOptions<'_> {
 }
 
 /// What a copy did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
     /// What the new name means: the same digest as at the source.
-    pub digest: Option<Digest>,
+    pub digest: Digest,
     /// Manifests and indexes that were written.
     pub manifests: usize,
     /// Manifests among them that refer to another one.
@@ -85,29 +84,29 @@ impl Client {
         options: &CopyOptions<'_>,
         progress: &dyn Progress,
     ) -> Result<Copied, RegistryError> {
-        self.copy_kind(from, to, options, progress).await.map_err(|kind| kind.during("copy", format!("{from} to {to}")))
-    }
-
-    async fn copy_kind(
-        &self,
-        from: &Reference,
-        to: &Reference,
-        options: &CopyOptions<'_>,
-        progress: &dyn Progress,
-    ) -> Result<Copied, ErrorKind> {
         let root = match &options.platform {
-            Some(platform) => self.manifest_for(from, platform).await?.0,
-            None => self.fetch_kind(from, MANIFEST_BYTES_MAX, Via::Origin).await?,
+            Some(platform) => self.manifest_for(from, platform).await.map(|(manifest, _)| manifest),
+            None => self.fetch_kind(from, MANIFEST_BYTES_MAX, Via::Origin).await,
         };
+        let root = root.map_err(|kind| kind.during("copy", from))?;
         let root_digest = root.descriptor.digest.clone();
         if to.digest().is_some_and(|wanted| *wanted != root_digest) {
-            return Err(ErrorKind::malformed(format!("{from} is {root_digest}, which is not what the target names")));
+            let reason = format!("{from} is {root_digest}, which is not what the target names");
+            return Err(ErrorKind::malformed(reason).during("copy to", to));
         }
         let mut walk = Walk::new(self, from, to, options.referrers);
         walk.seen.insert(root_digest.clone());
         walk.visit(root, false, 0).await?;
         let nodes = walk.order;
-        let mut copied = Copied { digest: Some(root_digest.clone()), ..Copied::default() };
+        let mut copied = Copied {
+            digest: root_digest.clone(),
+            manifests: 0,
+            referrers: 0,
+            sent: 0,
+            sent_bytes: 0,
+            mounted: 0,
+            present: 0,
+        };
         self.copy_blobs(from, to, &nodes, options, progress, &mut copied).await?;
         // Children come before those that refer to them, the name last of all.
         for node in nodes.iter().filter(|node| !node.is_present) {
@@ -119,22 +118,24 @@ impl Client {
             let root = nodes.iter().find(|node| node.resolved.descriptor.digest == root_digest);
             let root = &root.expect("the graph holds its root").resolved;
             let named = to.with_tag(name);
-            self.put_kind(&named, &root.descriptor.media_type, root.bytes.clone()).await?;
+            let put = self.put_kind(&named, &root.descriptor.media_type, root.bytes.clone()).await;
+            put.map_err(|kind| kind.during("copy to", to))?;
         }
         Ok(copied)
     }
 
-    async fn put_node(&self, to: &Reference, node: &Node) -> Result<(), ErrorKind> {
+    async fn put_node(&self, to: &Reference, node: &Node) -> Result<(), RegistryError> {
         let Descriptor { media_type, digest, .. } = &node.resolved.descriptor;
         let place = to.with_digest(digest.clone());
-        self.put_kind(&place, media_type, node.resolved.bytes.clone()).await.map(drop)
+        let put = self.put_kind(&place, media_type, node.resolved.bytes.clone()).await;
+        put.map(drop).map_err(|kind| kind.during("copy to", to))
     }
 
-    async fn has_manifest(&self, place: &Reference) -> Result<bool, ErrorKind> {
+    async fn has_manifest(&self, place: &Reference) -> Result<bool, RegistryError> {
         match self.resolve_kind(place).await {
             Ok(_) => Ok(true),
             Err(ErrorKind::NotFound { .. }) => Ok(false),
-            Err(kind) => Err(kind),
+            Err(kind) => Err(kind.during("copy to", place)),
         }
     }
 
@@ -147,7 +148,7 @@ impl Client {
         options: &CopyOptions<'_>,
         progress: &dyn Progress,
         copied: &mut Copied,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), RegistryError> {
         let permits = Semaphore::new(self.options().parallel_blobs.max(1));
         let mut seen = BTreeSet::new();
         let mut work = FuturesUnordered::new();
@@ -162,7 +163,7 @@ impl Client {
                 work.push(async move {
                     let _permit = permits.acquire().await.expect("the semaphore is never closed");
                     let outcome = self.copy_blob(from, to, blob, options.local, progress).await?;
-                    Ok::<_, ErrorKind>((outcome, blob.size))
+                    Ok::<_, RegistryError>((outcome, blob.size))
                 });
             }
         }
@@ -188,18 +189,19 @@ impl Client {
         blob: &Descriptor,
         local: Option<&Store>,
         progress: &dyn Progress,
-    ) -> Result<UploadOutcome, ErrorKind> {
+    ) -> Result<UploadOutcome, RegistryError> {
+        let to_target = |kind: ErrorKind| kind.during("copy a layer to", to.repository());
         let mount_from = (from.domain() == to.domain()).then(|| from.path());
-        if let Some(outcome) = self.place_without_bytes(to, &blob.digest, mount_from).await? {
+        if let Some(outcome) = self.place_without_bytes(to, &blob.digest, mount_from).await.map_err(to_target)? {
             progress.advance(&blob.digest, blob.size, blob.size);
             return Ok(outcome);
         }
         let known = local.and_then(|store| store.open_blob(&blob.digest).ok().flatten());
         let source: BlobSource = match known {
             Some(file) => file.into(),
-            None => self.spooled(from, blob).await?,
+            None => self.spooled(from, blob).await.map_err(|kind| kind.during("copy a layer of", from.repository()))?,
         };
-        self.upload_kind(to, blob, source, None, progress).await
+        self.upload_kind(to, blob, source, None, progress).await.map_err(to_target)
     }
 
     /// Fetches a blob into a file that has no name, so that nothing is left of it whatever happens.
@@ -240,14 +242,14 @@ impl<'a> Walk<'a> {
         resolved: ResolvedManifest,
         is_referrer: bool,
         depth: usize,
-    ) -> BoxFuture<'_, Result<(), ErrorKind>> {
+    ) -> BoxFuture<'_, Result<(), RegistryError>> {
         Box::pin(async move {
             if depth > DEPTH_MAX {
-                return Err(ErrorKind::malformed(format!("indexes or referrers nest deeper than {DEPTH_MAX}")));
+                return Err(self.too_much(format!("indexes or referrers nest deeper than {DEPTH_MAX}")));
             }
             self.size_bytes += resolved.bytes.len();
             if self.seen.len() > MANIFESTS_MAX || self.size_bytes > GRAPH_BYTES_MAX {
-                return Err(ErrorKind::malformed("more manifests hang together than any image has"));
+                return Err(self.too_much("more manifests hang together than any image has".into()));
             }
             let digest = resolved.descriptor.digest.clone();
             let is_present = self.client.has_manifest(&self.to.with_digest(digest.clone())).await?;
@@ -262,7 +264,7 @@ impl<'a> Walk<'a> {
             }
             self.order.push(Node { resolved, is_present, is_referrer });
             if self.with_referrers {
-                let found = self.client.referrers_kind(&self.from.with_digest(digest), None).await?;
+                let found = self.client.referrers(&self.from.with_digest(digest), None).await?;
                 let digests = found.into_iter().map(|descriptor| descriptor.digest).collect();
                 for referrer in self.fetch_new(digests).await? {
                     self.visit(referrer, true, depth + 1).await?;
@@ -272,15 +274,19 @@ impl<'a> Walk<'a> {
         })
     }
 
+    fn too_much(&self, what: String) -> RegistryError {
+        ErrorKind::malformed(what).during("copy", self.from)
+    }
+
     /// Fetches manifests that were not met before, in order.
-    async fn fetch_new(&mut self, digests: Vec<Digest>) -> Result<Vec<ResolvedManifest>, ErrorKind> {
+    async fn fetch_new(&mut self, digests: Vec<Digest>) -> Result<Vec<ResolvedManifest>, RegistryError> {
         let new: Vec<Reference> = digests
             .into_iter()
             .filter(|digest| self.seen.insert(digest.clone()))
             .map(|digest| self.from.with_digest(digest))
             .collect();
         let client = self.client;
-        let fetches: Vec<_> = new.iter().map(|place| client.fetch_kind(place, MANIFEST_BYTES_MAX, Via::Origin)).collect();
+        let fetches: Vec<_> = new.iter().map(|place| client.fetch_manifest(place, MANIFEST_BYTES_MAX)).collect();
         futures::stream::iter(fetches).buffered(PARALLEL_MANIFESTS).try_collect().await
     }
 }

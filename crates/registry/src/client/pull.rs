@@ -135,7 +135,8 @@ impl Client {
             wanted: Box::new(platform.clone()),
             available: platforms(index),
         })?;
-        let resolved = self.fetch_kind(&reference.with_digest(chosen.digest.clone()), MANIFEST_BYTES_MAX, Via::Mirrors).await?;
+        let resolved =
+            self.fetch_kind(&reference.with_digest(chosen.digest.clone()), MANIFEST_BYTES_MAX, Via::Mirrors).await?;
         match &resolved.document {
             ManifestOrIndex::Manifest(manifest) => {
                 let manifest = manifest.clone();

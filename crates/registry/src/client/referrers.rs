@@ -6,7 +6,13 @@ use reqwest::{
     header::{ACCEPT, HeaderMap, HeaderValue},
 };
 
-use super::{Client, MANIFEST_BYTES_MAX, answer::header_text, auth::Scope, next_link, transport::{Call, Via}};
+use super::{
+    Client, MANIFEST_BYTES_MAX,
+    answer::header_text,
+    auth::Scope,
+    next_link,
+    transport::{Call, Via},
+};
 use crate::{ErrorKind, RegistryError};
 
 /// Referrers of one manifest that are listed; an honest image has a handful.
@@ -78,11 +84,7 @@ impl Client {
     }
 
     /// The index under the tag that stands for the referrers API, with its own digest.
-    async fn fallback_index(
-        &self,
-        subject: &Reference,
-        digest: &Digest,
-    ) -> Result<Option<(Digest, Index)>, ErrorKind> {
+    async fn fallback_index(&self, subject: &Reference, digest: &Digest) -> Result<Option<(Digest, Index)>, ErrorKind> {
         match self.fetch_kind(&fallback_tag(subject, digest), MANIFEST_BYTES_MAX, Via::Origin).await {
             Ok(resolved) => match resolved.document {
                 ManifestOrIndex::Index(index) => Ok(Some((resolved.descriptor.digest, index))),

@@ -27,7 +27,11 @@ fn mirrors_come_from_all_places_in_order() {
             "#,
         )
         .unwrap();
-    hosts.add_daemon(r#"{"registry-mirrors": ["https://fourth.example/"], "insecure-registries": ["a:1", "10.0.0.0/8"]}"#).unwrap();
+    hosts
+        .add_daemon(
+            r#"{"registry-mirrors": ["https://fourth.example/"], "insecure-registries": ["a:1", "10.0.0.0/8"]}"#,
+        )
+        .unwrap();
     assert_eq!(
         places(&hosts, "docker.io", "library/busybox", false),
         ["cache.example:5000/hub/library/busybox", "third.example/library/busybox", "fourth.example/library/busybox"]
@@ -49,7 +53,10 @@ fn wrong_files_are_named() {
     let error = files.read().unwrap_err().to_string();
     assert!(error.contains("registries.conf cannot be used"), "{error}");
     let files = HostFiles { mirrors: "docker.io".into(), ..HostFiles::default() };
-    assert_eq!(files.read().unwrap_err().to_string(), "SEATRIAL_MIRRORS cannot be used: `docker.io` is not HOST=MIRROR");
+    assert_eq!(
+        files.read().unwrap_err().to_string(),
+        "SEATRIAL_MIRRORS cannot be used: `docker.io` is not HOST=MIRROR"
+    );
 }
 
 #[test]

@@ -91,3 +91,23 @@ fn a_login_is_kept_where_docker_keeps_it() {
     assert!(config.contains(&host), "{config}");
     world.seatrial(["logout", &host]).run().exits(0).stderr_has("logged out of [REGISTRY]");
 }
+
+#[test]
+fn an_image_is_copied_within_and_between_registries() {
+    let world = world_with_image();
+    let registry = world.registry();
+    let (name, copy) = (format!("{registry}/team/tiny:1"), format!("{registry}/release/tiny"));
+    world.seatrial(["tag", "tiny:1", &name]).run().exits(0);
+    world.seatrial(["push", &name]).run().exits(0);
+    world.seatrial(["copy", &name, &copy]).run().exits(0).stderr_has("1 manifest, 2 blobs mounted");
+    assert_eq!(world.registry_tags("release/tiny"), ["1"]);
+    world.seatrial(["copy", &name, &copy]).run().exits(0).stderr_has("everything was there");
+    let absent = format!("{registry}/absent:1");
+    world.seatrial(["copy", &absent, &copy]).run().exits(1).stderr_has("cannot copy [REGISTRY]/absent:1");
+    let host = locked_registry().to_string();
+    world
+        .seatrial(["copy", &name, &format!("{host}/x:1")])
+        .run()
+        .exits(4)
+        .stderr_has(&format!("hint: log in with `seatrial login {host}`"));
+}
