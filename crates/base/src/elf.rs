@@ -17,6 +17,20 @@ pub struct Elf {
     pub needed: Vec<String>,
     /// `DT_RUNPATH`, or `DT_RPATH` where that is missing, split at colons.
     pub run_path: Vec<String>,
+    /// Where a program could be told of another loader.
+    moving: Option<Moving>,
+}
+
+/// What is written to make a program use another loader and library directory, without moving anything in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Moving {
+    /// Offset, bytes and address of the loader's name.
+    interpreter: (u64, u64, u64),
+    /// Address of the dynamic section's strings.
+    strings_address: u64,
+    /// Offset of an entry of the dynamic section that is free: linkers leave some (`--spare-dynamic-tags` of ld(1)).
+    spare_tag: u64,
+    words: Words,
 }
 
 /// The file claims to be ELF and cannot be read as such.
@@ -117,12 +131,46 @@ impl Elf {
             .and_then(|segment| (strings_address - segment.address).checked_add(segment.offset))
             .ok_or_else(|| malformed("its strings are not loaded"))?;
         let strings = bytes_at(strings_offset, value(DT_STRSZ).unwrap_or(0), STRINGS_BYTES_MAX)?;
+        let spare = (tags.len() as u64 + 2) * 2 * size as u64 <= table.len() as u64;
+        let interpreter = segments.iter().find(|segment| segment.kind == PT_INTERP);
+        elf.moving = interpreter.filter(|_| spare && value(DT_RPATH).is_none() && value(DT_RUNPATH).is_none()).map(
+            |interpreter| Moving {
+                interpreter: (interpreter.offset, interpreter.file_bytes, interpreter.address),
+                strings_address,
+                spare_tag: dynamic.offset + (tags.len() * 2 * size) as u64,
+                words,
+            },
+        );
         let string = |offset: u64| c_string(&strings, usize::try_from(offset).unwrap_or(usize::MAX));
         elf.needed = tags.iter().filter(|(tag, _)| *tag == DT_NEEDED).map(|(_, offset)| string(*offset)).collect();
         if let Some(offset) = value(DT_RUNPATH).or_else(|| value(DT_RPATH)) {
             elf.run_path = string(offset).split(':').filter(|part| !part.is_empty()).map(str::to_owned).collect();
         }
         Ok(Some(elf))
+    }
+}
+
+impl Elf {
+    /// Makes the program in `bytes`, which this was read from, use another loader and look for libraries in `libraries`
+    /// first. Both names have to fit the place of the former loader's; false when they do not, or nothing can be added.
+    pub(crate) fn move_to(&self, bytes: &mut [u8], loader: &str, libraries: &str) -> bool {
+        let Some(moving) = &self.moving else { return false };
+        let (offset, room, address) = moving.interpreter;
+        let names = format!("{loader}\0{libraries}\0");
+        let (Ok(at), Ok(room)) = (usize::try_from(offset), usize::try_from(room)) else { return false };
+        let size = moving.words.word_bytes();
+        let Ok(tag) = usize::try_from(moving.spare_tag) else { return false };
+        if names.len() > room || bytes.len() < at + room || bytes.len() < tag + 2 * size {
+            return false;
+        }
+        bytes[at..at + room].fill(0);
+        bytes[at..at + names.len()].copy_from_slice(names.as_bytes());
+        // The loader adds the value to the address of the strings, so that any mapped place can be named. DT_RPATH rather
+        // than DT_RUNPATH: it counts for the libraries' own needs too.
+        let text = (address + loader.len() as u64 + 1).wrapping_sub(moving.strings_address);
+        moving.words.write(&mut bytes[tag..tag + size], DT_RPATH);
+        moving.words.write(&mut bytes[tag + size..tag + 2 * size], text);
+        true
     }
 }
 
@@ -134,7 +182,7 @@ struct Segment {
 }
 
 /// How numbers are written in this file. Offsets given to it lie within what the caller has checked.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Words {
     is_64: bool,
     is_big: bool,
@@ -148,6 +196,14 @@ impl Words {
     fn number(self, bytes: &[u8]) -> u64 {
         let add = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
         if self.is_big { bytes.iter().fold(0, add) } else { bytes.iter().rev().fold(0, add) }
+    }
+
+    fn write(self, place: &mut [u8], number: u64) {
+        let bytes = number.to_le_bytes();
+        place.copy_from_slice(&bytes[..place.len()]);
+        if self.is_big {
+            place.reverse();
+        }
     }
 
     fn half(self, bytes: &[u8], at: usize) -> u16 {

@@ -21,7 +21,7 @@ use crate::{
 pub const HOST_REFERENCE: &str = "localhost/host:latest";
 
 /// Tools that are taken where this machine has them. None of them is required, except a shell.
-const TOOLS: &[&str] = &[
+pub(crate) const TOOLS: &[&str] = &[
     "sh",
     "bash",
     "dash",
@@ -145,7 +145,7 @@ const TOOLS: &[&str] = &[
 
 /// Searched before the user's PATH: what the system installed comes before shims of version managers,
 /// which do not work outside their owner's home.
-const SYSTEM_DIRECTORIES: &[&str] = &["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"];
+pub(crate) const SYSTEM_DIRECTORIES: &[&str] = &["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"];
 
 /// Where distributions keep the certificates of public authorities, as one file.
 const CERTIFICATES: &[&str] =

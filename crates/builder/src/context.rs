@@ -74,7 +74,7 @@ impl Context {
             let name = candidate.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let rules = DockerIgnore::parse(&text).map_err(|diagnostic| {
                 let source = engine::DockerfileSource { name: name.clone(), path: Some(candidate.clone()), text };
-                BuildError::Invalid { source_file: Box::new(source), diagnostics: vec![diagnostic] }
+                BuildError::Invalid { source_file: Box::new(source), diagnostics: vec![diagnostic], kept: None }
             })?;
             context.ignore = Some(Ignore { name, rules });
             break;

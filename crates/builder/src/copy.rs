@@ -18,16 +18,18 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     sync::Arc,
+    time::SystemTime,
 };
 
 use dockerfile::{CopyLike, Diagnostic, Span};
-use engine::BuildError;
+use engine::{BuildError, KeptRoot};
 use oci::Digest;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use store::{ActiveSnapshot, CacheRecord, Store};
 
 use crate::{
     context::Context,
+    metadata,
     settle::{self, settle},
     stage::{At, State},
     step::{Key, Made, Outcome, digest_of},
@@ -76,6 +78,9 @@ fn make(at: &At<'_>, state: &mut State, request: &Request, from: &Source) -> Res
     for remote in &remotes {
         remote.add_to(&mut key);
     }
+    let config = &state.config.config;
+    let inside =
+        Inside { env: metadata::environment(state), cwd: config.working_dir.clone(), user: config.user.clone() };
     at.step(state, key, |layers, running| {
         let attempt = || format!("cannot make `{}`", at.instruction.text);
         // A selection that is known by its digest alone is looked up now.
@@ -90,9 +95,33 @@ fn make(at: &At<'_>, state: &mut State, request: &Request, from: &Source) -> Res
             return Ok(Made::layer(over.active.commit().during(attempt)?));
         }
         let active = at.work.host.store.prepare(at.work.host.scope, layers.top()).during(attempt)?;
-        put(at, request, &selection, &remotes, &active, Before::Former(running.former))?;
-        Ok(Made::layer(active.commit().during(attempt)?))
+        match put(at, request, &selection, &remotes, &active, Before::Former(running.former)) {
+            Ok(_) => Ok(Made::layer(active.commit().during(attempt)?)),
+            Err(error) => Err(keep_root(at, error, active, inside)),
+        }
     })
+}
+
+/// Environment, working directory and user where an instruction stands.
+struct Inside {
+    env: Vec<(String, String)>,
+    cwd: String,
+    user: String,
+}
+
+/// A mistake that shows only beside the files that are there: they are kept, for `shell`.
+fn keep_root(at: &At<'_>, error: BuildError, active: ActiveSnapshot, inside: Inside) -> BuildError {
+    let time = at.work.request.keep_failed;
+    match error {
+        BuildError::Invalid { source_file, diagnostics, .. } if !time.is_zero() => {
+            // Its own loss must not hide the mistake.
+            let id = active.keep(SystemTime::now() + time).ok();
+            let Inside { env, cwd, user } = inside;
+            let kept = id.map(|id| Box::new(KeptRoot { root: id.to_string(), env, cwd, user }));
+            BuildError::Invalid { source_file, diagnostics, kept }
+        }
+        error => error,
+    }
 }
 
 /// Files that the sources name, with their listing.

@@ -1,40 +1,57 @@
-//! `RUN --mount`: bind, cache and tmpfs.
+//! `RUN --mount`: what the options say. [`prepare`] makes what is shown.
 
-use std::{
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-};
+mod cache;
+mod prepare;
 
 use dockerfile::{Diagnostic, MountKind as Type, Run, RunMount};
-use engine::BuildError;
-use runtime::{Mount, MountKind, Overlay};
-use rustix::fs::{FlockOperation, flock};
+use engine::{BuildError, Secret, SshSource};
 
 use crate::{
     copy::{self, Source},
-    run::Script,
     stage::{At, State},
     step::Key,
-    tree::{self, Kind},
-    work::During as _,
 };
 
-/// Directory of cache mounts in the store.
-const CACHE_DIRECTORY: &str = "cache-mounts";
-/// Docker's default for a cache mount that others are using, if sharing is `private`: this many copies at most.
-const PRIVATE_COPIES_MAX: usize = 256;
+pub(crate) use prepare::prepare;
+
+/// Docker's names for secrets and agents.
+const SECRET_DIRECTORY: &str = "/run/secrets";
+const SSH_DIRECTORY: &str = "/run/buildkit/ssh_agent.";
+/// The agent of `--mount=type=ssh` without `id`.
+const SSH_DEFAULT: &str = "default";
+
+/// What the mounts of a RUN give it.
+#[derive(Default)]
+pub(crate) struct Wishes {
+    /// Outer mount points first.
+    mounts: Vec<Wanted>,
+    /// Variables that hold secrets, with the secret's id.
+    secret_env: Vec<(String, String, Option<Secret>)>,
+    /// Where ssh finds its agent: the first `type=ssh`.
+    pub(crate) agent: Option<String>,
+}
 
 /// A mount with its options read.
-pub(crate) struct Wanted {
+struct Wanted {
     target: String,
     kind: WantedKind,
     readonly: bool,
 }
 
+/// Permission bits, user and group.
+#[derive(Clone, Copy)]
+struct Access {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
 enum WantedKind {
     Tmpfs { size_bytes: Option<u64> },
-    Cache { id: String, sharing: Sharing, mode: u32, uid: u32, gid: u32, source: Option<(Source, String)> },
+    Cache { id: String, sharing: Sharing, access: Option<Access>, source: Option<(Source, String)> },
     Bind { source: Source, path: String, shown: copy::Shown },
+    Secret { id: String, content: Option<Secret>, access: Access },
+    Ssh { id: String, source: Option<SshSource>, access: Access },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,92 +61,108 @@ enum Sharing {
     Locked,
 }
 
-impl Wanted {
-    /// A cache's content is no part of the key, its place is.
+impl Wishes {
+    /// A cache's content is no part of the key, its place is; of a secret only its name.
     pub(crate) fn add_to(&self, key: &mut Key) {
-        let name = format!("mount {}", self.target);
-        match &self.kind {
-            WantedKind::Tmpfs { .. } => key.add(name, "tmpfs"),
-            WantedKind::Cache { id, .. } => key.add(name, format!("cache {id}")),
-            WantedKind::Bind { shown, .. } => key.add(name, format!("bind {}", shown.digest)),
+        for want in &self.mounts {
+            let name = format!("mount {}", want.target);
+            match &want.kind {
+                WantedKind::Tmpfs { .. } => key.add(name, "tmpfs"),
+                WantedKind::Cache { id, .. } => key.add(name, format!("cache {id}")),
+                WantedKind::Bind { shown, .. } => key.add(name, format!("bind {}", shown.digest)),
+                WantedKind::Secret { id, access, .. } => key.add(name, access.named("secret", id)),
+                WantedKind::Ssh { id, access, .. } => key.add(name, access.named("ssh", id)),
+            }
         }
+        for (name, id, _) in &self.secret_env {
+            key.add(format!("variable {name}"), format!("secret {id}"));
+        }
+    }
+
+    /// Variables that hold secrets.
+    pub(crate) fn secret_env(&self, at: &At<'_>) -> Result<Vec<(String, String)>, BuildError> {
+        let mut env = Vec::new();
+        for (name, id, content) in &self.secret_env {
+            let Some(content) = content else { continue };
+            let text = std::str::from_utf8(content.expose()).ok().filter(|text| !text.contains('\0'));
+            let Some(text) = text else {
+                let message = format!("secret `{id}` is no text that variable `{name}` could hold");
+                return Err(at.invalid(Diagnostic::error("ST116", message), None));
+            };
+            env.push((name.clone(), text.to_owned()));
+        }
+        Ok(env)
+    }
+}
+
+impl Access {
+    fn named(self, kind: &str, id: &str) -> String {
+        format!("{kind} {id} {:o} {}:{}", self.mode, self.uid, self.gid)
     }
 }
 
 /// Reads the options of all mounts. Bind sources are hashed here, because they are part of the key.
-pub(crate) fn plan(at: &At<'_>, state: &State, run: &Run) -> Result<Vec<Wanted>, BuildError> {
-    let mut wanted = Vec::new();
+pub(crate) fn plan(at: &At<'_>, state: &State, run: &Run) -> Result<Wishes, BuildError> {
+    let mut wishes = Wishes::default();
+    let mut sockets = 0;
     for mount in &run.mounts {
-        wanted.extend(plan_one(at, state, mount)?);
+        let options = Options { at, state, mount };
+        let wanted = match mount.kind {
+            Type::Secret => secret(&options, &mut wishes)?,
+            Type::Ssh => {
+                let wanted = ssh(&options, sockets)?;
+                sockets += 1;
+                if wishes.agent.is_none() {
+                    wishes.agent = Some(wanted.target.clone());
+                }
+                Some(wanted)
+            }
+            Type::Tmpfs | Type::Cache | Type::Bind => Some(file_system(&options)?),
+        };
+        wishes.mounts.extend(wanted);
     }
-    Ok(wanted)
+    // As BuildKit does, so that a mount within another one is seen, in whatever order they are written.
+    wishes.mounts.sort_by(|one, other| one.target.cmp(&other.target));
+    Ok(wishes)
 }
 
-fn plan_one(at: &At<'_>, state: &State, mount: &RunMount) -> Result<Option<Wanted>, BuildError> {
-    let wrong = |message: String| at.invalid(Diagnostic::error("ST116", message), Some(&mount.span));
-    let option = |names: &[&str]| -> Result<Option<String>, BuildError> {
-        let found = mount.options.iter().rev().find(|(key, _)| names.contains(&key.raw.as_str()));
-        found.map(|(_, value)| value.as_ref().map_or(Ok(String::new()), |word| at.expand(state, word))).transpose()
-    };
-    let flag = |names: &[&str]| -> Result<Option<bool>, BuildError> {
-        match option(names)?.as_deref() {
-            None => Ok(None),
-            Some("" | "true" | "1") => Ok(Some(true)),
-            Some("false" | "0") => Ok(Some(false)),
-            Some(other) => Err(wrong(format!("`{other}` is neither `true` nor `false`"))),
-        }
-    };
-    let number = |names: &[&str], default: u32, radix: u32| -> Result<u32, BuildError> {
-        let Some(text) = option(names)? else { return Ok(default) };
-        u32::from_str_radix(&text, radix).map_err(|_| wrong(format!("`{text}` is not a number")))
-    };
-    if matches!(mount.kind, Type::Secret | Type::Ssh) {
-        let name = if mount.kind == Type::Ssh { "ssh" } else { "secret" };
-        // Without `--secret` and `--ssh` none is given, which docker accepts unless it is required.
-        return match flag(&["required"])? {
-            Some(true) => {
-                let message = format!("a required `--mount=type={name}` is not supported yet");
-                Err(at.invalid(Diagnostic::error("ST127", message), Some(&mount.span)))
-            }
-            _ => Ok(None),
-        };
+fn file_system(options: &Options<'_, '_>) -> Result<Wanted, BuildError> {
+    let Options { at, mount, .. } = *options;
+    let written = options.text(&["target", "dst", "destination"])?.unwrap_or_default();
+    let target = options.state.absolute(&written);
+    if target == "/" {
+        return Err(options.wrong("the mount needs a `target` other than the root"));
     }
-    let target = option(&["target", "dst", "destination"])?.unwrap_or_default();
-    if target.is_empty() {
-        return Err(wrong("the mount needs a `target`".into()));
-    }
-    let target = state.absolute(&target);
-    let is_writable = flag(&["rw", "readwrite"])?;
-    let is_readonly = flag(&["ro", "readonly"])?;
+    let is_writable = options.flag(&["rw", "readwrite"])?;
+    let is_readonly = options.flag(&["ro", "readonly"])?;
     let from = mount.options.iter().find(|(key, _)| key.raw == "from").and_then(|(_, value)| value.as_ref());
-    let path = option(&["source", "src"])?.unwrap_or_default();
+    let path = options.text(&["source", "src"])?.unwrap_or_default();
     let kind = match mount.kind {
         Type::Tmpfs => {
-            let size_bytes = match option(&["size"])? {
-                None => None,
-                Some(text) => Some(size(&text).ok_or_else(|| wrong(format!("`{text}` is not a size")))?),
-            };
-            WantedKind::Tmpfs { size_bytes }
+            let size = options.text(&["size"])?;
+            let read = |text: String| size_bytes(&text).ok_or_else(|| options.wrong(format!("`{text}` is not a size")));
+            WantedKind::Tmpfs { size_bytes: size.map(read).transpose()? }
         }
         Type::Cache => {
-            let sharing = match option(&["sharing"])?.as_deref() {
+            let sharing = match options.text(&["sharing"])?.map(|text| text.to_ascii_lowercase()).as_deref() {
                 None | Some("shared") => Sharing::Shared,
                 Some("private") => Sharing::Private,
                 Some("locked") => Sharing::Locked,
                 Some(other) => {
-                    return Err(wrong(format!("`{other}` is no sharing; known are `shared`, `private`, `locked`")));
+                    let message = format!("`{other}` is no sharing; known are `shared`, `private`, `locked`");
+                    return Err(options.wrong(message));
                 }
             };
             let source = match from {
                 Some(word) => Some((copy::source(at, Some(word))?, path)),
                 None => None,
             };
+            let is_owned = options.has(&["mode", "uid", "gid"]);
+            let id = options.text(&["id"])?.filter(|id| !id.is_empty());
             WantedKind::Cache {
-                id: option(&["id"])?.unwrap_or_else(|| target.clone()),
+                id: id.unwrap_or_else(|| target.clone()),
                 sharing,
-                mode: number(&["mode"], 0o755, 8)?,
-                uid: number(&["uid"], 0, 10)?,
-                gid: number(&["gid"], 0, 10)?,
+                access: if is_owned { Some(options.access(0o755)?) } else { None },
                 source,
             }
         }
@@ -138,17 +171,121 @@ fn plan_one(at: &At<'_>, state: &State, mount: &RunMount) -> Result<Option<Wante
             let shown = copy::shown(at, &source, &path, &mount.span)?;
             WantedKind::Bind { source, path, shown }
         }
-        Type::Secret | Type::Ssh => unreachable!("handled above"),
+        Type::Secret | Type::Ssh => unreachable!("these are no file systems"),
     };
-    let readonly = match mount.kind {
-        Type::Bind => !is_writable.unwrap_or(false) && is_readonly.unwrap_or(true),
-        _ => is_readonly.unwrap_or(false),
+    let readonly = match (is_writable, is_readonly) {
+        (_, Some(readonly)) => readonly,
+        (Some(writable), None) => !writable,
+        (None, None) => mount.kind == Type::Bind,
     };
-    Ok(Some(Wanted { target, kind, readonly }))
+    Ok(Wanted { target, kind, readonly })
+}
+
+/// A file, a variable, or both; neither if it is not given and not required.
+fn secret(options: &Options<'_, '_>, wishes: &mut Wishes) -> Result<Option<Wanted>, BuildError> {
+    let target = options.text(&["target", "dst", "destination"])?.filter(|target| !target.is_empty());
+    let id = options.text(&["source", "src"])?.filter(|id| !id.is_empty()).or(options.text(&["id"])?);
+    let id = id.filter(|id| !id.is_empty()).or_else(|| target.as_deref().map(base_name).map(str::to_owned));
+    let id = id.ok_or_else(|| options.wrong("a secret mount needs `id` or `target`"))?;
+    let content = options.at.work.request.run.secrets.get(&id).cloned();
+    if content.is_none() && options.flag(&["required"])?.unwrap_or(false) {
+        let message = format!("secret `{id}` is required and was not given");
+        let help = format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`");
+        return Err(options.refuse(Diagnostic::error("ST140", message).with_help(help)));
+    }
+    let variable = options.text(&["env"])?;
+    if let Some(name) = &variable {
+        if name.is_empty() || name.contains('=') {
+            return Err(options.wrong(format!("`{name}` is no name of a variable")));
+        }
+        wishes.secret_env.push((name.clone(), id.clone(), content.clone()));
+    }
+    let target = match target {
+        Some(target) => options.state.absolute(&target),
+        None if variable.is_some() => return Ok(None),
+        None => format!("{SECRET_DIRECTORY}/{}", base_name(&id)),
+    };
+    let access = options.access(0o400)?;
+    Ok(Some(Wanted { target, kind: WantedKind::Secret { id, content, access }, readonly: true }))
+}
+
+fn ssh(options: &Options<'_, '_>, number: usize) -> Result<Wanted, BuildError> {
+    let id = options.text(&["id"])?.filter(|id| !id.is_empty()).unwrap_or_else(|| SSH_DEFAULT.to_owned());
+    let source = options.at.work.request.run.ssh.get(&id).cloned();
+    if source.is_none() && options.flag(&["required"])?.unwrap_or(false) {
+        let message = format!("the key agent `{id}` is required and was not given");
+        let help = format!("give it with `--ssh {id}` (the agent of SSH_AUTH_SOCK) or `--ssh {id}=KEYFILE`");
+        return Err(options.refuse(Diagnostic::error("ST140", message).with_help(help)));
+    }
+    let target = match options.text(&["target", "dst", "destination"])?.filter(|target| !target.is_empty()) {
+        Some(target) => options.state.absolute(&target),
+        None => format!("{SSH_DIRECTORY}{number}"),
+    };
+    let access = options.access(0o600)?;
+    Ok(Wanted { target, kind: WantedKind::Ssh { id, source, access }, readonly: false })
+}
+
+fn base_name(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
+}
+
+/// The options of one mount; of a key that is given twice the last value counts, as in BuildKit.
+struct Options<'o, 'a> {
+    at: &'o At<'a>,
+    state: &'o State,
+    mount: &'o RunMount,
+}
+
+impl Options<'_, '_> {
+    fn has(&self, names: &[&str]) -> bool {
+        self.mount.options.iter().any(|(key, _)| names.contains(&key.raw.as_str()))
+    }
+
+    fn text(&self, names: &[&str]) -> Result<Option<String>, BuildError> {
+        let found = self.mount.options.iter().rev().find(|(key, _)| names.contains(&key.raw.as_str()));
+        let value = |(_, value): &(_, Option<dockerfile::Word>)| {
+            value.as_ref().map_or(Ok(String::new()), |word| self.at.expand(self.state, word))
+        };
+        found.map(value).transpose()
+    }
+
+    /// A key alone means true; values are those of Go's `strconv.ParseBool`.
+    fn flag(&self, names: &[&str]) -> Result<Option<bool>, BuildError> {
+        match self.text(names)?.as_deref() {
+            None => Ok(None),
+            Some("" | "1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(Some(false)),
+            Some(other) => Err(self.wrong(format!("`{other}` is neither `true` nor `false`"))),
+        }
+    }
+
+    fn number(&self, name: &str, default: u32, radix: u32) -> Result<u32, BuildError> {
+        let Some(text) = self.text(&[name])? else { return Ok(default) };
+        let digits = Some(&text).filter(|text| !text.starts_with('+'));
+        digits
+            .and_then(|text| u32::from_str_radix(text, radix).ok())
+            .ok_or_else(|| self.wrong(format!("`{text}` is not a number that `{name}` takes")))
+    }
+
+    fn access(&self, mode: u32) -> Result<Access, BuildError> {
+        Ok(Access {
+            mode: self.number("mode", mode, 8)?,
+            uid: self.number("uid", 0, 10)?,
+            gid: self.number("gid", 0, 10)?,
+        })
+    }
+
+    fn wrong(&self, message: impl Into<String>) -> BuildError {
+        self.refuse(Diagnostic::error("ST116", message.into()))
+    }
+
+    fn refuse(&self, diagnostic: Diagnostic) -> BuildError {
+        self.at.invalid(diagnostic, Some(&self.mount.span))
+    }
 }
 
 /// `64m`, `1g`, or bytes.
-fn size(text: &str) -> Option<u64> {
+fn size_bytes(text: &str) -> Option<u64> {
     let lower = text.to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match lower[digits.len()..].trim_end_matches("ib").trim_end_matches('b') {
@@ -156,160 +293,8 @@ fn size(text: &str) -> Option<u64> {
         "k" => 1 << 10,
         "m" => 1 << 20,
         "g" => 1 << 30,
+        "t" => 1 << 40,
         _ => return None,
     };
     digits.parse::<u64>().ok()?.checked_mul(factor)
-}
-
-/// Mounts for the runtime, and the locks of caches, which are held until this is dropped.
-pub(crate) struct Ready {
-    pub(crate) mounts: Vec<Mount>,
-    _locks: Vec<fs_err::File>,
-}
-
-/// Makes what the mounts show. `scratch` may be made for it; the caller removes it.
-pub(crate) fn prepare(
-    at: &At<'_>,
-    wanted: &[Wanted],
-    script: Option<&Script>,
-    scratch: &Path,
-) -> Result<Ready, BuildError> {
-    let mut ready = Ready { mounts: Vec::new(), _locks: Vec::new() };
-    let attempt = || "cannot prepare the mounts of a RUN".to_owned();
-    if !wanted.is_empty() || script.is_some() {
-        fs_err::create_dir(scratch).during(attempt)?;
-    }
-    for (number, want) in wanted.iter().enumerate() {
-        let own = scratch.join(number.to_string());
-        let kind = match &want.kind {
-            WantedKind::Tmpfs { size_bytes } => MountKind::Tmpfs { size_bytes: *size_bytes, mode: 0o1777 },
-            WantedKind::Cache { .. } => {
-                let (path, lock) = cache(at, want)?;
-                ready._locks.extend(lock);
-                MountKind::Bind(path)
-            }
-            WantedKind::Bind { source, path, shown } => {
-                shown.save(at.work.host.store);
-                bind(at, source, path, &own, want.readonly)?
-            }
-        };
-        ready.mounts.push(Mount { target: want.target.clone(), kind, readonly: want.readonly });
-    }
-    if let Some(script) = script {
-        let file = scratch.join("script");
-        fs_err::write(&file, &script.content).during(attempt)?;
-        fs_err::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).during(attempt)?;
-        ready.mounts.push(Mount { target: script.target.clone(), kind: MountKind::Bind(file), readonly: true });
-    }
-    Ok(ready)
-}
-
-/// What a bind shows. Writing into it never reaches the source: docker throws such changes away too.
-fn bind(at: &At<'_>, source: &Source, path: &str, own: &Path, readonly: bool) -> Result<MountKind, BuildError> {
-    let attempt = || format!("cannot show `{path}` to a RUN");
-    match source {
-        Source::Context | Source::Named(_) => {
-            let context = source.context(at.work.context);
-            let resolved = context.resolve(path.as_bytes()).during(attempt)?;
-            let is_plain = readonly && !context.hides_below(&resolved.path).during(attempt)?;
-            if is_plain {
-                let below = std::ffi::OsStr::new(std::str::from_utf8(&resolved.path).unwrap_or(path));
-                return Ok(MountKind::Bind(context.path().join(below)));
-            }
-            // A part of the context is hidden, or is going to be written: show a copy.
-            fs_err::create_dir(own).during(attempt)?;
-            let name = copy::copy_out(at, source, &resolved.path, own)?;
-            Ok(MountKind::Bind(own.join(name)))
-        }
-        Source::Layers(below) => {
-            let Some(top) = below.top() else {
-                fs_err::create_dir(own).during(attempt)?;
-                return Ok(MountKind::Bind(own.to_owned()));
-            };
-            let lowers = at.work.host.store.lowers(top).during(attempt)?;
-            let view = copy::open_view(&lowers).during(attempt)?;
-            let root = std::os::fd::AsFd::as_fd(&view);
-            let resolved = tree::resolve(path.as_bytes(), |path| tree::lookup(root, path)).during(attempt)?;
-            let subpath = String::from_utf8(resolved.path).map_err(std::io::Error::other).during(attempt)?;
-            if !resolved.node.as_ref().is_some_and(|node| matches!(node.kind, Kind::Dir | Kind::File)) {
-                let error = std::io::Error::from(std::io::ErrorKind::NotFound);
-                return Err::<MountKind, _>(error).during(attempt);
-            }
-            let mut overlay = Overlay { lowers, upper: None, work: None };
-            if !readonly {
-                let (upper, work) = (own.join("upper"), own.join("work"));
-                fs_err::create_dir_all(&upper).during(attempt)?;
-                fs_err::create_dir_all(&work).during(attempt)?;
-                overlay = Overlay { upper: Some(upper), work: Some(work), ..overlay };
-            }
-            Ok(MountKind::Overlay { overlay, subpath })
-        }
-    }
-}
-
-/// The directory of a cache mount, with its lock if it is not shared.
-fn cache(at: &At<'_>, want: &Wanted) -> Result<(PathBuf, Option<fs_err::File>), BuildError> {
-    let WantedKind::Cache { id, sharing, mode, uid, gid, source } = &want.kind else {
-        unreachable!("called for caches only");
-    };
-    let attempt = || format!("cannot open the cache `{id}`");
-    let work = at.work;
-    let name = oci::Digest::of(id.as_bytes()).hex()[..32].to_owned();
-    let base = work.host.store.root().join(CACHE_DIRECTORY);
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&base).during(attempt)?;
-    let mut lock = None;
-    let mut chosen = base.join(&name);
-    for number in 0..PRIVATE_COPIES_MAX {
-        chosen = if number == 0 { base.join(&name) } else { base.join(format!("{name}.{number}")) };
-        if *sharing == Sharing::Shared {
-            break;
-        }
-        let mut path = chosen.clone().into_os_string();
-        path.push(".lock");
-        let file = fs_err::OpenOptions::new().write(true).create(true).truncate(false).open(PathBuf::from(path));
-        let file = file.during(attempt)?;
-        if lock_file(at, &file, *sharing == Sharing::Locked).during(attempt)? {
-            lock = Some(file);
-            break;
-        }
-        work.check()?;
-    }
-    if !chosen.exists() {
-        // Filled beside its place and renamed, so that nobody sees it half made.
-        let new = base.join(format!(".{name}.{}.{}", work.host.scope.id(), at.number));
-        fs_err::create_dir(&new).during(attempt)?;
-        if let Some((source, path)) = source {
-            let resolved = resolve_source(at, source, path)?;
-            copy::copy_contents(at, source, &resolved, &new)?;
-        }
-        fs_err::set_permissions(&new, std::fs::Permissions::from_mode(*mode)).during(attempt)?;
-        if (*uid, *gid) != (0, 0) {
-            std::os::unix::fs::chown(&new, Some(*uid), Some(*gid)).during(attempt)?;
-        }
-        match fs_err::rename(&new, &chosen) {
-            Ok(()) => {}
-            // Another build was quicker.
-            Err(_) if chosen.exists() => fs_err::remove_dir_all(&new).during(attempt)?,
-            Err(error) => return Err(error).during(attempt),
-        }
-    }
-    Ok((chosen, lock))
-}
-
-/// Waits for the lock when asked to; looks for cancellation meanwhile.
-fn lock_file(at: &At<'_>, file: &fs_err::File, wait: bool) -> std::io::Result<bool> {
-    loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(true),
-            Err(rustix::io::Errno::WOULDBLOCK) if !wait || at.work.is_stopped() => return Ok(false),
-            // flock has no timeout; this is short beside a build step.
-            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(std::time::Duration::from_millis(10)),
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-}
-
-fn resolve_source(at: &At<'_>, source: &Source, path: &str) -> Result<Vec<u8>, BuildError> {
-    let attempt = || format!("cannot find `{path}`");
-    Ok(source.open(at)?.resolve(path.as_bytes()).during(attempt)?.path)
 }

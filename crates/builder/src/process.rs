@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use engine::{BuildError, EngineError, Exit, FailedStep, KeptRoot};
+use engine::{BuildError, EngineError, Exit, FailedStep, HOST_GATEWAY, KeptRoot, RunSettings};
 use events::Place;
 use runtime::{ContainerSpec, Limits, Mount, Overlay, ProcessSpec, Rootfs, Stdio};
 use rustix::{
@@ -18,6 +18,7 @@ use rustix::{
 use store::{ActiveSnapshot, JournalEntry};
 
 use crate::{
+    mask::{Masker, Masks},
     step::Running,
     work::{During as _, Host, engine_error},
 };
@@ -40,10 +41,18 @@ pub(crate) struct Job<'a> {
     pub(crate) place: Option<&'a Place>,
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
+    /// Told to nobody, and not kept with the root of a failure.
+    pub(crate) secret_env: Vec<(String, String)>,
     pub(crate) cwd: &'a str,
     pub(crate) user: &'a str,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) network: runtime::Network,
+    /// All rights.
+    pub(crate) privileged: bool,
+    /// Bounds.
+    pub(crate) settings: &'a RunSettings,
+    /// What output must not show.
+    pub(crate) masks: Option<&'a Masks>,
     /// Name, address.
     pub(crate) extra_hosts: &'a [(String, String)],
     pub(crate) keep_failed: Duration,
@@ -71,9 +80,16 @@ pub(crate) fn run(
 ) -> Result<ActiveSnapshot, BuildError> {
     let start = Instant::now();
     let mut output = Lines::default();
-    let result =
-        run_container(host, &active, &job, is_stopped, &mut |bytes| output.push(bytes, &mut |l| running.log(l)));
-    output.finish(&mut |line| running.log(line));
+    let mut masker = job.masks.map(Masker::new);
+    let tell = &mut |line| running.log(line);
+    let result = run_container(host, running, &active, &job, is_stopped, &mut |bytes| match &mut masker {
+        Some(masker) => output.push(&masker.push(bytes), tell),
+        None => output.push(bytes, tell),
+    });
+    if let Some(masker) = &mut masker {
+        output.push(&masker.finish(), tell);
+    }
+    output.finish(tell);
     let exit = match result {
         Ok(exit) => exit,
         Err(Failure::Build(error)) => return Err(error),
@@ -125,6 +141,7 @@ impl From<BuildError> for Failure {
 
 fn run_container(
     host: &Host<'_>,
+    running: &Running<'_>,
     active: &ActiveSnapshot,
     job: &Job<'_>,
     is_stopped: &dyn Fn() -> bool,
@@ -134,6 +151,7 @@ fn run_container(
     let id = format!("st-{}-b{}", host.scope.id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let attempt = || format!("cannot run `{}`", job.text);
     let dir = host.scope.dir().join(&id);
+    let settings = job.settings;
     host.scope.journal(&JournalEntry::Container(id.clone())).during(attempt)?;
     let spec = ContainerSpec {
         id,
@@ -142,12 +160,12 @@ fn run_container(
         readonly_rootfs: false,
         process: ProcessSpec {
             args: job.args.clone(),
-            env: job.env.clone(),
+            env: job.env.iter().chain(&job.secret_env).cloned().collect(),
             cwd: job.cwd.to_owned(),
             user: job.user.to_owned(),
             no_new_privileges: !matches!(host.privilege, runtime::Privilege::Root { .. }),
             stdio: Stdio::Pipe { stdin: None },
-            cap_add: Vec::new(),
+            cap_add: if job.privileged { vec!["ALL".into()] } else { Vec::new() },
             cap_drop: Vec::new(),
         },
         // Without it SIGTERM would not end a shell that is process 1, and orphans would stay unreaped.
@@ -155,13 +173,20 @@ fn run_container(
         // The same for everyone: a build must not depend on the machine's name.
         hostname: "build".into(),
         network: job.network,
-        extra_hosts: job.extra_hosts.iter().map(|(name, address)| (address.clone(), name.clone())).collect(),
+        extra_hosts: job.extra_hosts.iter().map(host_line).collect(),
         mounts: job.mounts.clone(),
-        limits: Limits::default(),
+        limits: Limits {
+            memory_bytes: settings.memory_bytes,
+            cpus: settings.cpus,
+            ulimits: settings.ulimits.iter().map(ulimit).collect(),
+            ..Limits::default()
+        },
         foreign_runtime: host.foreign_runtime.map(Into::into),
-        shm_size_bytes: None,
+        shm_size_bytes: settings.shm_size_bytes,
+        cgroup_parent: settings.cgroup_parent.clone(),
+        privileged: job.privileged,
     };
-    let result = start_and_wait(spec, job, is_stopped, output);
+    let result = start_and_wait(spec, running, job, is_stopped, output);
     // Only another runtime has made it. The scope removes its own directory in the end in any case.
     if host.foreign_runtime.is_some() {
         let _ = fs_err::remove_dir_all(&dir);
@@ -169,14 +194,29 @@ fn run_container(
     result
 }
 
+/// Address and name. A container shares the host's network or has none, so this machine is behind the loopback.
+fn host_line((name, address): &(String, String)) -> (String, String) {
+    let address = if address == HOST_GATEWAY { "127.0.0.1" } else { address };
+    (address.to_owned(), name.clone())
+}
+
+fn ulimit(limit: &engine::Ulimit) -> runtime::Ulimit {
+    runtime::Ulimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }
+}
+
 fn start_and_wait(
     spec: ContainerSpec,
+    running: &Running<'_>,
     job: &Job<'_>,
     is_stopped: &dyn Fn() -> bool,
     output: &mut dyn FnMut(&[u8]),
 ) -> Result<Exit, Failure> {
     let attempt = || format!("cannot run `{}`", job.text);
     let mut container = runtime::Container::start(spec).map_err(|error| start_failure(error, job))?;
+    if job.settings.has_bounds() {
+        // What was asked for and could not be had.
+        container.warnings().iter().for_each(|warning| running.warn(warning.clone(), job.place));
+    }
     let pipe = container.take_output();
     let mut open_pipe = pipe.as_ref();
     if let Some(pipe) = open_pipe {

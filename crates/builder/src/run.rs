@@ -2,13 +2,13 @@
 
 use std::time::UNIX_EPOCH;
 
-use dockerfile::{Command, Diagnostic, Run};
-use engine::{BuildError, NetworkMode};
-use runtime::Network;
+use dockerfile::{Command, Run};
+use engine::BuildError;
 
 use crate::{
     metadata, mounts,
     process::{self, Job},
+    rights,
     settle::settle,
     stage::{At, State},
     step::{Key, Made, Outcome},
@@ -17,14 +17,15 @@ use crate::{
 
 /// Set for commands so that what they write does not depend on the time (reproducible-builds.org), never part of a key.
 const EPOCH_VARIABLE: &str = "SOURCE_DATE_EPOCH";
+/// Where ssh looks for its agent.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 /// Where a heredoc that is a program of its own is shown, as BuildKit does.
 const SCRIPT_DIRECTORY: &str = "/dev/pipes";
 
 pub(crate) fn run(at: &At<'_>, state: &mut State, run: &Run) -> Result<Outcome, BuildError> {
     let work = at.work;
-    refuse_unsupported(at, state, run)?;
-    let network = network(at, state, run)?;
-    let wanted = mounts::plan(at, state, run)?;
+    let rights = rights::of(at, state, run)?;
+    let wishes = mounts::plan(at, state, run)?;
     let (args, script) = command(state, run);
     let mut env = metadata::environment(state);
 
@@ -40,9 +41,8 @@ pub(crate) fn run(at: &At<'_>, state: &mut State, run: &Run) -> Result<Outcome, 
     key.add("user", &state.config.config.user);
     key.add("working directory", &state.config.config.working_dir);
     key.add("platform", state.config.platform().to_string());
-    for mount in &wanted {
-        mount.add_to(&mut key);
-    }
+    wishes.add_to(&mut key);
+    rights.add_to(&mut key);
 
     for (name, value) in work.plan.globals.proxies() {
         if state.env.get(name).is_none() {
@@ -53,6 +53,10 @@ pub(crate) fn run(at: &At<'_>, state: &mut State, run: &Run) -> Result<Outcome, 
         let seconds = work.epoch.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         env.push((EPOCH_VARIABLE.into(), seconds.to_string()));
     }
+    if let Some(agent) = wishes.agent.as_ref().filter(|_| state.env.get(AGENT_VARIABLE).is_none()) {
+        env.push((AGENT_VARIABLE.into(), agent.clone()));
+    }
+    let secret_env = wishes.secret_env(at)?;
     let (cwd, user) = (working_directory(state), state.config.config.user.clone());
     let text = &at.instruction.text;
     let place = work.place(&at.span);
@@ -60,20 +64,25 @@ pub(crate) fn run(at: &At<'_>, state: &mut State, run: &Run) -> Result<Outcome, 
         let attempt = || format!("cannot run `{text}`");
         let active = work.host.store.prepare(work.host.scope, layers.top()).during(attempt)?;
         let scratch = work.host.scope.dir().join(format!("run-{}", running.step));
-        let ready = mounts::prepare(at, &wanted, script.as_ref(), &scratch)?;
+        let ready = mounts::prepare(at, &wishes, script.as_ref(), &scratch)?;
         let job = Job {
             text,
             place: Some(&place),
             args,
             env,
+            secret_env,
             cwd: &cwd,
             user: &user,
-            mounts: ready.mounts,
-            network,
+            mounts: ready.mounts.clone(),
+            network: rights.network,
+            privileged: rights.privileged,
+            settings: &work.request.run,
+            masks: work.masks.as_ref(),
             extra_hosts: &work.request.extra_hosts,
             keep_failed: work.request.keep_failed,
         };
         let active = process::run(work.host, running, active, job, &|| work.is_stopped());
+        drop(ready);
         // The scope removes its directory in the end in any case.
         let _ = fs_err::remove_dir_all(&scratch);
         let active = active?;
@@ -104,41 +113,6 @@ fn working_directory(state: &State) -> String {
     match state.config.config.working_dir.as_str() {
         "" => "/".into(),
         path => state.absolute(path),
-    }
-}
-
-fn network(at: &At<'_>, state: &State, run: &Run) -> Result<Network, BuildError> {
-    let of_mode = |mode| match mode {
-        NetworkMode::Default => at.work.host.default_network,
-        NetworkMode::None => Network::None,
-        NetworkMode::Host => Network::Host,
-    };
-    let Some(word) = &run.network else { return Ok(of_mode(at.work.request.network)) };
-    match at.expand(state, word)?.as_str() {
-        "default" => Ok(of_mode(at.work.request.network)),
-        "none" => Ok(Network::None),
-        "host" => Ok(Network::Host),
-        other => {
-            let message = format!("`{other}` is not a network; known are `default`, `none` and `host`");
-            Err(at.invalid(Diagnostic::error("ST123", message), Some(&word.span)))
-        }
-    }
-}
-
-fn refuse_unsupported(at: &At<'_>, state: &State, run: &Run) -> Result<(), BuildError> {
-    if let Some(word) = &run.security {
-        let security = at.expand(state, word)?;
-        if security != "sandbox" {
-            let message = format!("`--security={security}` is not supported yet");
-            return Err(at.invalid(Diagnostic::error("ST127", message), Some(&word.span)));
-        }
-    }
-    match run.devices.first() {
-        None => Ok(()),
-        Some(word) => {
-            let message = "`--device` is not supported: containers of a build see no devices of the host";
-            Err(at.invalid(Diagnostic::error("ST127", message), Some(&word.span)))
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{os::fd::AsFd as _, path::Path};
 
-use engine::{BindMount, BuildError, NetworkMode, Root, SetupCommand, SetupRequest};
+use engine::{BindMount, BuildError, NetworkMode, Root, RunSettings, SetupCommand, SetupRequest};
 use events::EventSink;
 use oci::Digest;
 use runtime::{Mount, MountKind, Network};
@@ -49,6 +49,7 @@ pub fn setup(request: &SetupRequest, host: &Host<'_>, events: &EventSink) -> Res
     let steps_of_setup = Chain::new(&name, Below::Built, layers.key.clone(), texts);
     let tally = Tally::default();
     let steps = Steps { host, events, tally: &tally, chain: &steps_of_setup };
+    let settings = RunSettings::default();
     let outcome: Result<(), BuildError> = request.commands.iter().enumerate().try_for_each(|(at, command)| {
         check(&request.cancel)?;
         let info = StepInfo {
@@ -66,8 +67,9 @@ pub fn setup(request: &SetupRequest, host: &Host<'_>, events: &EventSink) -> Res
             }
             let attempt = || format!("cannot run `{}`", command.text);
             let active = host.store.prepare(host.scope, below.top()).during(attempt)?;
-            let active =
-                process::run(host, running, active, job(request, command, host), &|| request.cancel.is_cancelled())?;
+            let active = process::run(host, running, active, job(request, command, &settings, host), &|| {
+                request.cancel.is_cancelled()
+            })?;
             Ok(Made::layer(active.commit().during(attempt)?))
         })?;
         Ok(())
@@ -95,16 +97,20 @@ fn key_of(layers: &Layers, command: &SetupCommand, mounts: &[(&BindMount, Digest
     key
 }
 
-fn job<'a>(request: &SetupRequest, command: &'a SetupCommand, host: &Host<'_>) -> Job<'a> {
+fn job<'a>(request: &SetupRequest, command: &'a SetupCommand, settings: &'a RunSettings, host: &Host<'_>) -> Job<'a> {
     Job {
         text: &command.text,
         place: command.place.as_ref(),
         args: command.args.clone(),
         env: command.env.clone(),
+        secret_env: Vec::new(),
         cwd: &command.cwd,
         user: &command.user,
         mounts: bind_mounts(&request.mounts),
         network: network(request.network, host.default_network),
+        privileged: false,
+        settings,
+        masks: None,
         extra_hosts: &[],
         keep_failed: request.keep_failed,
     }

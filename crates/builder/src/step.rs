@@ -93,6 +93,10 @@ impl Running<'_> {
     pub(crate) fn log(&self, line: String) {
         self.events.emit(Event::StepLog { stage: self.stage.to_owned(), step: self.step, line });
     }
+
+    pub(crate) fn warn(&self, message: String, place: Option<&Place>) {
+        self.events.emit(Event::Warning { message, place: place.cloned() });
+    }
 }
 
 /// What making a step gave: a new snapshot, or nothing when the file system stays as it is.

@@ -17,7 +17,8 @@ use oci::Digest;
 use store::{Scope, Store};
 
 use crate::{
-    base::BaseSource, context::Context, fetch::Downloads, former::Chain, plan::Plan, remote::Remotes, stage::State,
+    base::BaseSource, context::Context, fetch::Downloads, former::Chain, mask::Masks, plan::Plan, remote::Remotes,
+    ssh::Agents, stage::State,
 };
 
 /// What a build works with; the same for all builds of a process.
@@ -56,6 +57,10 @@ pub(crate) struct Work<'a> {
     pub(crate) declared_args: Mutex<BTreeSet<String>>,
     /// The steps of all stages.
     chains: Mutex<Vec<Arc<Chain>>>,
+    /// What output must not show.
+    pub(crate) masks: Option<Masks>,
+    /// Key agents that the build started.
+    pub(crate) agents: Agents,
     slots: Vec<Slot>,
     has_failed: AtomicBool,
     error: Mutex<Option<BuildError>>,
@@ -126,6 +131,8 @@ impl<'a> Work<'a> {
             remotes: Remotes::default(),
             declared_args: Mutex::default(),
             chains: Mutex::default(),
+            masks: Masks::new(request.run.secrets.values()),
+            agents: Agents::default(),
             slots,
             has_failed: AtomicBool::new(false),
             error: Mutex::default(),
@@ -267,7 +274,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The Dockerfile, or what it names, is wrong.
 pub(crate) fn invalid(request: &BuildRequest, diagnostics: Vec<Diagnostic>) -> BuildError {
-    BuildError::Invalid { source_file: Box::new(request.dockerfile.clone()), diagnostics }
+    BuildError::Invalid { source_file: Box::new(request.dockerfile.clone()), diagnostics, kept: None }
 }
 
 /// The surroundings failed.

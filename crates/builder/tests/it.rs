@@ -15,6 +15,8 @@ mod hostile;
 mod over;
 #[path = "it/sources.rs"]
 mod sources;
+#[path = "it/surroundings.rs"]
+mod surroundings;
 #[path = "it/world.rs"]
 mod world;
 
@@ -28,9 +30,17 @@ fn main() -> std::process::ExitCode {
         return std::process::ExitCode::SUCCESS;
     }
     world::set_privilege(privilege);
-    let tests: Vec<(&str, fn())> =
-        [dockerfiles::TESTS, cache::TESTS, causes::TESTS, failures::TESTS, hostile::TESTS, over::TESTS, sources::TESTS]
-            .concat();
+    let tests: Vec<(&str, fn())> = [
+        dockerfiles::TESTS,
+        cache::TESTS,
+        causes::TESTS,
+        failures::TESTS,
+        hostile::TESTS,
+        over::TESTS,
+        sources::TESTS,
+        surroundings::TESTS,
+    ]
+    .concat();
     let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     if std::env::args().any(|arg| arg == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));

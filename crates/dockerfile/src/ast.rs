@@ -53,6 +53,8 @@ pub struct Stage {
     pub platform: Option<Word>,
     /// `AS name`, lower-cased as BuildKit does.
     pub name: Option<Word>,
+    /// What a comment right above says of it (`# name text`).
+    pub description: Option<String>,
     /// What follows.
     pub instructions: Vec<Instruction>,
 }
@@ -102,6 +104,8 @@ pub struct ArgDecl {
     pub name: Word,
     /// The default, unexpanded.
     pub default: Option<Word>,
+    /// What a comment right above says of it (`# name text`).
+    pub description: Option<String>,
 }
 
 /// Shell form or exec form.

@@ -168,6 +168,21 @@ pub const ALL: &[(&str, &str, &str)] = &[
          `sha256:` and 64 hex digits, a repository's its commit. Either a new version was published under the same \
          address, or somebody exchanged it. The message says both; write the new one only if the change is meant.",
     ),
+    (
+        "ST140",
+        "a secret or key agent is missing",
+        "`RUN --mount=type=secret,required=true` or `type=ssh,required=true` names something that the build was not \
+         given. `--secret id=NAME,src=FILE` gives a file, `--secret id=NAME,env=VARIABLE` a variable, `--ssh NAME` the \
+         running agent and `--ssh NAME=KEYFILE` a key. Without `required` the instruction runs without it.",
+    ),
+    (
+        "ST141",
+        "not allowed",
+        "A RUN asks for more than builds have: `--network=host` where builds have a network of their own or none, or \
+         `--security=insecure`. Whoever starts the build allows it with `--allow network.host` or \
+         `--allow security.insecure`; the latter also has to be listed in the machine's own file of what is allowed, \
+         `/etc/seatrial/allow` or `~/.config/seatrial/allow`, one name on a line.",
+    ),
 ];
 
 /// Title and explanation of a code; letter case is ignored.

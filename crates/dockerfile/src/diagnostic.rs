@@ -112,15 +112,60 @@ impl std::fmt::Display for Diagnostic {
     }
 }
 
-/// Line and column (both from 1, the column in characters) of a byte offset.
+/// Line and column (both from 1, the column in characters) of a byte offset. For many places use [`Lines`].
 pub fn line_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..boundary(text, offset)];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+/// Where the lines of a text begin, for many look-ups in one text.
+#[derive(Clone, Debug)]
+pub struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    /// Reads the text once.
+    pub fn new(text: &'a str) -> Lines<'a> {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Lines { text, starts }
+    }
+
+    /// As [`line_column`].
+    pub fn line_column(&self, offset: usize) -> (usize, usize) {
+        let offset = boundary(self.text, offset);
+        let line = self.starts.partition_point(|&start| start <= offset);
+        (line, self.text[self.starts[line - 1]..offset].chars().count() + 1)
+    }
+
+    /// First and last line, from 1, of a byte range; one that ends with a line's end does not reach into the next.
+    pub fn range(&self, span: &Span) -> (usize, usize) {
+        let first = self.line_column(span.start).0;
+        let last = self.line_column(span.end.saturating_sub(1).max(span.start)).0;
+        (first, last)
+    }
+
+    /// The line of this number, from 1, without its end.
+    pub fn line(&self, number: usize) -> Option<&'a str> {
+        let start = *self.starts.get(number.checked_sub(1)?)?;
+        self.text[start..].split('\n').next().map(|line| line.trim_end_matches('\r'))
+    }
+
+    /// The number of lines; a text that ends with a line's end has an empty last one.
+    pub fn count(&self) -> usize {
+        self.starts.len()
+    }
+}
+
+/// The offset, or the beginning of the character that it falls into, or the end of the text.
+fn boundary(text: &str, offset: usize) -> usize {
     let mut offset = offset.min(text.len());
     while !text.is_char_boundary(offset) {
         offset -= 1;
     }
-    let before = &text[..offset];
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    offset
 }
 
 /// Longer names are not compared: the cost is quadratic and nobody mistypes such a name.

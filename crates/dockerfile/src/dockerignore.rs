@@ -82,6 +82,11 @@ impl PatternSet {
         self.patterns.iter().any(|pattern| pattern.is_exception && pattern.may_match_below(&directory))
     }
 
+    fn position_of_everything(&self) -> Option<usize> {
+        let at = self.patterns.iter().position(|pattern| matches!(pattern.text(), "*" | "**" | "**/*"))?;
+        Some(self.origins[at])
+    }
+
     fn deciding(&self, path: &[u8]) -> Option<usize> {
         let path = clean(path);
         if path == b"." {
@@ -154,6 +159,15 @@ impl DockerIgnore {
     /// The line, from 1, of the pattern that keeps the path out; `None` when it is not kept out.
     pub fn matching_line(&self, path: impl AsRef<[u8]>) -> Option<usize> {
         self.set.deciding_index(path).map(|index| self.lines[index])
+    }
+
+    /// The line, from 1, of a pattern that leaves out everything in the context (`*`, `**`, `**/*`), unless exceptions may
+    /// bring something back.
+    pub fn line_of_everything(&self) -> Option<usize> {
+        if self.set.has_exceptions() {
+            return None;
+        }
+        self.set.position_of_everything().map(|index| self.lines[index])
     }
 
     /// The compiled patterns.

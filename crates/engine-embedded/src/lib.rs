@@ -19,8 +19,8 @@ pub use bases::MakeClient;
 pub use builder::{FetchError, FetchedContext, looks_like_archive};
 pub use embedded::{Embedded, EmbeddedOptions};
 
-/// Undoes what killed processes left: their containers' control groups, directories and unfinished snapshots. Cheap when
-/// there is nothing.
+/// Undoes what killed processes left: their containers' control groups, directories and unfinished snapshots; drops kept
+/// roots whose time is over. Cheap when there is nothing.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -31,7 +31,8 @@ pub fn sweep(store: &store::Store) -> Result<(), EngineError> {
         JournalEntry::Directory(path) => drop(fs_err::remove_dir_all(path)),
         JournalEntry::Other { .. } => {}
     };
-    store.sweep_with(&mut undo).map_err(|error| failed("cannot sweep up after earlier runs", error))
+    let swept = store.sweep_with(&mut undo).and_then(|()| store.drop_expired());
+    swept.map_err(|error| failed("cannot sweep up after earlier runs", error))
 }
 
 /// The surroundings failed.

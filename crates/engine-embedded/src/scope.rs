@@ -113,10 +113,12 @@ impl Shared {
                 memory_bytes: spec.limits.memory_bytes,
                 cpus: spec.limits.cpus,
                 pids: spec.limits.pids,
-                nofile: None,
+                ..Limits::default()
             },
             foreign_runtime: self.engine.options.foreign_runtime.clone(),
             shm_size_bytes: None,
+            cgroup_parent: None,
+            privileged: false,
         })
         .map_err(|error| start_failed(&spec.name, error))?;
         let running = Arc::new(Running::new(container, streams, is_ordinary, active, dir)?);

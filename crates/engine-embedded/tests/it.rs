@@ -172,6 +172,7 @@ impl World {
             platform: Platform::host(),
             network: NetworkMode::None,
             extra_hosts: Vec::new(),
+            run: engine::RunSettings::default(),
             no_cache: false,
             no_cache_filter: Vec::new(),
             pull: false,

@@ -10,7 +10,7 @@ use dockerfile::Diagnostic;
 use events::Place;
 use oci::{Platform, Reference};
 
-use crate::{BindMount, Cancel, EngineError, KeptRoot, RemoteSource, Root};
+use crate::{BindMount, Cancel, EngineError, KeptRoot, RemoteSource, Root, RunSettings};
 
 /// `docker build`'s question, resolved: no environment, no defaults left to look up.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct BuildRequest {
     pub network: NetworkMode,
     /// `--add-host`: name, address.
     pub extra_hosts: Vec<(String, String)>,
+    /// What RUN may see and use beyond the image.
+    pub run: RunSettings,
     /// `--no-cache`.
     pub no_cache: bool,
     /// `--no-cache-filter`: names of stages.
@@ -198,6 +200,8 @@ pub enum BuildError {
         source_file: Box<DockerfileSource>,
         /// At least one.
         diagnostics: Vec<Diagnostic>,
+        /// The root filesystem that a COPY or ADD found, for `shell`.
+        kept: Option<Box<KeptRoot>>,
     },
     /// A command failed: the verdict is no, exit 1.
     #[error("`{}` exited {}", .0.text, .0.exit.code)]

@@ -6,6 +6,7 @@
 mod build;
 mod container;
 mod remote;
+mod run_settings;
 
 pub use build::{
     BuildContext, BuildError, BuildRequest, Built, DockerfileSource, FailedStep, NamedContext, NetworkMode,
@@ -14,6 +15,7 @@ pub use build::{
 pub use container::{
     BindMount, Cancel, Container, ContainerSpec, ExecSpec, Exit, KeptRoot, Limits, OutputSink, Root, Stdio,
 };
+pub use run_settings::{Allow, HOST_GATEWAY, RunSettings, Secret, SshSource, Ulimit};
 
 pub use remote::{GitSource, InvalidSource, RemoteSource, redacted};
 

@@ -6,16 +6,15 @@ use crate::{
     enter::{self, Privilege},
     error::StartError,
     protocol::{IdMode, MountPlan, MountSource, RootfsPlan, StartRequest, StdioPlan},
-    seccomp,
-    spec::{ContainerSpec, MountKind, Network, ProcessSpec, Rootfs, Stdio},
+    rlimits, seccomp,
+    spec::{ContainerSpec, FileContent, Limits, MountKind, Network, ProcessSpec, Rootfs, Stdio},
 };
 use oci_spec::{
     OciSpecError,
     runtime::{
         BoxBuilder, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxNamespace,
         LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount,
-        MountBuilder, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
-        UserBuilder,
+        MountBuilder, PosixRlimit, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
     },
 };
 use std::{
@@ -58,6 +57,7 @@ const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/
 pub(crate) fn request(spec: &ContainerSpec) -> Result<StartRequest, StartError> {
     check(spec)?;
     let ids = match enter::privilege() {
+        Privilege::Root { .. } if spec.privileged => IdMode::Plain,
         _ if spec.foreign_runtime.is_some() && enter::uid_map_is_whole() => IdMode::Plain,
         Privilege::Root { idmapped: true } => IdMode::Shifted,
         Privilege::Root { idmapped: false } => IdMode::Plain,
@@ -90,6 +90,8 @@ pub(crate) fn request(spec: &ContainerSpec) -> Result<StartRequest, StartError> 
         ids,
         own_network: spec.network == Network::None,
         shm_size_bytes: spec.shm_size_bytes.unwrap_or(SHM_SIZE_BYTES),
+        cgroup_parent: spec.cgroup_parent.clone(),
+        privileged: spec.privileged,
         foreign_runtime: spec.foreign_runtime.clone(),
     };
     let describe = |error| StartError::setup("describe the container", error);
@@ -102,7 +104,7 @@ pub(crate) fn request(spec: &ContainerSpec) -> Result<StartRequest, StartError> 
 }
 
 /// A process in the words of the runtime spec. The user, which may be a name, stands in `username`.
-pub(crate) fn process(spec: &ProcessSpec, nofile: Option<u64>) -> Result<Process, StartError> {
+pub(crate) fn process(spec: &ProcessSpec, limits: &Limits) -> Result<Process, StartError> {
     let caps = CapSet::adjusted(&spec.cap_add, &spec.cap_drop).map_err(|error| {
         StartError::setup("set the capabilities", io::Error::new(io::ErrorKind::InvalidInput, error))
     })?;
@@ -110,7 +112,8 @@ pub(crate) fn process(spec: &ProcessSpec, nofile: Option<u64>) -> Result<Process
         let error = io::Error::new(io::ErrorKind::InvalidInput, "the working directory must be absolute");
         return Err(StartError::setup_at("enter the working directory", &spec.cwd, error));
     }
-    oci_process(spec, nofile, caps).map_err(|error| StartError::setup("describe the process", io::Error::other(error)))
+    let rlimits = rlimits::to_oci(limits)?;
+    oci_process(spec, rlimits, caps).map_err(|error| StartError::setup("describe the process", io::Error::other(error)))
 }
 
 /// The bounds that stand in a bundle.
@@ -152,6 +155,11 @@ fn check(spec: &ContainerSpec) -> Result<(), StartError> {
             return refuse("not a line for /etc/hosts:", &format!("{address} {name}"));
         }
     }
+    if let Some(parent) = &spec.cgroup_parent
+        && (parent.split('/').any(|part| part == "..") || parent.contains('\0'))
+    {
+        return refuse("not a parent of control groups:", parent);
+    }
     for mount in &spec.mounts {
         if !mount.target.starts_with('/') || mount.target.contains('\0') {
             return refuse("not an absolute mount target:", &mount.target);
@@ -186,7 +194,7 @@ fn mounts(spec: &ContainerSpec) -> Result<Vec<MountPlan>, StartError> {
             write_file(&path, &content)?;
             MountSource::Bind(path)
         } else {
-            MountSource::File { content }
+            MountSource::File { content: FileContent(content), mode: 0o644, uid: 0, gid: 0 }
         };
         plans.push(MountPlan { target, source, readonly: false, optional: true });
     }
@@ -195,6 +203,9 @@ fn mounts(spec: &ContainerSpec) -> Result<Vec<MountPlan>, StartError> {
         source: match &mount.kind {
             MountKind::Bind(path) => MountSource::Bind(path.clone()),
             MountKind::Tmpfs { size_bytes, mode } => MountSource::Tmpfs { size_bytes: *size_bytes, mode: *mode },
+            MountKind::File { content, mode, uid, gid } => {
+                MountSource::File { content: content.clone(), mode: *mode, uid: *uid, gid: *gid }
+            }
             MountKind::Overlay { overlay, subpath } => {
                 MountSource::Overlay { overlay: overlay.clone(), subpath: subpath.clone() }
             }
@@ -230,21 +241,25 @@ fn config(spec: &ContainerSpec, request: &StartRequest) -> Result<Spec, Box<dyn 
     }
     let namespaces: Result<Vec<LinuxNamespace>, OciSpecError> =
         namespaces.into_iter().map(|kind| LinuxNamespaceBuilder::default().typ(kind).build()).collect();
-    let mut linux = LinuxBuilder::default()
-        .namespaces(namespaces?)
-        .masked_paths(MASKED_PATHS.map(str::to_owned))
-        .readonly_paths(READONLY_PATHS.map(str::to_owned))
-        .resources(resources(spec)?);
-    let process = process(&spec.process, spec.limits.nofile)?;
+    let mut linux = LinuxBuilder::default().namespaces(namespaces?).resources(resources(spec)?);
+    linux = if spec.privileged {
+        linux.masked_paths(Vec::new()).readonly_paths(Vec::new())
+    } else {
+        linux.masked_paths(MASKED_PATHS.map(str::to_owned)).readonly_paths(READONLY_PATHS.map(str::to_owned))
+    };
+    let process = process(&spec.process, &spec.limits)?;
     if spec.foreign_runtime.is_some() {
         // Ours makes its own filter, in a thousandth of the time.
-        let caps = CapSet::adjusted(&spec.process.cap_add, &spec.process.cap_drop)?;
-        linux = linux.seccomp(seccomp::to_oci(caps)?);
+        if !spec.privileged {
+            let caps = CapSet::adjusted(&spec.process.cap_add, &spec.process.cap_drop)?;
+            linux = linux.seccomp(seccomp::to_oci(caps)?);
+        }
         if request.ids == IdMode::Inherited {
             // With a path or limits it would insist on control groups, which an ordinary user rarely may make.
             linux = linux.resources(LinuxResources::default());
         } else {
-            linux = linux.cgroups_path(format!("/seatrial-{}", spec.id));
+            let parent = spec.cgroup_parent.as_deref().unwrap_or("").trim_matches('/');
+            linux = linux.cgroups_path(Path::new("/").join(parent).join(format!("seatrial-{}", spec.id)));
         }
     }
     let root = RootBuilder::default().path(ROOTFS).readonly(spec.readonly_rootfs).build()?;
@@ -258,7 +273,7 @@ fn config(spec: &ContainerSpec, request: &StartRequest) -> Result<Spec, Box<dyn 
         .build()?)
 }
 
-fn oci_process(spec: &ProcessSpec, nofile: Option<u64>, caps: CapSet) -> Result<Process, OciSpecError> {
+fn oci_process(spec: &ProcessSpec, rlimits: Vec<PosixRlimit>, caps: CapSet) -> Result<Process, OciSpecError> {
     let set = caps.to_oci();
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(set.clone())
@@ -267,11 +282,6 @@ fn oci_process(spec: &ProcessSpec, nofile: Option<u64>, caps: CapSet) -> Result<
         .inheritable(oci_spec::runtime::Capabilities::new())
         .ambient(oci_spec::runtime::Capabilities::new())
         .build()?;
-    let mut rlimits = Vec::new();
-    if let Some(nofile) = nofile {
-        let typ = PosixRlimitType::RlimitNofile;
-        rlimits.push(PosixRlimitBuilder::default().typ(typ).soft(nofile).hard(nofile).build()?);
-    }
     let mut process = ProcessBuilder::default()
         .terminal(matches!(spec.stdio, Stdio::Terminal { .. }))
         .user(UserBuilder::default().uid(0u32).gid(0u32).username(spec.user.clone()).build()?)
@@ -308,10 +318,11 @@ fn resources(spec: &ContainerSpec) -> Result<LinuxResources, OciSpecError> {
 fn oci_mounts(request: &StartRequest) -> Result<Vec<Mount>, OciSpecError> {
     let shm = format!("size={}", request.shm_size_bytes);
     let sys = if request.own_network { "sysfs" } else { "bind" };
-    let sys_options: &[&str] = if request.own_network {
-        &["ro", "nosuid", "noexec", "nodev"]
-    } else {
-        &["rbind", "ro", "nosuid", "noexec", "nodev"]
+    let sys_options: &[&str] = match (request.own_network, request.privileged) {
+        (true, false) => &["ro", "nosuid", "noexec", "nodev"],
+        (true, true) => &["nosuid", "noexec", "nodev"],
+        (false, false) => &["rbind", "ro", "nosuid", "noexec", "nodev"],
+        (false, true) => &["rbind", "nosuid", "noexec", "nodev"],
     };
     let standard: [(&str, &str, &str, &[&str]); 6] = [
         ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),

@@ -108,6 +108,10 @@ impl CapSet {
         self.0 & cap.bit() != 0
     }
 
+    pub(crate) const fn from_bits(bits: u64) -> CapSet {
+        CapSet(bits)
+    }
+
     pub(crate) fn bits(self) -> u64 {
         self.0
     }

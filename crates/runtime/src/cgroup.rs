@@ -38,14 +38,22 @@ pub(crate) struct Cgroup {
 impl Cgroup {
     /// Makes the groups that the bounds need, and one for pids in any case, which also keeps [`PIDS_DEFAULT`]. What
     /// cannot be had becomes a warning.
-    pub(crate) fn create(id: &str, bounds: &Bounds, warnings: &mut Vec<String>) -> Cgroup {
+    pub(crate) fn create(id: &str, bounds: &Bounds, parent: Option<&str>, warnings: &mut Vec<String>) -> Cgroup {
         let mut cgroup = Cgroup::default();
-        let hierarchies = hierarchies();
+        let moved;
+        let hierarchies = match parent {
+            None => hierarchies(),
+            Some(parent) => {
+                moved = Hierarchies::find().below(parent, warnings);
+                &moved
+            }
+        };
         let name = group_name(id);
+        // A parent bounds by all its controllers.
         let wanted = [
-            (Controller::Memory, bounds.memory_bytes.is_some()),
-            (Controller::Cpu, bounds.cpu_quota_us.is_some()),
-            (Controller::Pids, bounds.pids.is_some()),
+            (Controller::Memory, bounds.memory_bytes.is_some() || parent.is_some()),
+            (Controller::Cpu, bounds.cpu_quota_us.is_some() || parent.is_some()),
+            (Controller::Pids, bounds.pids.is_some() || parent.is_some()),
         ];
         // All v2 controllers live in one group, v1 controllers in one group each.
         let needed: Vec<Controller> = wanted
@@ -317,6 +325,29 @@ impl Hierarchies {
             }
         }
         found
+    }
+
+    /// The same with every group below `parent`, which is made where it is missing.
+    fn below(mut self, parent: &str, warnings: &mut Vec<String>) -> Hierarchies {
+        let is_ours = |hierarchy: &Hierarchy| {
+            [Controller::Memory, Controller::Cpu, Controller::Pids]
+                .iter()
+                .any(|controller| hierarchy.controllers.iter().any(|name| name == controller.name()))
+        };
+        let uses_v2 = self.v2.as_ref().is_some_and(|v2| v2.mount_point.join("cgroup.controllers").exists());
+        for hierarchy in
+            self.v1.iter_mut().filter(|hierarchy| is_ours(hierarchy)).chain(self.v2.as_mut().filter(|_| uses_v2))
+        {
+            let dir = match parent.strip_prefix('/') {
+                Some(absolute) => hierarchy.mount_point.join(absolute.trim_start_matches('/')),
+                None => hierarchy.own.join(parent),
+            };
+            match std::fs::create_dir_all(&dir) {
+                Ok(()) => hierarchy.own = dir,
+                Err(error) => warnings.push(format!("the control group {} cannot be used: {error}", dir.display())),
+            }
+        }
+        self
     }
 
     fn has_v1(&self, controller: Controller) -> bool {

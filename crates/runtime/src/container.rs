@@ -4,7 +4,7 @@ use crate::{
     bundle, cgroup,
     error::{StartError, WaitError},
     protocol::{Channel, ExecRequest, ForeignExec, Inside, Report, Request, StdioPlan, send_request},
-    spec::{ContainerSpec, Exit, ProcessSpec, Stdio},
+    spec::{ContainerSpec, Exit, Limits, ProcessSpec, Stdio},
     sys, zygote,
 };
 use std::{
@@ -23,7 +23,8 @@ use std::{
 pub struct Container {
     supervised: Supervised,
     id: String,
-    nofile: Option<u64>,
+    limits: Limits,
+    privileged: bool,
     foreign: Option<(PathBuf, PathBuf)>,
     execs: AtomicU64,
 }
@@ -52,7 +53,8 @@ impl Container {
         Ok(Container {
             supervised,
             id: spec.id,
-            nofile: spec.limits.nofile,
+            limits: spec.limits,
+            privileged: spec.privileged,
             foreign: spec.foreign_runtime.map(|runtime| (runtime, spec.dir)),
             execs: AtomicU64::new(0),
         })
@@ -132,9 +134,10 @@ impl Container {
     pub fn exec(&self, process: ProcessSpec) -> Result<Exec, StartError> {
         let serial = self.execs.fetch_add(1, Ordering::Relaxed);
         let request = ExecRequest {
-            process: bundle::process(&process, self.nofile)?,
+            process: bundle::process(&process, &self.limits)?,
             user: process.user.clone(),
             stdio: bundle::plan_stdio(&process.stdio),
+            privileged: self.privileged,
             inside: self.supervised.inside.clone(),
             foreign: self.foreign.as_ref().map(|(runtime, dir)| ForeignExec {
                 runtime: runtime.clone(),

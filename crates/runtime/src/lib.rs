@@ -18,6 +18,7 @@ mod error;
 mod helper;
 mod overlay;
 mod protocol;
+mod rlimits;
 mod seccomp;
 mod spec;
 mod sys;
@@ -30,5 +31,7 @@ pub use enter::{Privilege, enter};
 pub use error::{EnterError, MountError, StartError, WaitError};
 pub use helper::run_if_reexecuted;
 pub use overlay::{Overlay, overlay_works};
-pub use spec::{ContainerSpec, Exit, Limits, Mount, MountKind, Network, ProcessSpec, Rootfs, Stdio};
+pub use spec::{
+    ContainerSpec, Exit, FileContent, Limits, Mount, MountKind, Network, ProcessSpec, Rootfs, Stdio, Ulimit,
+};
 pub use zygote::leave;

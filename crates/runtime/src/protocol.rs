@@ -3,7 +3,7 @@
 //! One message is one packet of JSON (`SOCK_SEQPACKET`, at most [`MESSAGE_MAX`] bytes) with descriptors beside it. A
 //! request that is larger (environments may be) travels as a memfd.
 
-use crate::{overlay::Overlay, sys::Ending};
+use crate::{overlay::Overlay, spec::FileContent, sys::Ending};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -41,6 +41,8 @@ pub(crate) struct StartRequest {
     pub(crate) ids: IdMode,
     pub(crate) own_network: bool,
     pub(crate) shm_size_bytes: u64,
+    pub(crate) cgroup_parent: Option<String>,
+    pub(crate) privileged: bool,
     pub(crate) foreign_runtime: Option<PathBuf>,
 }
 
@@ -50,6 +52,8 @@ pub(crate) struct ExecRequest {
     pub(crate) process: oci_spec::runtime::Process,
     pub(crate) user: String,
     pub(crate) stdio: StdioPlan,
+    /// As the container.
+    pub(crate) privileged: bool,
     pub(crate) inside: Inside,
     pub(crate) foreign: Option<ForeignExec>,
 }
@@ -85,7 +89,10 @@ pub(crate) enum MountSource {
     Bind(PathBuf),
     /// A file that we generate, in memory.
     File {
-        content: Vec<u8>,
+        content: FileContent,
+        mode: u32,
+        uid: u32,
+        gid: u32,
     },
     Tmpfs {
         size_bytes: Option<u64>,

@@ -1,6 +1,7 @@
 //! What a container is to be: plain values that the caller fills in.
 
 use crate::overlay::Overlay;
+use serde::{Deserialize, Serialize};
 use std::{os::fd::OwnedFd, path::PathBuf};
 
 /// Everything about one container. Converted to an OCI runtime spec, which is what both our helper and a foreign
@@ -34,6 +35,12 @@ pub struct ContainerSpec {
     pub foreign_runtime: Option<PathBuf>,
     /// Size of `/dev/shm` in bytes, default 64 MiB.
     pub shm_size_bytes: Option<u64>,
+    /// Parent of its control groups: an absolute path in each hierarchy, or one below our own group. Made if absent, and
+    /// left there.
+    pub cgroup_parent: Option<String>,
+    /// BuildKit's insecure mode (`security.insecure`): no user namespace of its own, all capabilities that we have, no
+    /// system call filter, nothing of `/proc` and `/sys` masked or read-only.
+    pub privileged: bool,
 }
 
 /// The root file system of a container.
@@ -139,6 +146,17 @@ pub enum MountKind {
         /// Permission bits of its root.
         mode: u32,
     },
+    /// A file that exists in memory, in this one container only.
+    File {
+        /// What it holds.
+        content: FileContent,
+        /// Permission bits.
+        mode: u32,
+        /// Owner, as the container sees it.
+        uid: u32,
+        /// Group, as the container sees it.
+        gid: u32,
+    },
     /// Another overlay (a stage's root as bind source, say).
     Overlay {
         /// The overlay.
@@ -146,6 +164,16 @@ pub enum MountKind {
         /// A path in it, resolved inside; empty for the whole.
         subpath: String,
     },
+}
+
+/// Content of a [`MountKind::File`], perhaps secret: `Debug` shows its length only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileContent(pub Vec<u8>);
+
+impl std::fmt::Debug for FileContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FileContent({} bytes)", self.0.len())
+    }
 }
 
 /// Bounds of a container. `None`: unlimited. Applied by cgroup v2, v1, or not at all with a warning in
@@ -160,6 +188,19 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// Open files of a process (`RLIMIT_NOFILE`); never above our own hard limit.
     pub nofile: Option<u64>,
+    /// Further resource limits of each process.
+    pub ulimits: Vec<Ulimit>,
+}
+
+/// A resource limit (setrlimit(2)). A hard limit above our own needs CAP_SYS_RESOURCE; without, ours stays with a warning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    /// The kernel's name without `RLIMIT_`, in any case: `nofile`, `nproc`, `core`, ….
+    pub name: String,
+    /// In the limit's own unit; `u64::MAX` is unlimited.
+    pub soft: u64,
+    /// At least `soft`.
+    pub hard: u64,
 }
 
 /// How a process ended.

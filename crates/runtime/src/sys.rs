@@ -265,6 +265,12 @@ pub(crate) fn set_capabilities(bits: u64) -> io::Result<()> {
     raise_capabilities([half(bits), half(bits >> 32)])
 }
 
+/// What this thread may make effective.
+pub(crate) fn own_capabilities() -> io::Result<u64> {
+    let [low, high] = permitted_capabilities()?;
+    Ok(u64::from(low.permitted) | u64::from(high.permitted) << 32)
+}
+
 /// Removes everything outside `keep` from the bounding set, and all ambient capabilities.
 pub(crate) fn bound_capabilities(keep: u64) -> io::Result<()> {
     for cap in (0..=last_capability()).filter(|cap| keep & (1 << cap) == 0) {

@@ -143,9 +143,13 @@ const MAKE_ROOM: &str = "make room: `seatrial clean --dry-run` shows what can go
 pub(crate) fn build(error: BuildError, run: u64) -> Failure {
     let message = error.to_string();
     match error {
-        BuildError::Invalid { source_file, diagnostics } => {
+        BuildError::Invalid { source_file, diagnostics, kept } => {
             let findings = Findings { name: &source_file.name, text: &source_file.text, diagnostics: &diagnostics };
-            Failure::usage(message).shown_as(findings.render(Palette::stderr()))
+            let failure = Failure::usage(message).shown_as(findings.render(Palette::stderr()));
+            match kept {
+                Some(_) => failure.hint(format!("see what it found there with `seatrial shell {run} build`")),
+                None => failure,
+            }
         }
         BuildError::Step(step) => {
             let failed = Failed::step("build", "build", run, &step);

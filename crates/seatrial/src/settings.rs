@@ -78,6 +78,32 @@ fn default_home(is_root: bool, env: &dyn Fn(&str) -> Option<OsString>) -> Result
         })
 }
 
+/// The machine's own file of what may be allowed to builds, for everybody who uses it.
+const SYSTEM_ALLOW_FILE: &str = "/etc/seatrial/allow";
+/// It holds a handful of names.
+const ALLOW_BYTES_MAX: u64 = 64 * 1024;
+
+/// Where this user writes what builds may be allowed: root's counts for everybody.
+pub(crate) fn allow_file(env: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
+    let absolute = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let config = absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")));
+    config.map_or_else(|| SYSTEM_ALLOW_FILE.into(), |config| config.join("seatrial/allow"))
+}
+
+/// Entitlements that this machine or user permits: one on a line, `#` begins a comment.
+pub(crate) fn locally_allowed(env: &dyn Fn(&str) -> Option<OsString>) -> Vec<String> {
+    let read = |path: &Path| {
+        let mut text = String::new();
+        let file = fs_err::File::open(path).ok()?;
+        std::io::Read::read_to_string(&mut std::io::Read::take(file, ALLOW_BYTES_MAX), &mut text).ok()?;
+        Some(text)
+    };
+    let own = allow_file(env);
+    let texts = [Path::new(SYSTEM_ALLOW_FILE), &own].into_iter().filter_map(read);
+    let lines = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+    lines.map(|line| line.split('#').next().unwrap_or("").trim().to_owned()).filter(|line| !line.is_empty()).collect()
+}
+
 fn epoch() -> Result<Option<SystemTime>, Failure> {
     let Some(text) = env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else { return Ok(None) };
     let seconds = text.to_str().and_then(|text| text.parse::<u64>().ok()).ok_or_else(|| {
@@ -141,6 +167,17 @@ mod tests {
         );
         assert!(default_home(false, &environment(&[])).is_err());
         assert_eq!(default_home(true, &environment(&[])).unwrap(), Path::new("/var/lib/seatrial"));
+    }
+
+    #[test]
+    fn what_is_allowed_stands_in_files() {
+        let dir = tempfile::tempdir().unwrap();
+        fs_err::create_dir(dir.path().join("seatrial")).unwrap();
+        fs_err::write(dir.path().join("seatrial/allow"), "# ours\nsecurity.insecure # why not\n\n").unwrap();
+        let config = dir.path().display().to_string();
+        let allowed = locally_allowed(&environment(&[("XDG_CONFIG_HOME", &config)]));
+        assert!(allowed.contains(&"security.insecure".to_owned()) && allowed.iter().all(|line| !line.contains('#')));
+        assert_eq!(allow_file(&environment(&[("HOME", "/home/ann")])), Path::new("/home/ann/.config/seatrial/allow"));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | `images/<id>.json`, `manifests/<hex>.json`, `names/…` | images, by config digest, manifest digest, name |
 //! | `cache/…`, `memo/…` | results of steps, remembered values |
 //! | `runs/<n>` | records of runs |
+//! | `kept/<snapshot>` | roots of failed steps, with the time until which they stay |
 //! | `scopes/<id>` | work in progress, with a lock that the kernel frees at death |
 //! | `synced/<boot>`, `dirty`, `boot` | what is safe against power loss |
 //! | `trash` | what is being removed, and corrupt blobs |
@@ -24,8 +25,10 @@ mod durable;
 mod error;
 mod export;
 mod image;
+mod kept;
 mod layer;
 mod load;
+mod look;
 mod names;
 mod options;
 mod prune;

@@ -363,7 +363,7 @@ impl Store {
     }
 
     /// Renames what is not leased and was not touched, while nobody can do either. Gives the new paths.
-    fn move_to_trash(
+    pub(crate) fn move_to_trash(
         &self,
         directory: &Path,
         names: &[String],

@@ -313,7 +313,9 @@ impl ActiveSnapshot {
         }
         let until = until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.meta.keep_until_s = Some(until.as_secs());
-        self.finish()
+        let id = self.finish()?;
+        self.store.note_kept(&id, SystemTime::UNIX_EPOCH + until)?;
+        Ok(id)
     }
 
     fn finish(&mut self) -> Result<SnapshotId, StoreError> {

@@ -52,11 +52,23 @@ fn missing_in_context(at: &At<'_>, context: &Context, pattern: &str, span: &Span
         diagnostic = diagnostic
             .with_label(format!("`{name}` line {line} hides it"))
             .with_help(format!("add `!{pattern}` to the end of `{name}`, or remove line {line}"));
+    } else if let Some(target) = link_target(context, &path) {
+        diagnostic = Diagnostic::error(
+            "ST104",
+            format!("`{pattern}` is a link to `{target}`, which is not in the build context"),
+        )
+        .with_help("put what it leads to into the context, or copy the file itself");
     } else if let Ok(census) = context.census() {
         let suggestion = suggest(&census, pattern);
         diagnostic = diagnostic.with_suggestion(suggestion.as_deref()).with_note(describe(&census));
     }
     at.invalid(diagnostic, Some(span))
+}
+
+/// Where a link of the context leads.
+fn link_target(context: &Context, path: &[u8]) -> Option<String> {
+    let node = tree::lookup(context.root().ok()?, path).ok()??;
+    (node.kind == Kind::Symlink).then(|| tree::show(&node.link))
 }
 
 /// The file or directory of the context whose path is nearest, or one of that name elsewhere.

@@ -143,8 +143,9 @@ fn mistakes() {
         &world,
         "FROM base\nRUN --mount=type=secret,id=x,required=true true\n",
         expect![[r#"
-        Dockerfile cannot be built
-        error[ST127]: a required `--mount=type=secret` is not supported yet at "--mount=type=secret,id=x,required=true""#]],
+            Dockerfile cannot be built
+            error[ST140]: secret `x` is required and was not given at "--mount=type=secret,id=x,required=true"
+              give it with `--secret id=x,src=FILE` or `--secret id=x,env=VARIABLE`"#]],
     );
     check(
         &world,

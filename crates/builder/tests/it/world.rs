@@ -50,22 +50,7 @@ fn base_root() -> &'static Path {
         for name in ["bin", "etc", "tmp", "root", "usr/bin", "dev", "proc", "sys", "home/app"] {
             fs::create_dir_all(root.join(name)).unwrap();
         }
-        let mut libraries = BTreeSet::new();
-        for tool in TOOLS {
-            let path = ["/usr/bin", "/bin"].iter().map(|dir| Path::new(dir).join(tool)).find(|path| path.exists());
-            let path = fs::canonicalize(path.unwrap_or_else(|| panic!("this machine has no {tool}"))).unwrap();
-            fs::copy(&path, root.join("bin").join(tool)).unwrap();
-            let output = Command::new("ldd").arg(&path).output().expect("ldd comes with the C library");
-            for word in String::from_utf8_lossy(&output.stdout).split_whitespace().filter(|word| word.starts_with('/'))
-            {
-                libraries.insert(PathBuf::from(word));
-            }
-        }
-        for library in libraries {
-            let target = root.join(library.strip_prefix("/").unwrap());
-            fs::create_dir_all(target.parent().unwrap()).unwrap();
-            fs::copy(&library, target).unwrap();
-        }
+        copy_tools(root, TOOLS);
         fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n")
             .unwrap();
         fs::write(root.join("etc/group"), "root:x:0:\napp:x:1001:\nstaff:x:50:app\n").unwrap();
@@ -74,6 +59,27 @@ fn base_root() -> &'static Path {
         dir
     })
     .path()
+}
+
+/// Copies programs of this machine into a root, with the libraries that they ask for.
+fn copy_tools(root: &Path, tools: &[&str]) {
+    let mut libraries = BTreeSet::new();
+    for tool in tools {
+        let path = ["/usr/bin", "/bin"].iter().map(|dir| Path::new(dir).join(tool)).find(|path| path.exists());
+        let path = fs::canonicalize(path.unwrap_or_else(|| panic!("this machine has no {tool}"))).unwrap();
+        fs::copy(&path, root.join("bin").join(tool)).unwrap();
+        let output = Command::new("ldd").arg(&path).output().expect("ldd comes with the C library");
+        for word in String::from_utf8_lossy(&output.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
+            libraries.insert(PathBuf::from(word));
+        }
+    }
+    for library in libraries {
+        let target = root.join(library.strip_prefix("/").unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        if !target.exists() {
+            fs::copy(&library, target).unwrap();
+        }
+    }
 }
 
 fn link_tree(from: &Path, to: &Path) {
@@ -182,7 +188,7 @@ impl Outcome {
 pub(crate) fn explain(error: &BuildError) -> String {
     let mut text = error.to_string();
     match error {
-        BuildError::Invalid { diagnostics, source_file } => {
+        BuildError::Invalid { diagnostics, source_file, .. } => {
             for diagnostic in diagnostics {
                 let at = diagnostic.span.as_ref().map_or("", |span| &source_file.text[span.clone()]);
                 write!(text, "\n{diagnostic} at {at:?}").unwrap();
@@ -246,6 +252,16 @@ impl World {
         self.store.tag(&name.parse().unwrap(), &image.id).unwrap();
     }
 
+    /// The base with further programs of this machine, as an image.
+    pub(crate) fn add_tools(&self, name: &str, tools: &[&str]) {
+        let root = self.dir.path().join(name);
+        fs::create_dir(&root).unwrap();
+        link_tree(base_root(), &root);
+        copy_tools(&root, tools);
+        self.add_image(name, &root, |_| {});
+        fs::remove_dir_all(&root).unwrap();
+    }
+
     pub(crate) fn context(&self) -> PathBuf {
         self.dir.path().join("context")
     }
@@ -287,6 +303,7 @@ impl World {
             platform: Platform::host(),
             network: NetworkMode::None,
             extra_hosts: Vec::new(),
+            run: engine::RunSettings::default(),
             no_cache: false,
             no_cache_filter: Vec::new(),
             pull: false,

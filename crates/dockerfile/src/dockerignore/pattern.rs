@@ -63,6 +63,11 @@ impl Pattern {
         Ok(Pattern { is_exception, text: text.to_owned(), matcher })
     }
 
+    /// The cleaned pattern without `!`.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Whether this very path matches (parents are the caller's business).
     pub(super) fn matches(&self, name: &Name<'_>) -> bool {
         match &self.matcher {

@@ -1,9 +1,11 @@
 //! Checks that look at how the file is written.
 
+use std::collections::{HashMap, HashSet};
+
 use super::Findings;
-use super::stages::{Stages, single_use};
 use crate::parse::is_legacy_pair;
-use crate::syntax::{Piece, RawFile, RawInstruction, words};
+use crate::stages::{Base, Stages};
+use crate::syntax::{RawFile, RawInstruction, words};
 use crate::{Command, InstructionKind};
 
 /// Stage names that mean something else.
@@ -12,8 +14,10 @@ const RESERVED: [&str; 2] = ["context", "scratch"];
 pub(super) fn check(raw: &RawFile, text: &str, stages: &Stages<'_>, findings: &mut Findings) {
     casing(raw, findings);
     for instruction in &raw.instructions {
-        for blank in &instruction.blank_continuations {
-            findings.add("NoEmptyContinuation", blank, "empty line inside a continued instruction");
+        // Said once an instruction, at the first such line, as BuildKit does.
+        if let Some(blank) = instruction.blank_continuations.first() {
+            findings.add("NoEmptyContinuation", blank, "empty continuation line").help =
+                Some("remove the line, or put a comment there".to_owned());
         }
         let line = instruction.joined.all();
         let split = words::split_command(&line);
@@ -28,11 +32,20 @@ pub(super) fn check(raw: &RawFile, text: &str, stages: &Stages<'_>, findings: &m
             keyword @ ("ENV" | "LABEL")
                 if words::split_quoted(&split.args, raw.escape).first().is_some_and(is_legacy_pair) =>
             {
-                let message = format!("`{keyword} key=value` should be used instead of `{keyword} key value`");
-                findings.add("LegacyKeyValueFormat", &line.trim().span(), message);
+                let written = split.keyword.as_str();
+                let message =
+                    format!("\"{written} key=value\" should be used instead of legacy \"{written} key value\" format");
+                let finding = findings.add("LegacyKeyValueFormat", &line.trim().span(), message);
+                if let Some((name, value)) = split.args.as_str().split_once(words::is_blank) {
+                    let value = value.trim();
+                    // A value with quotes or escapes would have to be read first.
+                    if !value.contains(['"', '\'', '\\', '`']) {
+                        finding.help = Some(format!("write `{keyword} {name}=\"{value}\"`"));
+                    }
+                }
             }
             "MAINTAINER" => {
-                let message = "MAINTAINER is deprecated in favour of a label";
+                let message = "maintainer instruction is deprecated in favor of using label";
                 findings.add("MaintainerDeprecated", &split.keyword.span(), message).help =
                     Some(format!("write `LABEL org.opencontainers.image.authors=\"{}\"`", split.args.as_str()));
             }
@@ -56,7 +69,7 @@ fn from_line(split: &words::Command<'_>, instruction: &RawInstruction, findings:
         true
     };
     if !fits {
-        let message = format!("casing of `{as_}` does not match that of `{from}`");
+        let message = format!("'{as_}' and '{from}' keywords' casing do not match");
         findings.add("FromAsCasing", &keyword_as.span(), message);
     }
     description("FROM", &[&name.as_str().to_lowercase()], instruction, findings);
@@ -70,15 +83,16 @@ fn description(instruction: &str, names: &[&str], raw: &RawInstruction, findings
         return;
     }
     let name = if let [name] = names { name } else { "<arg_key>" };
-    let message = format!("comment for {instruction} should follow the format `# {name} <description>`");
+    let message = format!("comment for {instruction} should follow the format: `# {name} <description>`");
     findings.add("InvalidDefinitionDescription", &comment.span, message).help =
         Some("if it is no description, put an empty line below it".to_owned());
 }
 
-/// All instructions like the majority, which is upper case in doubt.
+/// All instructions like the majority, which is upper case in doubt. Arguments before the first stage do not count.
 fn casing(raw: &RawFile, findings: &mut Findings) {
-    let lines: Vec<Piece<'_>> = raw.instructions.iter().map(|instruction| instruction.joined.all()).collect();
-    let keywords: Vec<Piece<'_>> = lines.iter().map(|line| words::split_command(line).keyword).collect();
+    let lines: Vec<_> = raw.instructions.iter().map(|instruction| instruction.joined.all()).collect();
+    let keywords = lines.iter().map(|line| words::split_command(line).keyword);
+    let keywords: Vec<_> = keywords.skip_while(|keyword| !keyword.as_str().eq_ignore_ascii_case("FROM")).collect();
     let is_lower = |keyword: &str| keyword == keyword.to_ascii_lowercase();
     let is_upper = |keyword: &str| keyword == keyword.to_ascii_uppercase();
     let lower = keywords.iter().filter(|keyword| is_lower(keyword.as_str())).count();
@@ -87,50 +101,69 @@ fn casing(raw: &RawFile, findings: &mut Findings) {
         let name = keyword.as_str();
         let (fits, casing) = if lower > upper { (is_lower(name), "lowercase") } else { (is_upper(name), "uppercase") };
         if !fits {
-            let message = format!("`{name}` should match the casing of most instructions ({casing})");
+            let message = format!("command '{name}' should match the case of the command majority ({casing})");
             findings.add("ConsistentInstructionCasing", &keyword.span(), message);
         }
     }
 }
 
 fn stage_names(text: &str, stages: &Stages<'_>, findings: &mut Findings) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for name in stages.file.stages.iter().filter_map(|stage| stage.name.as_ref()) {
         let written = &text[name.span.clone()];
         if written.chars().any(char::is_uppercase) {
-            let message = format!("stage name `{written}` should be lowercase");
+            let message = format!("stage name '{written}' should be lowercase");
             findings.add("StageNameCasing", &name.span, message);
         }
         if RESERVED.contains(&name.raw.as_str()) {
-            let message = format!("`{}` is reserved and should not name a stage", name.raw);
+            let message = format!("stage name should not use the same name as reserved stage \"{}\"", name.raw);
             findings.add("ReservedStageName", &name.span, message);
         }
-        if seen.contains(&name.raw.as_str()) {
-            let message = format!("duplicate stage name `{}`, stage names should be unique", name.raw);
+        if !seen.insert(&name.raw) {
+            let message = format!("duplicate stage name \"{}\", stage names should be unique", name.raw);
             findings.add("DuplicateStageName", &name.span, message);
         }
-        seen.push(&name.raw);
     }
 }
 
 fn in_stages(stages: &Stages<'_>, findings: &mut Findings) {
-    for stage in &stages.file.stages {
-        let mut has_shell = false;
-        for (at, instruction) in stage.instructions.iter().enumerate() {
-            has_shell |= matches!(instruction.kind, InstructionKind::Shell(_));
+    let mut has_shell: Vec<bool> = Vec::new();
+    for (at, stage) in stages.file.stages.iter().enumerate() {
+        let mut shell = match stages.bases[at] {
+            Base::Stage(earlier) => has_shell[earlier],
+            _ => stages.images[at].as_ref().is_some_and(|image| image.has_shell),
+        };
+        let mut earlier = HashMap::new();
+        for instruction in &stage.instructions {
+            shell |= matches!(instruction.kind, InstructionKind::Shell(_));
             let Some(name) = single_use(&instruction.kind) else { continue };
             if let InstructionKind::Cmd(Command::Shell(_)) | InstructionKind::Entrypoint(Command::Shell(_)) =
                 instruction.kind
-                && !has_shell
+                && !shell
             {
-                let message = format!("JSON arguments recommended for {name}, so that signals reach the program");
+                let message = format!(
+                    "JSON arguments recommended for {name} to prevent unintended behavior related to OS signals"
+                );
                 findings.add("JSONArgsRecommended", &instruction.span, message);
             }
             // The earlier one is reported, for it is the one without effect.
-            if stage.instructions[at + 1..].iter().any(|later| single_use(&later.kind) == Some(name)) {
-                let message = format!("several {name} in one stage: only the last one counts");
-                findings.add("MultipleInstructionsDisallowed", &instruction.span, message);
+            if let Some(span) = earlier.insert(name, &instruction.span) {
+                let message = format!(
+                    "multiple {name} instructions should not be used in the same stage because only the last one will be used"
+                );
+                findings.add("MultipleInstructionsDisallowed", span, message);
             }
         }
+        has_shell.push(shell);
+    }
+}
+
+/// Whether an instruction is one of the kind that only its last occurrence counts for.
+fn single_use(kind: &InstructionKind) -> Option<&'static str> {
+    match kind {
+        InstructionKind::Cmd(_) => Some("CMD"),
+        InstructionKind::Entrypoint(_) => Some("ENTRYPOINT"),
+        InstructionKind::Healthcheck(_) => Some("HEALTHCHECK"),
+        _ => None,
     }
 }

@@ -1,14 +1,19 @@
 //! Checks that follow variables through the stages.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::rc::Rc;
 
-use regex::Regex;
-
-use super::stages::{Base, PLATFORM_ARGS, Stages};
-use super::{Findings, LintInput, compile, layers, rules};
+use super::context::ignored_by;
+use super::{BaseImage, Findings, LintInput, is_secret_name};
 use crate::expand::{expand_heredoc, expand_noting, expand_words};
+use crate::stages::{Base, PLATFORM_ARGS, Stages};
 use crate::{CopyLike, InstructionKind, Stage, Word, nearest};
+
+/// Names that mean something to the builder alone: they are no variables, so nobody can define them wrongly.
+const NO_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// A suggestion is looked for this often in a file; comparing names is slow, and after that many slips nobody reads them.
+const SUGGESTIONS_MAX: usize = 100;
 
 /// Set by many base images; not reported where the base is not known.
 const USUAL: [&str; 34] = [
@@ -51,8 +56,8 @@ const USUAL: [&str; 34] = [
 /// Variables at a point of a stage.
 #[derive(Clone, Default)]
 struct Scope {
-    /// A declared argument without a known value is `None`.
-    values: BTreeMap<String, Option<String>>,
+    /// A declared argument without a known value is `None`. Shared until a stage changes them.
+    values: Rc<BTreeMap<String, Option<String>>>,
     /// The base image's variables are not known.
     is_open: bool,
     has_workdir: bool,
@@ -60,71 +65,90 @@ struct Scope {
 
 impl Scope {
     fn set(&mut self, name: &str, value: Option<String>) {
-        self.values.insert(name.to_owned(), value);
+        Rc::make_mut(&mut self.values).insert(name.to_owned(), value);
     }
 }
 
 pub(super) fn check(stages: &Stages<'_>, input: &LintInput<'_>, findings: &mut Findings) {
-    let mut scopes: Vec<Scope> = Vec::new();
-    for (stage, base) in stages.file.stages.iter().zip(&stages.bases) {
-        from_line(stages, stage, base, findings);
-        let mut scope = match base {
-            Base::Stage(earlier) => scopes[*earlier].clone(),
-            Base::Scratch => image_scope(Some(Vec::new())),
-            Base::Image(name) => image_scope(input.base_variables.and_then(|variables| variables(name))),
+    // A scope is handed over to the last stage that builds on it, so that a long chain of stages copies nothing.
+    let mut heirs = vec![0_usize; stages.bases.len()];
+    for base in &stages.bases {
+        if let Base::Stage(earlier) = base {
+            heirs[*earlier] += 1;
+        }
+    }
+    let mut scopes: Vec<Option<Scope>> = Vec::new();
+    let mut suggestions = SUGGESTIONS_MAX;
+    for (at, stage) in stages.file.stages.iter().enumerate() {
+        from_line(stages, stage, &mut suggestions, findings);
+        let mut scope = match &stages.bases[at] {
+            Base::Stage(earlier) => {
+                heirs[*earlier] -= 1;
+                let scope = &mut scopes[*earlier];
+                if heirs[*earlier] == 0 { scope.take() } else { scope.clone() }.unwrap_or_default()
+            }
+            Base::Scratch | Base::Image(_) => image_scope(stages.images[at].as_ref()),
         };
-        let mut walk = Walk { stages, input, findings, scope: &mut scope };
+        let mut walk = Walk { stages, input, findings, scope: &mut scope, suggestions: &mut suggestions };
         for instruction in &stage.instructions {
             walk.instruction(&instruction.kind);
         }
-        scopes.push(scope);
+        scopes.push((heirs[at] > 0).then_some(scope));
     }
 }
 
-fn image_scope(names: Option<Vec<String>>) -> Scope {
-    let mut scope = Scope { is_open: names.is_none(), ..Scope::default() };
+fn image_scope(image: Option<&BaseImage>) -> Scope {
+    let mut scope = Scope { is_open: image.is_none(), ..Scope::default() };
     // The engine sets PATH where the image does not.
     scope.set("PATH", Some("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()));
-    for name in names.unwrap_or_default() {
-        scope.set(&name, Some(String::new()));
+    for name in image.into_iter().flat_map(|image| &image.variables) {
+        scope.set(name, Some(String::new()));
     }
     scope
 }
 
-fn from_line(stages: &Stages<'_>, stage: &Stage, base: &Base, findings: &mut Findings) {
-    let known: Vec<&str> = stages.globals.keys().map(String::as_str).chain(PLATFORM_ARGS).collect();
+/// ``did you mean `x`?``, as long as suggestions are left.
+fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>, left: &mut usize) -> Option<&'a str> {
+    *left = left.checked_sub(1)?;
+    nearest(name, known)
+}
+
+fn from_line(stages: &Stages<'_>, stage: &Stage, suggestions: &mut usize, findings: &mut Findings) {
     for word in [Some(&stage.base), stage.platform.as_ref()].into_iter().flatten() {
         let found = stages.expand_from(word, false).unwrap_or_default();
-        for name in found.undefined.iter().filter(|name| !known.contains(&name.as_str())) {
-            let near = nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
-            let message = format!("FROM argument `{name}` is not declared");
+        let is_declared = |name: &str| stages.globals.contains_key(name) || PLATFORM_ARGS.contains(&name);
+        for name in found.undefined.iter().filter(|name| !is_declared(name)) {
+            let known = stages.globals.keys().map(String::as_str).chain(PLATFORM_ARGS);
+            let near = suggest(name, known, suggestions).map(|near| format!("did you mean `{near}`?"));
+            let message = format!("FROM argument '{name}' is not declared");
             findings.add("UndefinedArgInFrom", &word.span, message).label = near;
         }
     }
     if let Some(found) = stages.expand_from(&stage.base, true)
         && !is_image_name(&found.value)
     {
-        let message = format!("defaults of the arguments in `{}` give an empty or invalid image name", stage.base.raw);
+        let message = format!("default value for ARG {} results in empty or invalid base image name", stage.base.raw);
         findings.add("InvalidDefaultArgInFrom", &stage.base.span, message).label =
             Some(format!("this becomes `{}`", found.value));
     }
-    if let Base::Image(name) = base
-        && let Some(reason) = layers::unpinned(name)
-    {
-        findings.add("UnpinnedBase", &stage.base.span, format!("base image `{name}` {reason}"));
-    }
     let Some(platform) = &stage.platform else { return };
     let Some(found) = stages.expand_from(platform, false) else { return };
-    if found.matched == ["TARGETPLATFORM"] && found.unmatched.is_empty() && found.value == "linux/amd64" {
-        let message = format!("setting the platform to `{}` is redundant, this is the default", platform.raw);
+    let target_platform = Word { raw: "$TARGETPLATFORM".to_owned(), span: platform.span.clone() };
+    let is_target = stages.expand_from(&target_platform, false).is_some_and(|target| target.value == found.value);
+    if found.matched == ["TARGETPLATFORM"] && found.unmatched.is_empty() && is_target {
+        let message = format!(
+            "setting platform to predefined {} in FROM is redundant as this is the default behavior",
+            platform.raw
+        );
         findings.add("RedundantTargetPlatform", &platform.span, message);
     }
     if found.matched.is_empty() && found.unmatched.is_empty() {
         let stage_name = stage.name.as_ref().map_or("", |name| &name.raw);
         // A stage named after its platform says that it is meant so.
-        let is_meant = platform_parts(&found.value).iter().any(|part| stage_name.contains(part));
-        if !is_meant {
-            let message = format!("--platform should not be the constant `{}`", found.value);
+        let parts = platform_parts(&found.value);
+        let is_meant = parts.iter().any(|part| stage_name.contains(part));
+        if !is_meant && !parts.is_empty() {
+            let message = format!("FROM --platform flag should not use constant value \"{}\"", found.value);
             findings.add("FromPlatformFlagConstDisallowed", &platform.span, message);
         }
     }
@@ -150,19 +174,64 @@ fn platform_parts(platform: &str) -> Vec<String> {
     }
 }
 
-/// Whether the text can name an image: host or bracketed address, path, tag, digest.
-fn is_image_name(name: &str) -> bool {
-    static NAME: LazyLock<Regex> = LazyLock::new(|| {
-        compile(
-            r"(?x)^
-            (?:(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+:[0-9]+)(?::[0-9]+)?/)?
-            [a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*
-            (?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*
-            (?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?
-            (?:@[A-Za-z][A-Za-z0-9+.-]*:[0-9a-fA-F]{32,})?$",
-        )
-    });
-    NAME.is_match(name)
+/// Whether the text can name an image: host or bracketed address, path, tag, digest (the grammar of distribution's
+/// `reference` package).
+fn is_image_name(text: &str) -> bool {
+    let (text, digest) = text.split_once('@').map_or((text, None), |(text, digest)| (text, Some(digest)));
+    // A colon behind the last slash begins the tag.
+    let path_end = text.rfind('/').map_or(0, |slash| slash + 1);
+    let (name, tag) = match text[path_end..].split_once(':') {
+        Some((last, tag)) => (&text[..path_end + last.len()], Some(tag)),
+        None => (text, None),
+    };
+    let is_path = |path: &str| path.split('/').all(is_path_part);
+    let is_name = is_path(name) || name.split_once('/').is_some_and(|(host, path)| is_host(host) && is_path(path));
+    is_name && tag.is_none_or(is_tag) && digest.is_none_or(is_digest)
+}
+
+/// Lower-case words, joined by `.`, `_`, `__` or any number of `-`.
+fn is_path_part(part: &str) -> bool {
+    let is_letter = |ch: char| ch.is_ascii_lowercase() || ch.is_ascii_digit();
+    let joins = part.split(is_letter).filter(|join| !join.is_empty());
+    part.starts_with(is_letter)
+        && part.ends_with(is_letter)
+        && joins.into_iter().all(|join| matches!(join, "." | "_" | "__") || join.bytes().all(|byte| byte == b'-'))
+}
+
+fn is_host(host: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some((address, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let is_address = !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':');
+        return is_address && (port.is_empty() || port.strip_prefix(':').is_some_and(is_number));
+    }
+    let (name, port) = host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port)));
+    let is_part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    // A plain word is the first part of a path, unless it is `localhost`, has a port, or capitals.
+    let is_plain = port.is_none() && name != "localhost" && !name.contains('.') && name == name.to_lowercase();
+    !is_plain && name.split('.').all(is_part) && port.is_none_or(is_number)
+}
+
+fn is_tag(tag: &str) -> bool {
+    const LENGTH_MAX: usize = 128;
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    tag.len() <= LENGTH_MAX
+        && tag.bytes().next().is_some_and(is_word)
+        && tag.bytes().all(|byte| is_word(byte) || matches!(byte, b'.' | b'-'))
+}
+
+fn is_digest(digest: &str) -> bool {
+    const LENGTH_MIN: usize = 32;
+    digest.split_once(':').is_some_and(|(algorithm, hex)| {
+        algorithm.starts_with(|ch: char| ch.is_ascii_alphabetic())
+            && algorithm.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+._-".contains(&byte))
+            && hex.len() >= LENGTH_MIN
+            && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 struct Walk<'w, 'a> {
@@ -170,6 +239,7 @@ struct Walk<'w, 'a> {
     input: &'w LintInput<'w>,
     findings: &'w mut Findings,
     scope: &'w mut Scope,
+    suggestions: &'w mut usize,
 }
 
 impl Walk<'_, '_> {
@@ -211,7 +281,7 @@ impl Walk<'_, '_> {
                 let value = self.word(path);
                 if !self.scope.has_workdir && !value.starts_with('/') {
                     let message =
-                        format!("relative working directory `{value}` can have unexpected results if the base changes");
+                        format!("relative workdir \"{value}\" can have unexpected results if the base image changes");
                     self.findings.add("WorkdirRelativePath", &path.span, message);
                 }
                 self.scope.has_workdir = true;
@@ -223,8 +293,8 @@ impl Walk<'_, '_> {
                 self.word(word);
             }),
             InstructionKind::Expose(words) => words.iter().for_each(|word| self.port(word)),
-            InstructionKind::Copy(copy) => self.copy("copy", copy),
-            InstructionKind::Add(copy) => self.copy("add", copy),
+            InstructionKind::Copy(copy) => self.copy("Copy", copy),
+            InstructionKind::Add(copy) => self.copy("Add", copy),
             InstructionKind::Run(run) => {
                 let values = run.mounts.iter().flat_map(|mount| &mount.options).filter_map(|(_, value)| value.as_ref());
                 for value in values {
@@ -249,15 +319,14 @@ impl Walk<'_, '_> {
 
     fn undefined(&mut self, name: &str, word: &Word) {
         let is_usual = USUAL.contains(&name) || !name.starts_with(|ch: char| ch.is_alphabetic() || ch == '_');
-        if self.scope.is_open && is_usual {
+        if (self.scope.is_open && is_usual) || NO_VARIABLES.contains(&name) {
             return;
         }
         let known = self.scope.values.keys().chain(self.stages.globals.keys()).map(String::as_str);
-        let near = nearest(name, known);
+        let label = suggest(name, known, self.suggestions).map(|near| format!("did you mean `${near}`?"));
         let is_global = self.stages.globals.contains_key(name);
-        let label = near.map(|near| format!("did you mean `${near}`?"));
         let is_open = self.scope.is_open;
-        let finding = self.findings.add("UndefinedVar", &word.span, format!("usage of undefined variable `${name}`"));
+        let finding = self.findings.add("UndefinedVar", &word.span, format!("usage of undefined variable '${name}'"));
         finding.label = label;
         if is_global {
             finding.help = Some(format!("repeat `ARG {name}` inside the stage to use the global argument"));
@@ -267,26 +336,29 @@ impl Walk<'_, '_> {
     }
 
     fn secret(&mut self, instruction: &str, name: &Word) {
-        if rules::is_secret_name(&name.raw) {
-            let message = format!("do not use ARG or ENV for sensitive data ({instruction} `{}`)", name.raw);
+        if is_secret_name(&name.raw) {
+            let message =
+                format!("do not use ARG or ENV instructions for sensitive data ({instruction} \"{}\")", name.raw);
             self.findings.add("SecretsUsedInArgOrEnv", &name.span, message).help =
                 Some("use `RUN --mount=type=secret,id=…`, which leaves nothing in the image".to_owned());
         }
     }
 
+    /// The words of EXPOSE become several ports, or none, so that an undefined variable is no mistake as such.
     fn port(&mut self, word: &Word) {
-        self.word(word);
         let values = &self.scope.values;
         let lookup = |name: &str| values.get(name).cloned().map(Option::unwrap_or_default);
         let ports = expand_words(&word.raw, self.stages.file.directives.escape, &lookup).unwrap_or_default();
         for port in ports {
-            let protocol = port.split_once('/').map_or("", |(_, protocol)| protocol);
+            let (before, container_port) = port.rsplit_once(':').unwrap_or(("", &port));
+            let protocol = container_port.split_once('/').map_or("", |(_, protocol)| protocol);
             if protocol != protocol.to_lowercase() {
-                let message = format!("protocol of `{port}` in EXPOSE should be lowercase");
+                let message = format!("defined protocol '{port}' in EXPOSE instruction should be lowercase");
                 self.findings.add("ExposeProtoCasing", &word.span, message);
             }
-            if port.contains(':') {
-                let message = format!("EXPOSE takes no IP address and no host port: `{port}`");
+            if before.chars().any(|ch| ch != ':') {
+                let message =
+                    format!("EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'");
                 self.findings.add("ExposeInvalidFormat", &word.span, message);
             }
         }
@@ -301,19 +373,11 @@ impl Walk<'_, '_> {
         for source in &copy.sources {
             let path = self.word(source);
             let is_remote = path.contains("://") || path.starts_with("git@");
-            if let Some(ignore) = self.input.ignore.filter(|_| copy.from.is_none() && !is_remote)
-                && let relative = path.trim_start_matches('/')
-                && !relative.is_empty()
-                && ignore.is_excluded(relative, false)
-            {
-                // A directory of which an exception keeps a part is fine.
-                let is_kept_in_part = ignore.patterns().has_exceptions() && ignore.may_contain_included(relative);
-                if !is_kept_in_part {
-                    let line = ignore.matching_line(relative).unwrap_or_default();
-                    let message = format!("attempting to {verb} `{path}`, which `.dockerignore` excludes");
-                    let finding = self.findings.add("CopyIgnoredFile", &source.span, message);
-                    finding.label = Some(format!("`.dockerignore` line {line} excludes it"));
-                }
+            let ignore = self.input.ignore.filter(|_| copy.from.is_none() && !is_remote);
+            if let Some(line) = ignore.and_then(|ignore| ignored_by(ignore, &path)) {
+                let message = format!("attempting to {verb} file \"{path}\" that is excluded by .dockerignore");
+                self.findings.add("CopyIgnoredFile", &source.span, message).label =
+                    Some(format!("`.dockerignore` line {line} excludes it"));
             }
         }
         self.word(&copy.dest);

@@ -1,8 +1,8 @@
 //! Arguments in the few forms that instructions share.
 
-use super::instruction::Context;
+use super::instruction::{Context, description};
 use crate::syntax::json::{self, NotExec};
-use crate::syntax::{Piece, words};
+use crate::syntax::{Comment, Piece, words};
 use crate::{ArgDecl, Command, Diagnostic, Word};
 
 /// The words of a list, and whether it was written as JSON.
@@ -122,21 +122,20 @@ impl Context {
     }
 
     /// `name[=default] …`
-    pub(super) fn declarations(&mut self, args: &Piece<'_>) -> Option<Vec<ArgDecl>> {
+    pub(super) fn declarations(&mut self, args: &Piece<'_>, comments: &[Comment]) -> Option<Vec<ArgDecl>> {
         let words = words::split_quoted(args, self.escape);
         if words.is_empty() {
             return self.missing("ARG", "at least one argument", args);
         }
         let mut declarations = Vec::new();
         for word in &words {
-            let declaration = match word.as_str().find('=') {
+            let (name, default) = match word.as_str().find('=') {
                 Some(0) => return self.blank_name("ARG", word),
-                Some(equals) => {
-                    ArgDecl { name: word.sub(0..equals).to_word(), default: Some(word.from(equals + 1).to_word()) }
-                }
-                None => ArgDecl { name: word.to_word(), default: None },
+                Some(equals) => (word.sub(0..equals).to_word(), Some(word.from(equals + 1).to_word())),
+                None => (word.to_word(), None),
             };
-            declarations.push(declaration);
+            let description = description(comments, &name.raw);
+            declarations.push(ArgDecl { name, default, description });
         }
         Some(declarations)
     }

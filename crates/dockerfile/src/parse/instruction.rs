@@ -2,7 +2,7 @@
 
 use super::flags::Flags;
 use crate::syntax::words::{self, Command as Split};
-use crate::syntax::{Piece, RawInstruction, heredoc};
+use crate::syntax::{Comment, Piece, RawInstruction, heredoc};
 use crate::{
     Command, CopyLike, Diagnostic, Healthcheck, Heredoc, Instruction, InstructionKind, Run, Stage, Word, nearest,
     parse_duration,
@@ -68,7 +68,7 @@ impl Context {
         let args = &split.args;
         Some(match keyword {
             "ADD" => InstructionKind::Add(self.copy_like(keyword, args, flags, raw)?),
-            "ARG" => InstructionKind::Arg(self.declarations(args)?),
+            "ARG" => InstructionKind::Arg(self.declarations(args, &raw.comments)?),
             "CMD" => InstructionKind::Cmd(self.command(args)?),
             "COPY" => InstructionKind::Copy(self.copy_like(keyword, args, flags, raw)?),
             "ENTRYPOINT" => InstructionKind::Entrypoint(self.command(args)?),
@@ -120,6 +120,7 @@ impl Context {
             text: raw.joined.all().as_str().trim().to_owned(),
             base: args[0].to_word(),
             platform: flags.value("platform"),
+            description: name.as_ref().and_then(|name| description(&raw.comments, &name.raw)),
             name,
             instructions: Vec::new(),
         })
@@ -378,4 +379,9 @@ impl Context {
         }
         Some(words)
     }
+}
+
+/// What the comments above a definition say of it: the rest of the first one that begins with its name.
+pub(super) fn description(comments: &[Comment], name: &str) -> Option<String> {
+    comments.iter().find_map(|comment| Some(comment.text.strip_prefix(name)?.strip_prefix(' ')?.to_owned()))
 }

@@ -1,15 +1,14 @@
 //! Each check finds what it should, and nothing else.
 
 use dockerfile::dockerignore::DockerIgnore;
-use dockerfile::lint::{LintInput, RULES, check, explain, worst};
+use dockerfile::lint::{BaseImage, LintInput, RULES, check, explain, worst};
 use dockerfile::{Diagnostic, Severity, codes, parse};
 
 fn run(text: &str, input: &LintInput<'_>) -> Vec<Diagnostic> {
     let file = parse(text).unwrap_or_else(|problems| panic!("{text:?}: {problems:?}"));
     let findings = check(&file, text, input);
-    for finding in &findings {
-        let span = finding.span.clone().expect("a place");
-        assert!(text.get(span).is_some(), "{finding}");
+    for span in findings.iter().filter_map(|finding| finding.span.clone()) {
+        assert!(text.get(span).is_some(), "{findings:?}");
     }
     findings
 }
@@ -31,11 +30,14 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("FromAsCasing", "from a as b", &[]),
     ("FromAsCasing", "From a as b", &[]),
     ("NoEmptyContinuation", "FROM a\nRUN x && \\\n  \n y", &["  "]),
+    ("NoEmptyContinuation", "FROM a\nRUN x && \\\n\n \n y", &[""]),
     ("NoEmptyContinuation", "FROM a\nRUN x && \\\n # c\n y\n\n", &[]),
     ("ConsistentInstructionCasing", "FROM a\nRUN x\nrun y", &["run"]),
     ("ConsistentInstructionCasing", "from a\nrun x\nRUN y", &["RUN"]),
     ("ConsistentInstructionCasing", "FROM a\nRun x\nRUN y", &["Run"]),
     ("ConsistentInstructionCasing", "from a\nrun x", &[]),
+    // Arguments before the first stage do not count.
+    ("ConsistentInstructionCasing", "arg x\narg y\narg z\nFROM a\nRUN x", &[]),
     ("DuplicateStageName", "FROM a AS b\nFROM a AS B", &["B"]),
     ("DuplicateStageName", "FROM a AS b\nFROM a AS c", &[]),
     ("ReservedStageName", "FROM a AS scratch", &["scratch"]),
@@ -45,6 +47,8 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("JSONArgsRecommended", "FROM a\nENTRYPOINT x", &["ENTRYPOINT x"]),
     ("JSONArgsRecommended", "FROM a\nCMD [\"x\"]\nHEALTHCHECK CMD x", &[]),
     ("JSONArgsRecommended", "FROM a\nSHELL [\"bash\", \"-c\"]\nCMD x", &[]),
+    ("JSONArgsRecommended", "FROM a AS b\nSHELL [\"bash\", \"-c\"]\nFROM b\nENTRYPOINT x", &[]),
+    ("JSONArgsRecommended", "FROM a\nRUN x\nHEALTHCHECK CMD x\nONBUILD CMD x", &[]),
     ("MaintainerDeprecated", "FROM a\nMAINTAINER x", &["MAINTAINER"]),
     ("MaintainerDeprecated", "FROM a\nLABEL maintainer=x", &[]),
     ("UndefinedArgInFrom", "FROM a:$V", &["a:$V"]),
@@ -61,7 +65,8 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("UndefinedVar", "FROM a\nENV A=1 B=$A", &["$A"]),
     ("UndefinedVar", "FROM a\nCOPY <<E /x\n$foo\nE", &["$foo\n"]),
     ("UndefinedVar", "FROM a\nRUN --mount=type=cache,target=$foo x", &["$foo"]),
-    ("UndefinedVar", "FROM a\nLABEL x=$foo\nUSER $bar\nEXPOSE $baz", &["$foo", "$bar", "$baz"]),
+    ("UndefinedVar", "FROM a\nLABEL x=$foo\nUSER $bar\nVOLUME $baz\nEXPOSE $none", &["$foo", "$bar", "$baz"]),
+    ("UndefinedVar", "FROM scratch\nENV BUILDKIT_SBOM_SCAN_STAGE=$BUILDKIT_SBOM_SCAN_STAGE", &[]),
     ("UndefinedVar", "FROM a\nARG foo\nCOPY $foo .", &[]),
     ("UndefinedVar", "FROM a\nENV foo=1\nCOPY $foo .\nENV PATH=/x:$PATH", &[]),
     ("UndefinedVar", "FROM a\nCOPY ${foo:-x} ${bar:+y} .\nRUN $baz\nCMD $x", &[]),
@@ -76,11 +81,19 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("LegacyKeyValueFormat", "FROM a\nENV A=b", &[]),
     ("RedundantTargetPlatform", "FROM --platform=$TARGETPLATFORM a", &["$TARGETPLATFORM"]),
     ("RedundantTargetPlatform", "FROM --platform=${TARGETPLATFORM} a", &["${TARGETPLATFORM}"]),
+    ("RedundantTargetPlatform", "ARG TARGETPLATFORM\nFROM --platform=$TARGETPLATFORM a", &["$TARGETPLATFORM"]),
+    (
+        "RedundantTargetPlatform",
+        "ARG TARGETPLATFORM=linux/s390x\nFROM --platform=$TARGETPLATFORM a",
+        &["$TARGETPLATFORM"],
+    ),
     ("RedundantTargetPlatform", "FROM --platform=$BUILDPLATFORM a\nFROM b", &[]),
+    ("RedundantTargetPlatform", "ARG X=\nFROM --platform=$TARGETPLATFORM$X a", &[]),
     ("SecretsUsedInArgOrEnv", "FROM a\nARG GITHUB_TOKEN", &["GITHUB_TOKEN"]),
     ("SecretsUsedInArgOrEnv", "FROM a\nENV API_KEY=x DB_PASSWORD=y", &["API_KEY", "DB_PASSWORD"]),
     ("SecretsUsedInArgOrEnv", "FROM a\nARG auth", &["auth"]),
     ("SecretsUsedInArgOrEnv", "FROM a\nARG KEYBOARD PUBLIC_KEY TOKENS\nENV AUTHOR=x", &[]),
+    ("SecretsUsedInArgOrEnv", "ARG GITHUB_TOKEN\nFROM a\nENV GPG_KEY_FILE=/x TOKEN_VERSION=2", &[]),
     ("InvalidDefaultArgInFrom", "ARG V\nFROM $V", &["$V"]),
     ("InvalidDefaultArgInFrom", "ARG V\nFROM a:$V", &["a:$V"]),
     ("InvalidDefaultArgInFrom", "ARG V=1\nFROM a:$V", &[]),
@@ -93,16 +106,40 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("FromPlatformFlagConstDisallowed", "FROM --platform=linux/amd64 a AS build_amd64", &[]),
     ("FromPlatformFlagConstDisallowed", "FROM --platform=arm64 a AS for-linux", &[]),
     ("FromPlatformFlagConstDisallowed", "FROM --platform=$BUILDPLATFORM a", &[]),
+    ("FromPlatformFlagConstDisallowed", "ARG BUILDPLATFORM\nFROM --platform=$BUILDPLATFORM a", &[]),
     ("ExposeProtoCasing", "FROM a\nEXPOSE 80/TCP 81/tcp", &["80/TCP"]),
     ("ExposeProtoCasing", "FROM a\nEXPOSE 80/udp 81", &[]),
     ("ExposeInvalidFormat", "FROM a\nEXPOSE 127.0.0.1:80:80 81:82", &["127.0.0.1:80:80", "81:82"]),
-    ("ExposeInvalidFormat", "FROM a\nEXPOSE 80 81-90/tcp", &[]),
+    ("ExposeInvalidFormat", "FROM a\nEXPOSE [::1]:80:80/tcp", &["[::1]:80:80/tcp"]),
+    ("ExposeInvalidFormat", "FROM a\nEXPOSE 80 81-90/tcp :80", &[]),
     ("CopyAllBeforeInstall", "FROM a\nCOPY . .\nRUN pip install -r requirements.txt", &["COPY . ."]),
     ("CopyAllBeforeInstall", "FROM a\nADD ./ /x\nRUN npm ci", &["ADD ./ /x"]),
     ("CopyAllBeforeInstall", "FROM a\nCOPY . .\nRUN apt-get update && apt-get install -y x", &["COPY . ."]),
     ("CopyAllBeforeInstall", "FROM a\nCOPY requirements.txt .\nRUN pip install -r requirements.txt\nCOPY . .", &[]),
     ("CopyAllBeforeInstall", "FROM a\nCOPY . .\nRUN pip install --no-cache-dir .", &[]),
     ("CopyAllBeforeInstall", "FROM a\nCOPY . .\nRUN make\nFROM b\nRUN npm ci\nCOPY --from=0 . .", &[]),
+    ("CopyAllBeforeInstall", "FROM a\nCOPY . .\nRUN cd x && uv sync --frozen", &["COPY . ."]),
+    ("AptUpdateAlone", "FROM a\nRUN apt-get update\nRUN apt-get install -y x", &["RUN apt-get update"]),
+    ("AptUpdateAlone", "FROM a\nRUN apt-get update\nRUN apt-get update && apt-get install -y x", &[]),
+    ("AptUpdateAlone", "FROM a\nRUN apt-get update\nFROM b\nRUN apt-get install -y x", &[]),
+    ("InstallWithoutYes", "FROM a\nRUN apt-get install x", &["RUN apt-get install x"]),
+    ("InstallWithoutYes", "FROM a\nRUN dnf -q install x && rm -y", &["RUN dnf -q install x && rm -y"]),
+    (
+        "InstallWithoutYes",
+        "FROM a\nRUN apt-get -qy install x && apt install x --yes && yum install -y x && apt-get -y update",
+        &[],
+    ),
+    ("InstallWithoutYes", "FROM a\nRUN apt-get -o APT::Get::Assume-Yes=true install x\nRUN echo apt-get update", &[]),
+    ("ChangingArgEarly", "FROM a\nARG GIT_SHA\nRUN pip install -r x", &["GIT_SHA"]),
+    ("ChangingArgEarly", "FROM a\nARG X=1 BUILD_DATE\nRUN apk add --no-cache x", &["BUILD_DATE"]),
+    ("ChangingArgEarly", "FROM a\nRUN pip install -r x\nARG GIT_SHA\nRUN echo $GIT_SHA", &[]),
+    ("ChangingArgEarly", "ARG GIT_SHA\nFROM a\nARG VERSION\nRUN pip install -r x", &[]),
+    ("RemoteFileUnchecked", "FROM a\nADD https://x.y/z.tar.gz /", &["https://x.y/z.tar.gz"]),
+    (
+        "RemoteFileUnchecked",
+        "FROM a\nADD --checksum=sha256:0 https://x.y/z /\nADD https://x.y/z.git#main /\nADD z /",
+        &[],
+    ),
     (
         "PackageCacheInLayer",
         "FROM a\nRUN apt-get update && apt-get install -y x",
@@ -122,6 +159,20 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("PackageCacheInLayer", "FROM a\nRUN --mount=type=cache,target=/root/.cache/pip pip install x", &[]),
     ("PackageCacheInLayer", "FROM a\nENV PIP_NO_CACHE_DIR=1\nRUN pip install x", &[]),
     ("PackageCacheInLayer", "FROM a AS b\nRUN apt-get update\nFROM c\nCOPY --from=b /x /x", &[]),
+    ("PackageCacheInLayer", "FROM a\nRUN npm ci", &["RUN npm ci"]),
+    (
+        "PackageCacheInLayer",
+        "FROM a\nRUN --mount=type=cache,target=/root/.npm npm ci\nRUN npm i && npm cache clean --force",
+        &[],
+    ),
+    ("PackageCacheInLayer", "FROM a\nRUN yarn install", &["RUN yarn install"]),
+    ("PackageCacheInLayer", "FROM a\nRUN zypper -n install x", &["RUN zypper -n install x"]),
+    ("PackageCacheInLayer", "FROM a\nRUN conda env create -f x", &["RUN conda env create -f x"]),
+    (
+        "PackageCacheInLayer",
+        "FROM a\nRUN conda install -y x && conda clean -afy\nRUN zypper in -y x && zypper clean",
+        &[],
+    ),
     ("UnpinnedBase", "FROM a", &["a"]),
     ("UnpinnedBase", "FROM x:5000/a:latest", &["x:5000/a:latest"]),
     ("UnpinnedBase", "ARG V=latest\nFROM a:$V", &["a:$V"]),
@@ -151,21 +202,79 @@ fn cases() {
 }
 
 #[test]
-fn checks_of_the_context() {
-    let ignore = DockerIgnore::parse("*.log\nsecret\nvendor\n!vendor/keep\n").expect("it is right");
-    let input = LintInput { ignore: Some(&ignore), git_in_context: true, ..LintInput::default() };
+fn ignored_sources() {
+    let found = |ignore: &str, text: &str| -> Vec<String> {
+        let ignore = DockerIgnore::parse(ignore).expect("it is right");
+        let input = LintInput { ignore: Some(&ignore), ..LintInput::default() };
+        found("CopyIgnoredFile", text, &input).into_iter().map(str::to_owned).collect()
+    };
     let text =
         "FROM a\nCOPY x.log /\nADD secret/y /\nCOPY vendor /v\nCOPY --from=b secret /\nADD https://x/y.log /\nCOPY z /";
-    assert_eq!(found("CopyIgnoredFile", text, &input), ["x.log", "secret/y"]);
-    assert_eq!(found("CopyIgnoredFile", text, &LintInput::default()), [""; 0]);
-    let all = "FROM a\nCOPY . /";
-    assert_eq!(found("GitDirInContext", all, &input), ["COPY . /"]);
-    assert_eq!(found("GitDirInContext", "FROM a\nCOPY --exclude=.git . /", &input), [""; 0]);
-    assert_eq!(found("GitDirInContext", "FROM a\nCOPY src /", &input), [""; 0]);
-    assert_eq!(found("GitDirInContext", all, &LintInput::default()), [""; 0]);
-    let git_ignored = DockerIgnore::parse(".git").expect("it is right");
-    let input = LintInput { ignore: Some(&git_ignored), ..input };
-    assert_eq!(found("GitDirInContext", all, &input), [""; 0]);
+    assert_eq!(found("*.log\nsecret\nvendor\n!vendor/keep\n", text), ["x.log", "secret/y"]);
+    // The root itself is never a file that is left out; only patterns for everything leave nothing of it.
+    assert_eq!(found("*", "FROM a\nCOPY . /\nCOPY ./ /\nCOPY x/.. /"), [".", "./", "x/.."]);
+    assert_eq!(found("**/*", "FROM a\nADD / /"), ["/"]);
+    assert_eq!(found("*.md\nsrc", "FROM a\nCOPY . /"), [""; 0]);
+    assert_eq!(found("*\n!src", "FROM a\nCOPY . /\nCOPY src /\nCOPY src/x /\nCOPY other /"), ["other"]);
+    assert_eq!(found("*\n!*/keep", "FROM a\nCOPY sub /\nCOPY sub/keep /"), [""; 0]);
+    assert_eq!(
+        found("secret", "FROM a\nCOPY /secret ./secret/ x/../secret /\nCOPY <<E secret /\nx\nE"),
+        ["/secret", "./secret/", "x/../secret", "secret"]
+    );
+    let text = "FROM a\nCOPY secret /";
+    let without = run(text, &LintInput::default());
+    assert!(without.iter().all(|finding| finding.rule != Some("CopyIgnoredFile")));
+}
+
+#[test]
+fn what_comes_along_with_the_whole_context() {
+    let names = [".env", ".env.example", ".git", "Cargo.toml", "node_modules", "server.key", "src", "target"];
+    let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+    let found = |text: &str, ignore: &str| -> Vec<String> {
+        let ignore = DockerIgnore::parse(ignore).expect("it is right");
+        let input = LintInput { ignore: Some(&ignore), context_names: &names, ..LintInput::default() };
+        let rules = ["GitDirInContext", "BallastInContext", "SecretFileInContext"];
+        let findings =
+            run(text, &input).into_iter().filter(|finding| finding.rule.is_some_and(|rule| rules.contains(&rule)));
+        findings
+            .map(|finding| format!("{} {}", finding.rule.expect("a rule"), finding.help.expect("a remedy")))
+            .collect()
+    };
+    assert_eq!(
+        found("FROM a\nCOPY . /\nCOPY . /again", ""),
+        [
+            "SecretFileInContext add `.env` to `.dockerignore`",
+            "GitDirInContext add `.git` to `.dockerignore`",
+            "BallastInContext add `node_modules` to `.dockerignore`",
+            "SecretFileInContext add `server.key` to `.dockerignore`",
+            "BallastInContext add `target` to `.dockerignore`",
+        ]
+    );
+    assert_eq!(found("FROM a\nCOPY . /", ".git\n.env\n*.key\ntarget\nnode_modules"), [""; 0]);
+    let kept = found("FROM a\nCOPY --exclude=.git --exclude=*.key . /", "**/target\n.env");
+    assert_eq!(kept, ["BallastInContext add `node_modules` to `.dockerignore`"]);
+    assert_eq!(found("FROM a\nCOPY src /\nCOPY --from=b . /", ""), [""; 0]);
+    // Without Cargo.toml beside it `target` is a directory like any other.
+    let names = ["target".to_owned()];
+    let input = LintInput { context_names: &names, ..LintInput::default() };
+    assert!(run("FROM a\nCOPY . /", &input).iter().all(|finding| finding.rule != Some("BallastInContext")));
+}
+
+#[test]
+fn what_to_move_is_named() {
+    let help = |text: &str| {
+        let findings = run(text, &LintInput::default());
+        let finding = findings.into_iter().find(|finding| finding.rule == Some("CopyAllBeforeInstall"));
+        finding.and_then(|finding| finding.help).expect("a remedy")
+    };
+    assert_eq!(
+        help("FROM a\nCOPY . .\nRUN apt-get  install -y gcc"),
+        "move `RUN apt-get install -y gcc` above this line: it needs nothing of the context"
+    );
+    assert_eq!(
+        help("FROM a\nCOPY . .\nRUN npm ci"),
+        "copy package.json and package-lock.json first, then `RUN npm ci`, and move this line below it"
+    );
 }
 
 #[test]
@@ -178,16 +287,57 @@ fn layers_are_counted_down_the_chain() {
 }
 
 #[test]
-fn what_is_known_of_the_build_counts() {
-    let variables = |image: &str| (image == "known:1").then(|| vec!["FROM_BASE".to_owned()]);
-    let input = LintInput { base_variables: Some(&variables), ..LintInput::default() };
+fn what_is_known_of_the_base_counts() {
+    let known = BaseImage {
+        variables: vec!["FROM_BASE".to_owned()],
+        has_shell: true,
+        has_healthcheck: true,
+        user: Some("app".to_owned()),
+        platform: "linux/arm64".to_owned(),
+        wanted_platform: "linux/amd64".to_owned(),
+    };
+    let lookup = |image: &str, platform: Option<&str>| {
+        (image == "known:1").then(|| match platform {
+            Some(platform) => BaseImage { wanted_platform: platform.to_owned(), ..known.clone() },
+            None => known.clone(),
+        })
+    };
+    let input = LintInput { base: Some(&lookup), ..LintInput::default() };
     assert_eq!(found("UndefinedVar", "FROM known:1\nENV A=$FROM_BASE B=$LANG", &input), ["$LANG"]);
     assert_eq!(found("UndefinedVar", "FROM other:1\nENV B=$LANG", &input), [""; 0]);
+    assert_eq!(found("InvalidBaseImagePlatform", "FROM known:1\nFROM other:1", &input), ["known:1"]);
+    let arm = "ARG P=linux/arm64\nFROM --platform=$P known:1";
+    assert_eq!(found("InvalidBaseImagePlatform", arm, &input), [""; 0]);
+    let text = "FROM known:1 AS a\nFROM a\nCMD x\n";
+    let names: Vec<&str> = run(text, &input).iter().filter_map(|finding| finding.rule).collect();
+    assert_eq!(names, ["InvalidBaseImagePlatform"]);
+    let root = BaseImage { user: Some("0".to_owned()), ..BaseImage::default() };
+    let lookup = |_: &str, _: Option<&str>| Some(root.clone());
+    let input = LintInput { base: Some(&lookup), ..LintInput::default() };
+    assert_eq!(found("RootUser", "FROM known:1", &input), ["known:1"]);
+    assert_eq!(found("RootUser", "FROM known:1\nUSER x", &input), [""; 0]);
+}
+
+#[test]
+fn build_arguments_count() {
     let build_args = [("V".to_owned(), "1".to_owned())];
     let input = LintInput { build_args: &build_args, ..LintInput::default() };
     assert_eq!(found("UnpinnedBase", "ARG V=latest\nFROM a:$V", &input), [""; 0]);
     // Defaults are judged without build arguments.
     assert_eq!(found("InvalidDefaultArgInFrom", "ARG V\nFROM a:$V", &input), ["a:$V"]);
+}
+
+#[test]
+fn a_build_meets_the_stages_that_it_needs() {
+    let text =
+        "FROM x:1 AS a\nCMD a\nFROM x:1 AS B\nCMD b\nFROM x:1 AS c\nCMD c\nFROM a\nRUN --mount=from=c,target=/c x\n";
+    let found = |input: &LintInput<'_>| found("JSONArgsRecommended", text, input);
+    assert_eq!(found(&LintInput::default()), ["CMD a", "CMD b", "CMD c"]);
+    let needed = LintInput { only_needed_stages: true, ..LintInput::default() };
+    assert_eq!(found(&needed), ["CMD a", "CMD c"]);
+    assert_eq!(found(&LintInput { target: Some("b"), ..needed }), ["CMD b"]);
+    // What is about the file is met while reading it.
+    assert!(run(text, &needed).iter().any(|finding| finding.rule == Some("StageNameCasing")));
 }
 
 #[test]
@@ -199,6 +349,14 @@ fn descriptions_are_checked_on_demand() {
     assert_eq!(found(rule, text, &input), ["# a thing", "# the base"]);
     let asked = format!("# check=experimental={rule}\n{text}");
     assert_eq!(found(rule, &asked, &LintInput::default()), ["# a thing", "# the base"]);
+}
+
+#[test]
+fn a_tag_is_no_digest() {
+    let input = LintInput { experimental: true, ..LintInput::default() };
+    let text = "FROM a:1\nFROM b:2@sha256:0\nFROM c\nFROM localhost/d:1\nFROM scratch";
+    assert_eq!(found("BaseWithoutDigest", text, &input), ["a:1"]);
+    assert_eq!(found("BaseWithoutDigest", text, &LintInput::default()), [""; 0]);
 }
 
 #[test]
@@ -218,6 +376,11 @@ fn check_directive() {
         rules("skip=UnpinnedBase, RootUser,missinghealthcheck,JSONArgsRecommended;error=true"),
         ["MaintainerDeprecated"]
     );
+    // A code does as well as a name.
+    assert_eq!(rules("skip=st254,ST255,ST256"), ["JSONArgsRecommended", "MaintainerDeprecated"]);
+    // `skip` does not touch what is asked for.
+    assert_eq!(rules("skip=all;experimental=MaintainerDeprecated"), ["MaintainerDeprecated"]);
+    assert_eq!(rules("skip=all;experimental=UnpinnedBase,BaseWithoutDigest"), ["UnpinnedBase"]);
     assert_eq!(rules("skip=all;nope=1"), ["ST110"]);
     assert_eq!(rules("skip=all;error=maybe"), ["ST110"]);
     assert_eq!(rules("skip=all,MaintainerDeprecatd"), ["ST110"]);
@@ -227,6 +390,25 @@ fn check_directive() {
     let severity = |rule| findings.iter().find(|finding| finding.rule == Some(rule)).map(|finding| finding.severity);
     assert_eq!(severity("JSONArgsRecommended"), Some(Severity::Error));
     assert_eq!(severity("RootUser"), Some(Severity::Note));
+}
+
+#[test]
+fn the_build_argument_replaces_the_directive() {
+    let text = "# check=skip=all\nFROM a:1\nCMD x\nMAINTAINER y\n";
+    let rules = |value: &str| {
+        let build_args = [("BUILDKIT_DOCKERFILE_CHECK".to_owned(), value.to_owned())];
+        let findings = run(text, &LintInput { build_args: &build_args, ..LintInput::default() });
+        findings.iter().map(|finding| finding.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(rules("skip=all"), [""; 0]);
+    assert_eq!(
+        rules("skip=RootUser,MissingHealthcheck,JSONArgsRecommended;error=true"),
+        ["error[ST208]: maintainer instruction is deprecated in favor of using label"]
+    );
+    assert_eq!(
+        rules("skip=all;what=1"),
+        ["error[ST110]: build argument BUILDKIT_DOCKERFILE_CHECK: there is no check option `what`"]
+    );
 }
 
 #[test]
@@ -254,6 +436,13 @@ fn a_good_file_has_no_findings() {
 fn tables_are_whole() {
     let buildkit = RULES.iter().filter(|rule| rule.is_buildkit).count();
     assert_eq!(buildkit, 22);
+    let url = |name: &str| explain(name).and_then(|rule| rule.url()).unwrap_or_default();
+    let page = |slug: &str| format!("https://docs.docker.com/go/dockerfile/rule/{slug}/");
+    assert_eq!(url("JSONArgsRecommended"), page("json-args-recommended"));
+    assert_eq!(url("StageNameCasing"), page("stage-name-casing"));
+    assert_eq!(url("SecretsUsedInArgOrEnv"), page("secrets-used-in-arg-or-env"));
+    assert_eq!(url("FromAsCasing"), page("from-as-casing"));
+    assert_eq!((url("InvalidBaseImagePlatform"), url("RootUser")), (String::new(), String::new()));
     for pair in RULES.windows(2) {
         assert!(pair[0].code < pair[1].code);
     }
@@ -261,11 +450,19 @@ fn tables_are_whole() {
         assert!(pair[0].0 < pair[1].0);
     }
     for rule in RULES {
-        assert!(!rule.docs.is_empty() && !rule.title.ends_with('.'));
+        assert!(!rule.docs.is_empty() && !rule.title.starts_with(' '));
         let is_tested = CASES.iter().any(|(name, ..)| *name == rule.name);
-        let elsewhere = ["CopyIgnoredFile", "GitDirInContext", "TooManyLayers", "InvalidDefinitionDescription"];
-        // The platform of an image is found while building.
-        assert!(is_tested || elsewhere.contains(&rule.name) || rule.name == "InvalidBaseImagePlatform");
+        let elsewhere = [
+            "BallastInContext",
+            "BaseWithoutDigest",
+            "CopyIgnoredFile",
+            "GitDirInContext",
+            "InvalidBaseImagePlatform",
+            "InvalidDefinitionDescription",
+            "SecretFileInContext",
+            "TooManyLayers",
+        ];
+        assert!(is_tested || elsewhere.contains(&rule.name), "{}", rule.name);
     }
     assert_eq!(explain("undefinedvar").map(|rule| rule.code), Some("ST211"));
     assert_eq!(explain("st251").map(|rule| rule.name), Some("CopyAllBeforeInstall"));

@@ -101,6 +101,7 @@ fn request(cx: RunContext<'_>, plan: &Plan, options: &RunOptions) -> Result<Buil
             _ => NetworkMode::Default,
         },
         extra_hosts: build.extra_hosts.clone(),
+        run: engine::RunSettings::default(),
         no_cache: options.no_cache || build.no_cache,
         no_cache_filter: Vec::new(),
         pull: options.pull || build.pull,

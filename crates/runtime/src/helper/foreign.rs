@@ -143,13 +143,18 @@ impl Caller<'_> {
 fn mount_all(request: &StartRequest, warnings: &mut Vec<String>) -> Result<OwnedFd, Failure> {
     let opened = sources::open(request, None, warnings)?;
     let mut fds = opened.fds.into_iter();
+    let mut generated: Vec<Option<(OwnedFd, bool)>> = request.mounts.iter().map(|_| None).collect();
+    super::inside::generate_files(request, &mut generated)?;
     let missing = || Failure::new("take the root", &io::Error::from_raw_os_error(libc::EBADF));
     let root = fds.next().ok_or_else(missing)?;
     place_mount(root.as_fd(), &request.dir.join(bundle::ROOTFS), true)?;
-    for (index, kind) in opened.kinds.iter().enumerate() {
-        let Some(is_directory) = kind else { continue };
-        let mount = fds.next().ok_or_else(missing)?;
-        place_mount(mount.as_fd(), &request.dir.join(format!("{}-{index}", bundle::SOURCE)), *is_directory)?;
+    for (index, (kind, file)) in opened.kinds.iter().zip(generated).enumerate() {
+        let (mount, is_directory) = match (kind, file) {
+            (Some(is_directory), _) => (fds.next().ok_or_else(missing)?, *is_directory),
+            (None, Some(file)) => file,
+            (None, None) => continue,
+        };
+        place_mount(mount.as_fd(), &request.dir.join(format!("{}-{index}", bundle::SOURCE)), is_directory)?;
     }
     Ok(root)
 }

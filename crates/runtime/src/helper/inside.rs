@@ -51,6 +51,7 @@ pub(super) fn run(birth: &Birth<'_>, tell_status: Option<OwnedFd>, entrances: &m
                 user: &birth.request.user,
                 stdio: birth.stdio,
                 is_uncounted: birth.is_uncounted,
+                is_privileged: birth.request.privileged,
                 terminal,
             };
             match tell_status {
@@ -146,7 +147,7 @@ fn build(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Terminal>, Failure> {
     let proc = mount_proc(places)?;
-    let sys_dir = mount_sys(places, request.own_network)?;
+    let sys_dir = mount_sys(places, request.own_network, request.privileged)?;
     let terminal = mount_dev(places, stdio, request.shm_size_bytes)?;
     if request.own_network {
         sys::loopback_up().step("bring the loopback device up")?;
@@ -180,12 +181,13 @@ fn mount_proc(places: &mut Places<'_>) -> Result<OwnedFd, Failure> {
     Ok(proc)
 }
 
-/// A sysfs of the own network namespace, or the host's, read-only. Its control groups are the container's own, or hidden.
-fn mount_sys(places: &mut Places<'_>, own_network: bool) -> Result<OwnedFd, Failure> {
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+/// A sysfs of the own network namespace, or the host's, read-only unless asked otherwise. Its control groups are the container's own, or hidden.
+fn mount_sys(places: &mut Places<'_>, own_network: bool, writable: bool) -> Result<OwnedFd, Failure> {
+    let mut attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    if !writable {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
     let fresh = if own_network { file_system("sysfs", &[], attributes).ok() } else { None };
     let sysfs = match fresh {
         Some(sysfs) => sysfs,
@@ -193,8 +195,11 @@ fn mount_sys(places: &mut Places<'_>, own_network: bool) -> Result<OwnedFd, Fail
             let host = openat(CWD, "/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .step("open the host's /sys")?;
             let clone = clone_mount(host.as_fd(), true).step("mount the host's /sys")?;
-            let bits = sys::MOUNT_ATTR_RDONLY | sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV | sys::MOUNT_ATTR_NOEXEC;
-            sys::mount_attributes(clone.as_fd(), bits, true).step("make /sys read-only")?;
+            let mut bits = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV | sys::MOUNT_ATTR_NOEXEC;
+            if !writable {
+                bits |= sys::MOUNT_ATTR_RDONLY;
+            }
+            sys::mount_attributes(clone.as_fd(), bits, true).step("set the attributes of /sys")?;
             clone
         }
     };
@@ -325,28 +330,43 @@ fn mount_one(
     attach(mount.as_fd(), place.as_fd(), target)
 }
 
-/// Room for the files that we generate, and for what a container adds to its `/etc/hosts`.
-const GENERATED_SIZE: &str = "1m";
+/// Room for what a container adds to its `/etc/hosts`, beyond the content of generated files.
+const GENERATED_ROOM_BYTES: usize = 1 << 20;
+/// A page for each file and its name.
+const GENERATED_FILE_BYTES: usize = 8 * 1024;
 
 /// Makes the generated files in a file system in memory; their mounts join what the helper opened.
-fn generate_files(request: &StartRequest, sources: &mut Sources) -> Result<(), Failure> {
+pub(super) fn generate_files(request: &StartRequest, sources: &mut [Option<(OwnedFd, bool)>]) -> Result<(), Failure> {
     const STEP: &str = "generate";
+    let lengths = request.mounts.iter().map(|mount| match &mount.source {
+        MountSource::File { content, .. } => content.0.len() + GENERATED_FILE_BYTES,
+        _ => 0,
+    });
+    let size = (lengths.sum::<usize>() + GENERATED_ROOM_BYTES).to_string();
     let mut memory: Option<OwnedFd> = None;
     let mut is_attached = false;
-    for (mount, source) in request.mounts.iter().zip(sources) {
-        let MountSource::File { content } = &mount.source else { continue };
+    for (number, (mount, source)) in request.mounts.iter().zip(sources).enumerate() {
+        let MountSource::File { content, mode, uid, gid } = &mount.source else { continue };
         let dir = match memory.take() {
             Some(dir) => dir,
             None => {
                 let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-                file_system("tmpfs", &[("mode", "0755"), ("size", GENERATED_SIZE)], attributes)
-                    .step_at(STEP, &mount.target)?
+                let options = [("mode", "0755"), ("size", size.as_str())];
+                file_system("tmpfs", &options, attributes).step_at(STEP, &mount.target)?
             }
         };
-        let name = mount.target.trim_start_matches('/').replace('/', "-");
+        // Numbered: two targets may differ in a slash only.
+        let name = format!("{number}{}", mount.target.replace('/', "-"));
+        let name = name.get(..NAME_BYTES_MAX).unwrap_or(&name);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat(&dir, name, flags, Mode::from_raw_mode(0o644)).step_at(STEP, &mount.target)?;
-        rustix::io::write(&file, content).step_at(STEP, &mount.target)?;
+        let file = openat(&dir, name, flags, Mode::from_raw_mode(0o600)).step_at(STEP, &mount.target)?;
+        std::io::Write::write_all(&mut std::fs::File::from(file.try_clone().step(STEP)?), &content.0)
+            .step_at(STEP, &mount.target)?;
+        if (*uid, *gid) != (0, 0) {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(*uid), rustix::fs::Gid::from_raw(*gid));
+            rustix::fs::fchown(&file, Some(uid), Some(gid)).step_at("set the owner of", &mount.target)?;
+        }
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(*mode & 0o7777)).step_at(STEP, &mount.target)?;
         let mut clone = clone_mount(file.as_fd(), false);
         if clone.is_err() && !is_attached {
             // Kernels before 6.15 clone only from attached mounts.
@@ -354,7 +374,11 @@ fn generate_files(request: &StartRequest, sources: &mut Sources) -> Result<(), F
             is_attached = true;
             clone = clone_mount(file.as_fd(), false);
         }
-        *source = Some((clone.step_at(STEP, &mount.target)?, false));
+        let clone = clone.step_at(STEP, &mount.target)?;
+        if mount.readonly {
+            sys::mount_attributes(clone.as_fd(), sys::MOUNT_ATTR_RDONLY, false).step_at(STEP, &mount.target)?;
+        }
+        *source = Some((clone, false));
         memory = Some(dir);
     }
     if let (Some(dir), true) = (memory, is_attached) {
@@ -364,6 +388,9 @@ fn generate_files(request: &StartRequest, sources: &mut Sources) -> Result<(), F
     }
     Ok(())
 }
+
+/// File systems allow 255.
+const NAME_BYTES_MAX: usize = 200;
 
 fn tmpfs(size_bytes: Option<u64>, mode: u32, readonly: bool) -> Result<OwnedFd, Errno> {
     let mode = format!("{:04o}", mode & 0o7777);

@@ -80,8 +80,14 @@ fn scout(request: &ExecRequest, container: &OwnedFd, inner: &Channel, stdio: &St
         Ok(Fork::Child) => match settle(request, inner, stdio) {
             Ok(terminal) => {
                 let is_uncounted = request.inside.cgroups.is_empty();
-                let program =
-                    payload::Program { process: &request.process, user: &request.user, stdio, is_uncounted, terminal };
+                let program = payload::Program {
+                    process: &request.process,
+                    user: &request.user,
+                    stdio,
+                    is_uncounted,
+                    is_privileged: request.privileged,
+                    terminal,
+                };
                 payload::run(program, payload::Parent::Helper(inner))
             }
             Err(failure) => failure,

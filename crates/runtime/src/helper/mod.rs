@@ -25,6 +25,7 @@ use crate::{
         Channel, Failure, FailureKind, FromInside, Go, IdMode, Inside, Report, Request, StartRequest, StdioPlan, Step,
         receive_request,
     },
+    rlimits,
     sys::{self, Child, Ending, Fork},
     zygote,
 };
@@ -72,7 +73,11 @@ fn start(engine: &Channel, request: &StartRequest, fds: Vec<OwnedFd>) -> Result<
     let stdio = Stdio::take(request.stdio, fds)?;
     let ground = sources::ground(request, started);
     let mut warnings = Vec::new();
-    let cgroup = Cgroup::create(&request.id, &bundle::bounds(spec), &mut warnings);
+    let cgroup = Cgroup::create(&request.id, &bundle::bounds(spec), request.cgroup_parent.as_deref(), &mut warnings);
+    if let Some(process) = spec.process() {
+        // Only here, outside the container's user namespace, may a hard limit be raised.
+        rlimits::raise(process, &mut warnings);
+    }
 
     let mut notes = Notes { stubs: Vec::new(), warnings };
     let start = Start { engine, request, spec, stdio: &stdio, cgroup: &cgroup };

@@ -5,12 +5,12 @@ use crate::{
     caps::CapSet,
     cgroup,
     protocol::{Channel, Failure, FailureKind, Step},
-    seccomp, sys,
+    rlimits, seccomp, sys,
 };
-use oci_spec::runtime::{PosixRlimitType, Process};
+use oci_spec::runtime::Process;
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags, openat, openat2},
-    process::{Resource, Rlimit, getrlimit, setrlimit},
+    process::Resource,
 };
 use std::{
     ffi::CString,
@@ -25,6 +25,8 @@ pub(super) struct Program<'a> {
     pub(super) stdio: &'a Stdio,
     /// No control group counts the container's processes.
     pub(super) is_uncounted: bool,
+    /// No filter, and as many of its capabilities as we have.
+    pub(super) is_privileged: bool,
     /// Slave side, if `stdio` is a terminal.
     pub(super) terminal: Option<OwnedFd>,
 }
@@ -46,22 +48,22 @@ pub(super) fn run(program: Program<'_>, parent: Parent<'_>) -> Failure {
 }
 
 fn become_program(program: Program<'_>, parent: Parent<'_>) -> Result<std::convert::Infallible, Failure> {
-    let Program { process, user, stdio, is_uncounted, terminal } = program;
+    let Program { process, user, stdio, is_uncounted, is_privileged, terminal } = program;
     let root = openat(rustix::fs::CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step("open the root")?;
     let identity = users::look_up(root.as_fd(), user)?;
     drop(root);
-    let caps = capabilities(process)?;
+    let mut caps = capabilities(process)?.bits();
+    if is_privileged {
+        // A caller in a container of its own has fewer than all.
+        caps &= sys::own_capabilities().step("ask for our capabilities")?;
+    }
     let _ = rustix::process::setsid();
     connect(stdio, terminal.as_ref(), &identity)?;
-    for limit in process.rlimits().iter().flatten() {
-        if limit.typ() == PosixRlimitType::RlimitNofile {
-            lower(Resource::Nofile, limit.soft());
-        }
-    }
+    rlimits::apply(process);
     if is_uncounted {
         // The kernel counts by user and user namespace, so this is nobody's but the containers' (user_namespaces(7)).
-        lower(Resource::Nproc, cgroup::PIDS_DEFAULT);
+        rlimits::lower(Resource::Nproc, cgroup::PIDS_DEFAULT);
     }
     enter_directory(process)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -70,11 +72,13 @@ fn become_program(program: Program<'_>, parent: Parent<'_>) -> Result<std::conve
         sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).step("give up new privileges")?;
     }
     // Loading a filter takes a right that is gone after the next steps; all calls that follow are in the filter.
-    seccomp::install(caps).step("load the seccomp filter")?;
-    sys::bound_capabilities(caps.bits()).step("bound capabilities")?;
+    if !is_privileged {
+        seccomp::install(CapSet::from_bits(caps)).step("load the seccomp filter")?;
+    }
+    sys::bound_capabilities(caps).step("bound capabilities")?;
     take_identity(&identity)?;
     // For others than root the kernel has emptied the effective set; it stays so, as in docker.
-    sys::set_capabilities(if identity.uid == 0 { caps.bits() } else { 0 }).step("set capabilities")?;
+    sys::set_capabilities(if identity.uid == 0 { caps } else { 0 }).step("set capabilities")?;
     sys::hide_from_debuggers().step("hide from the container")?;
     if let Parent::Helper(helper) = parent {
         // Forgotten when the ids changed.
@@ -140,13 +144,6 @@ pub(super) fn new_terminal(dir: BorrowedFd<'_>, rows: u16, cols: u16) -> Result<
     let size = rustix::termios::Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(&master, size).step("size the terminal")?;
     Ok((master, slave))
-}
-
-/// Sets a resource limit, within the hard limit: raising that takes a right that even root may lack in a container.
-fn lower(resource: Resource, wanted: u64) {
-    let current = getrlimit(resource);
-    let hard = current.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let _ = setrlimit(resource, Rlimit { current: Some(hard), maximum: Some(hard) });
 }
 
 /// The working directory, by a way that follows links only inside the root and none of `/proc`'s magic ones

@@ -234,4 +234,4 @@ fn user_with_subordinate_ids() -> Option<(u32, u32)> {
 
 const APPLETS: &str = "sh cat ls id echo true false sleep mount ps touch chown chmod mkdir rm mv env pwd stat grep find dd \
     readlink ulimit tty stty kill hostname ip unshare setsid seq wc head tail sort ln wget nc umount mknod dmesg sync \
-    usleep yes";
+    usleep yes df awk";

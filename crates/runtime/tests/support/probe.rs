@@ -2,7 +2,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit, clippy::expect_used, reason = "a test tool")]
 
 use runtime::{
-    Container, ContainerSpec, Exit, Limits, Mount, MountKind, Network, Overlay, ProcessSpec, Rootfs, StartError, Stdio,
+    Container, ContainerSpec, Exit, FileContent, Limits, Mount, MountKind, Network, Overlay, ProcessSpec, Rootfs,
+    StartError, Stdio, Ulimit,
 };
 use serde::Deserialize;
 use std::{
@@ -42,6 +43,11 @@ struct Job {
     pids: Option<u64>,
     cpus: Option<f64>,
     nofile: Option<u64>,
+    /// Name, soft, hard.
+    ulimits: Vec<(String, u64, u64)>,
+    shm_size_bytes: Option<u64>,
+    cgroup_parent: Option<String>,
+    privileged: bool,
     /// `pipe`, `null`, `terminal`, `inherit`.
     stdio: String,
     stdin: Option<String>,
@@ -89,6 +95,10 @@ impl Default for Job {
             pids: None,
             cpus: None,
             nofile: None,
+            ulimits: Vec::new(),
+            shm_size_bytes: None,
+            cgroup_parent: None,
+            privileged: false,
             stdio: "pipe".into(),
             stdin: None,
             foreign: None,
@@ -113,6 +123,9 @@ struct JobMount {
     bind: Option<PathBuf>,
     #[serde(default)]
     overlay: Option<Overlay>,
+    /// Content, mode, uid, gid of a file in memory.
+    #[serde(default)]
+    file: Option<(String, u32, u32, u32)>,
     #[serde(default)]
     subpath: String,
     #[serde(default)]
@@ -167,6 +180,10 @@ fn spec(job: &Job) -> ContainerSpec {
             .map(|mount| Mount {
                 target: mount.target.clone(),
                 kind: match (&mount.bind, &mount.overlay) {
+                    _ if mount.file.is_some() => {
+                        let (content, mode, uid, gid) = mount.file.clone().unwrap_or_default();
+                        MountKind::File { content: FileContent(content.into_bytes()), mode, uid, gid }
+                    }
                     (Some(path), _) => MountKind::Bind(path.clone()),
                     (_, Some(overlay)) => {
                         MountKind::Overlay { overlay: overlay.clone(), subpath: mount.subpath.clone() }
@@ -176,9 +193,21 @@ fn spec(job: &Job) -> ContainerSpec {
                 readonly: mount.readonly,
             })
             .collect(),
-        limits: Limits { memory_bytes: job.memory_bytes, cpus: job.cpus, pids: job.pids, nofile: job.nofile },
+        limits: Limits {
+            memory_bytes: job.memory_bytes,
+            cpus: job.cpus,
+            pids: job.pids,
+            nofile: job.nofile,
+            ulimits: job
+                .ulimits
+                .iter()
+                .map(|(name, soft, hard)| Ulimit { name: name.clone(), soft: *soft, hard: *hard })
+                .collect(),
+        },
         foreign_runtime: job.foreign.clone(),
-        shm_size_bytes: None,
+        shm_size_bytes: job.shm_size_bytes,
+        cgroup_parent: job.cgroup_parent.clone(),
+        privileged: job.privileged,
     }
 }
 

@@ -5,7 +5,9 @@ mod call;
 mod flags;
 mod metadata;
 mod output;
+mod run_flags;
 mod source;
+mod warnings;
 
 use std::time::Instant;
 
@@ -51,12 +53,13 @@ impl Finished {
 /// Builds, names, writes and pushes an image as the flags say.
 pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     args.refuse_what_is_missing()?;
-    let format = Format::parse(args.format.as_deref())?;
     let engine = LazyEngine::new(context, &args.engine);
-    let request = args.request(context, &engine)?;
     if let Some(call) = args.call()? {
-        return call::run(call, &request, args.format.as_deref());
+        return call::run(call, &args.request(context, &engine)?, context);
     }
+    let format = Format::parse(args.format.as_deref())?;
+    let request = args.request(context, &engine)?;
+    let warnings = warnings::check(&request, context)?;
     let outputs = Output::all(args, context)?;
     let tags: Vec<Reference> = args.tag.iter().map(named::with_default_tag).collect();
     // What goes by its digest has no tag, and so no name here.
@@ -138,6 +141,9 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
             if let BuildFailed::Build(engine::BuildError::Step(step)) = &error {
                 record.kept.extend(step.kept.clone().map(|root| ("build".to_owned(), root)));
             }
+            if let BuildFailed::Build(engine::BuildError::Invalid { kept: Some(root), .. }) = &error {
+                record.kept.insert("build".to_owned(), (**root).clone());
+            }
             record.cancelled = verdict == Verdict::Skipped;
             record.write(&run);
             if record.cancelled && views.shows_summary() {
@@ -154,6 +160,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     metadata::write(args, context, &finished, &names, run.number)?;
     if views.shows_summary() && views.progress != Progress::Quiet {
         terminal::message(&closing(&finished, &names, &pushed, duration_ms, &views.model()));
+        terminal::message(&warnings::closing(&warnings));
     }
     show_result(args, &format, &finished, &names, &views)?;
     Ok(Exit::Passed)

@@ -1,16 +1,15 @@
 //! `seatrial check`: Dockerfile and pipeline file, without building.
 
-use std::path::PathBuf;
+mod dockerfile;
 
-use clap::ValueEnum;
-use dockerfile::{
-    Diagnostic, Dockerfile, Severity,
-    dockerignore::DockerIgnore,
-    lint::{self, LintInput},
+use std::path::{Path, PathBuf};
+
+use ::dockerfile::{
+    Diagnostic, Severity,
+    lint::{self, LAYER_LIMIT},
 };
-use engine::{BuildContext, BuildRequest};
+use clap::ValueEnum;
 use pipeline::{PrepareError, PrepareRequest, Prepared, SourceText};
-use serde_json::Value;
 
 use super::{init::environment, run::prepare_failure};
 use crate::{
@@ -25,6 +24,8 @@ use crate::{
         text,
     },
 };
+use dockerfile::Subject;
+pub(super) use dockerfile::check_request;
 
 /// Flags of `seatrial check`.
 #[derive(Debug, clap::Args)]
@@ -48,7 +49,7 @@ pub(crate) enum CheckFormat {
     /// With the place, for people
     #[default]
     Text,
-    /// One JSON array
+    /// The JSON of `docker build --call=check,format=json`, with more about each finding
     Json,
     /// SARIF 2.1.0
     Sarif,
@@ -63,19 +64,20 @@ struct Checked {
     diagnostics: Vec<Diagnostic>,
 }
 
-/// A Dockerfile and what it would be built with.
+/// The Dockerfile that is checked, and what it would be built with.
 struct Target {
     path: PathBuf,
     context: Option<PathBuf>,
     stage: Option<String>,
     build_args: Vec<(String, String)>,
+    layer_limit: usize,
 }
 
 impl Target {
     /// Built in its own directory.
     fn beside(path: PathBuf) -> Self {
-        let context = path.parent().map(std::path::Path::to_owned);
-        Self { path, context, stage: None, build_args: Vec::new() }
+        let context = path.parent().map(Path::to_owned);
+        Self { path, context, stage: None, build_args: Vec::new(), layer_limit: LAYER_LIMIT }
     }
 }
 
@@ -103,7 +105,7 @@ pub(crate) fn run(args: &CheckArgs, context: &Context) -> anyhow::Result<Exit> {
     })
 }
 
-fn named_dockerfile(path: &std::path::Path, context: &Context) -> Result<PathBuf, Failure> {
+fn named_dockerfile(path: &Path, context: &Context) -> Result<PathBuf, Failure> {
     let path = context.settings.cwd.join(path);
     if path.is_dir() {
         return find_dockerfile(&path).ok_or_else(|| super::build::no_dockerfile(&path));
@@ -130,6 +132,7 @@ fn pipeline_file(args: &CheckArgs, context: &Context, files: &mut Vec<Checked>) 
                 context: Some(build.context),
                 stage: build.target,
                 build_args: build.args.into_iter().collect(),
+                layer_limit: plan.limits.layers.map_or(LAYER_LIMIT, |limit| limit.min(LAYER_LIMIT)),
             }))
         }
         Err(PrepareError::Invalid(invalid)) => {
@@ -150,70 +153,22 @@ fn check_file(target: &Target, context: &Context) -> anyhow::Result<Checked> {
     let text = String::from_utf8(bytes)
         .map_err(|error| Failure::usage(format!("{} is not UTF-8", path.display())).because(&error))?;
     let name = relative(path, &context.settings.cwd).display().to_string();
-    let diagnostics =
-        findings(&text, target.context.as_deref(), Some(path), target.stage.as_deref(), &target.build_args).1;
+    let subject = Subject {
+        text: &text,
+        context: target.context.as_deref(),
+        path: Some(path),
+        target: target.stage.as_deref(),
+        build_args: &target.build_args,
+        platform: oci::Platform::host(),
+        layer_limit: target.layer_limit,
+        only_needed_stages: false,
+    };
+    let diagnostics = subject.check(&context.settings.home).diagnostics;
     Ok(Checked { name, text, diagnostics })
 }
 
-/// A Dockerfile that was looked at.
-pub(super) struct CheckedDockerfile {
-    /// Its values, unless it cannot be read.
-    pub(super) parsed: Option<Dockerfile>,
-    /// What was found.
-    pub(super) diagnostics: Vec<Diagnostic>,
-}
-
-/// Checks what a build request would build.
-pub(super) fn dockerfile(request: &BuildRequest) -> CheckedDockerfile {
-    let directory = match &request.context {
-        BuildContext::Directory(directory) | BuildContext::Fetched { directory, .. } => Some(directory.as_path()),
-        BuildContext::Empty => None,
-    };
-    let build_args: Vec<(String, String)> = request.build_args.clone().into_iter().collect();
-    let source = &request.dockerfile;
-    let (parsed, diagnostics) =
-        findings(&source.text, directory, source.path.as_deref(), request.target.as_deref(), &build_args);
-    CheckedDockerfile { parsed, diagnostics }
-}
-
-fn findings(
-    text: &str,
-    context: Option<&std::path::Path>,
-    path: Option<&std::path::Path>,
-    target: Option<&str>,
-    build_args: &[(String, String)],
-) -> (Option<Dockerfile>, Vec<Diagnostic>) {
-    let parsed = match dockerfile::parse_with_warnings(text) {
-        Ok(parsed) => parsed,
-        Err(diagnostics) => return (None, diagnostics),
-    };
-    let ignore = ignore_file(context, path);
-    let input = LintInput {
-        ignore: ignore.as_ref(),
-        git_in_context: context.is_some_and(|directory| directory.join(".git").exists()),
-        target,
-        build_args,
-        ..LintInput::default()
-    };
-    let mut diagnostics = parsed.warnings;
-    diagnostics.extend(lint::check(&parsed.dockerfile, text, &input));
-    diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map_or(0, |span| span.start));
-    (Some(parsed.dockerfile), diagnostics)
-}
-
-/// `<Dockerfile>.dockerignore` before `.dockerignore`. A wrong one is the build's to report.
-fn ignore_file(context: Option<&std::path::Path>, path: Option<&std::path::Path>) -> Option<DockerIgnore> {
-    let own = path.map(|path| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".dockerignore");
-        PathBuf::from(name)
-    });
-    let shared = context.map(|directory| directory.join(".dockerignore"));
-    let text = own.into_iter().chain(shared).find_map(|file| std::fs::read_to_string(file).ok())?;
-    DockerIgnore::parse(&text).ok()
-}
-
-fn show(files: &[Findings<'_>], format: CheckFormat) {
+/// Writes findings to stdout; for people, how many there are to stderr.
+pub(super) fn show(files: &[Findings<'_>], format: CheckFormat) {
     match format {
         CheckFormat::Text => {
             let palette = Palette::new(terminal::streams().stdout_colours);
@@ -232,10 +187,7 @@ fn show(files: &[Findings<'_>], format: CheckFormat) {
             };
             terminal::message_line(&format!("{}: {words}", names.join(", ")));
         }
-        CheckFormat::Json => {
-            let all: Vec<Value> = files.iter().flat_map(Findings::to_json).collect();
-            terminal::result_line(&Value::Array(all).to_string());
-        }
+        CheckFormat::Json => terminal::result_line(&diagnostics::json(files).to_string()),
         CheckFormat::Sarif => terminal::result_line(&diagnostics::sarif(files).to_string()),
         CheckFormat::Github => files.iter().for_each(|file| terminal::result(&file.to_github())),
     }

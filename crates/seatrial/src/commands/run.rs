@@ -227,6 +227,9 @@ fn give_up(
     let mut record = RunRecord::new(command, &plan.name, Verdict::Failed, duration_ms);
     record.commit = plan.source.short.clone();
     record.branch = plan.source.tag.clone().or_else(|| plan.source.branch.clone());
+    if let RunError::Build(BuildError::Invalid { kept: Some(root), .. }) = &error {
+        record.kept.insert("build".to_owned(), (**root).clone());
+    }
     let failure = run_failure(error, run.number);
     record.cancelled = failure.is_cancelled();
     record.write(run);

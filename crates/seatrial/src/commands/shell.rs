@@ -1,12 +1,15 @@
 //! `seatrial shell`: inside a failed step or gate, or an image.
 
+mod toolbox;
+
 use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::Context as _;
+use clap::ValueEnum;
 use engine::{ContainerSpec, Engine, EngineError, Limits, NetworkMode, Root, Stdio};
 use engine_embedded::Embedded;
 use events::RunId;
-use store::Store;
+use store::{SnapshotId, Store};
 
 use super::{
     logs::{find_run, is_run},
@@ -26,12 +29,15 @@ use crate::{
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// docker's code for "the container could not be started".
 const CANNOT_START: u8 = 125;
+/// The best shell of an image.
+const SHELL: [&str; 3] = ["/bin/sh", "-c", "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi"];
 /// SIGTERM's number.
 const SIGTERM: i32 = 15;
 
 /// Flags of `seatrial shell`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
+    seatrial shell last                    where the last run failed\n  \
     seatrial shell 42 unit                 where the gate `unit` of run 42 failed\n  \
     seatrial shell debian:bookworm         a shell in an image\n  \
     seatrial shell app:1.2 -- python -V    one command in an image")]
@@ -56,8 +62,23 @@ pub(crate) struct ShellArgs {
     /// Network: default, none or host
     #[arg(long, value_name = "MODE", default_value = "default")]
     network: String,
+    /// Lend the image a shell and tools, read-only at /.seatrial: where it lacks them, always, or never
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    toolbox: Lend,
     #[command(flatten)]
     engine: EngineArgs,
+}
+
+/// When a toolbox is mounted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Lend {
+    /// Where the image has no shell, or not the program that is asked for
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
 }
 
 /// Starts a shell or command; its exit code is ours.
@@ -76,7 +97,8 @@ pub(crate) fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Exit> {
     let engine = context.engine(&args.engine)?;
     let outcome = context.block_on(async {
         let (root, inside) = find(args, store, &engine).await?;
-        let spec = spec(args, network, root, inside);
+        let mut spec = spec(args, network, root, inside);
+        toolbox::lend(args.toolbox, &args.command, store, &mut spec)?;
         enter(&engine, spec, context).await
     })?;
     match outcome {
@@ -84,13 +106,25 @@ pub(crate) fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Exit> {
         // Docker's convention for a command that never ran.
         Err(error) => match error.downcast::<EngineError>() {
             Ok(error) => {
-                let code = error.command_code.and_then(|code| u8::try_from(code).ok()).unwrap_or(CANNOT_START);
+                let code = docker_code(&error);
                 let mut failure = failure::explain(error.into());
+                if code != CANNOT_START && args.toolbox == Lend::Never {
+                    failure = failure.hint("the image may lack it: `--toolbox=auto` lends a shell and tools");
+                }
                 failure.exit = Exit::Command(code);
                 Err(failure.into())
             }
             Err(error) => Err(error),
         },
+    }
+}
+
+/// 127 for a program that is not there, 126 for one that cannot be executed, 125 for everything else.
+fn docker_code(error: &EngineError) -> u8 {
+    let start = error.source.as_ref().and_then(|source| source.downcast_ref::<runtime::StartError>());
+    match start {
+        Some(runtime::StartError::UnknownUser { .. }) => CANNOT_START,
+        _ => error.command_code.and_then(|code| u8::try_from(code).ok()).unwrap_or(CANNOT_START),
     }
 }
 
@@ -150,6 +184,19 @@ fn of_run(args: &ShellArgs, store: &Store) -> anyhow::Result<(Root, Inside)> {
             }
         },
     };
+    if let Some(gone) = kept.get(&stage).and_then(|kept| SnapshotId::try_from(kept.root.clone()).ok())
+        && !store.is_kept(&gone)
+    {
+        kept.remove(&stage);
+        if pipeline::stage_record(&run, &stage).is_none() {
+            return Err(Failure::refused(format!("what `{stage}` of run {number} left is no longer kept"))
+                .hint("run it again, and keep it longer with `--keep-failed 24h`")
+                .into());
+        }
+        terminal::warning(&format!(
+            "what `{stage}` of run {number} left is no longer kept: this is what it started from"
+        ));
+    }
     let started = pipeline::stage_record(&run, &stage);
     match (started, kept.remove(&stage)) {
         (Some(record), kept) => {
@@ -185,13 +232,7 @@ fn spec(args: &ShellArgs, network: NetworkMode, root: Root, inside: Inside) -> C
         env.retain(|(known, _)| *known != name);
         env.push((name, value));
     }
-    let command = if args.command.is_empty() {
-        ["/bin/sh", "-c", "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi"]
-            .map(str::to_owned)
-            .to_vec()
-    } else {
-        args.command.clone()
-    };
+    let command = if args.command.is_empty() { SHELL.map(str::to_owned).to_vec() } else { args.command.clone() };
     ContainerSpec {
         name: "shell".into(),
         root,

@@ -1,10 +1,15 @@
 //! Mistakes in the user's files, drawn at their place, and the same for machines: JSON, SARIF, GitHub annotations.
 
+mod docker;
+mod github;
+mod sarif;
+
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use dockerfile::{Diagnostic, Severity, line_column};
-use serde_json::{Value, json};
 
 use super::{Palette, text};
+pub(crate) use docker::{json, location, source};
+pub(crate) use sarif::sarif;
 
 /// Findings of one file are drawn up to this number; the rest is counted.
 const SHOWN_MAX: usize = 50;
@@ -45,7 +50,11 @@ impl Findings<'_> {
             Severity::Warning => Level::WARNING,
             Severity::Note => Level::NOTE,
         };
-        let mut title = level.primary_title(text::one_line(&diagnostic.message));
+        let message = text::one_line(&diagnostic.message);
+        let mut title = level.primary_title(match diagnostic.rule {
+            Some(rule) => format!("{message} ({rule})"),
+            None => message,
+        });
         if !diagnostic.code.is_empty() {
             title = title.id(diagnostic.code);
         }
@@ -82,97 +91,18 @@ impl Findings<'_> {
         let width = if super::streams().stderr_is_terminal { text::terminal_size().1.max(60) } else { LOG_COLUMNS };
         tighten(&renderer.term_width(width).render(&[group]))
     }
-
-    /// Findings as JSON values.
-    pub(crate) fn to_json(&self) -> Vec<Value> {
-        self.diagnostics
-            .iter()
-            .map(|diagnostic| {
-                let place = diagnostic.span.as_ref().map(|span| line_column(self.text, span.start));
-                let end = diagnostic.span.as_ref().map(|span| line_column(self.text, span.end));
-                json!({
-                    "file": self.name,
-                    "line": place.map(|(line, _)| line),
-                    "column": place.map(|(_, column)| column),
-                    "end_line": end.map(|(line, _)| line),
-                    "end_column": end.map(|(_, column)| column),
-                    "severity": word(diagnostic.severity),
-                    "code": diagnostic.code,
-                    "rule": diagnostic.rule,
-                    "message": diagnostic.message,
-                    "label": diagnostic.label,
-                    "notes": diagnostic.notes,
-                    "help": diagnostic.help,
-                })
-            })
-            .collect()
-    }
-
-    /// GitHub's workflow commands, one a line.
-    pub(crate) fn to_github(&self) -> String {
-        let mut out = String::new();
-        for diagnostic in self.diagnostics {
-            let command = match diagnostic.severity {
-                Severity::Error => "error",
-                Severity::Warning => "warning",
-                Severity::Note => "notice",
-            };
-            let (line, column) = diagnostic.span.as_ref().map_or((1, 1), |span| line_column(self.text, span.start));
-            let mut message = diagnostic.message.clone();
-            if let Some(label) = &diagnostic.label {
-                message = format!("{message} ({label})");
-            }
-            out.push_str(&format!(
-                "::{command} file={},line={line},col={column},title={}::{}\n",
-                github_property(self.name),
-                github_property(diagnostic.code),
-                github_data(&message)
-            ));
-        }
-        out
-    }
-
-    fn to_sarif_results(&self) -> Vec<Value> {
-        self.diagnostics
-            .iter()
-            .map(|diagnostic| {
-                let mut region = json!({"startLine": 1});
-                if let Some(span) = &diagnostic.span {
-                    let (line, column) = line_column(self.text, span.start);
-                    let (end_line, end_column) = line_column(self.text, span.end);
-                    region =
-                        json!({"startLine": line, "startColumn": column, "endLine": end_line, "endColumn": end_column});
-                }
-                json!({
-                    "ruleId": diagnostic.code,
-                    "level": word(diagnostic.severity),
-                    "message": {"text": diagnostic.to_string()},
-                    "locations": [{"physicalLocation": {
-                        "artifactLocation": {"uri": self.name},
-                        "region": region,
-                    }}],
-                })
-            })
-            .collect()
-    }
 }
 
-/// A SARIF 2.1.0 log of several files.
-pub(crate) fn sarif(files: &[Findings<'_>]) -> Value {
-    let mut codes: Vec<&str> = files.iter().flat_map(|file| file.diagnostics).map(|d| d.code).collect();
-    codes.sort_unstable();
-    codes.dedup();
-    let rules: Vec<Value> = codes.iter().map(|code| json!({"id": code})).collect();
-    let results: Vec<Value> = files.iter().flat_map(Findings::to_sarif_results).collect();
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{
-            "tool": {"driver": {"name": "seatrial", "version": env!("CARGO_PKG_VERSION"), "rules": rules}},
-            "columnKind": "unicodeCodePoints",
-            "results": results,
-        }],
-    })
+/// The message with what stands beside the carets, on one line. A suggestion is written as BuildKit does.
+fn text_with_label(diagnostic: &Diagnostic) -> String {
+    match &diagnostic.label {
+        Some(label) if label.starts_with("did you mean") => {
+            format!("{} ({})", diagnostic.message, label.replace('`', ""))
+        }
+        // BuildKit's own words stay as they are.
+        Some(label) if diagnostic.rule.is_none() => format!("{} ({label})", diagnostic.message),
+        _ => diagnostic.message.clone(),
+    }
 }
 
 /// The library's drawing in our form: notes follow the marks directly, and a place without a line is indented like others.
@@ -215,15 +145,6 @@ fn first_line(source: &str, span: std::ops::Range<usize>) -> std::ops::Range<usi
     start..line_end.max(start)
 }
 
-/// GitHub's escapes for the text of a command.
-fn github_data(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
-}
-
-fn github_property(text: &str) -> String {
-    github_data(text).replace(':', "%3A").replace(',', "%2C")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,12 +183,18 @@ mod tests {
 
     #[test]
     fn annotations_escape_what_github_reads() {
-        let diagnostics = sample();
-        let findings = Findings { name: "a,b", text: TEXT, diagnostics: &diagnostics };
+        let mut diagnostics = sample();
+        diagnostics[0].notes.clear();
+        diagnostics.push(Diagnostic::warning("ST201", "x\r\n::error::y%0A::set-env name=A::b\u{7}::z").with_span(0..4));
+        let findings = Findings { name: "a,b\n::stop-commands::x", text: TEXT, diagnostics: &diagnostics };
+        let shown = findings.to_github();
         expect![[r#"
-            ::error file=a%2Cb,line=2,col=6,title=ST104::`ap.sh` is not in the build context (did you mean `app.sh`?)
-            ::warning file=a%2Cb,line=1,col=1,title=ST201::whole file[31m
+            ::error file=a%2Cb %3A%3Astop-commands%3A%3Ax,line=2,endLine=2,col=6,endColumn=11,title=ST104::`ap.sh` is not in the build context (did you mean app.sh?)
+            ::warning file=a%2Cb %3A%3Astop-commands%3A%3Ax,line=1,title=ST201::whole file%0Ado: this, or that
+            ::warning file=a%2Cb %3A%3Astop-commands%3A%3Ax,line=1,endLine=1,col=1,endColumn=5,title=ST201::x%0A::error::y%250A::set-env name=A::b::z
         "#]]
-        .assert_eq(&findings.to_github().replace('\x1b', ""));
+        .assert_eq(&shown);
+        // One command a line, and nothing that begins a line of its own.
+        assert_eq!(shown.lines().count(), diagnostics.len());
     }
 }

@@ -80,10 +80,10 @@ fn wrong_invocations_exit_2() {
     let world = world();
     world.file("Dockerfile", "FROM scratch\n");
     world.seatrial(["build", "--no-cahce"]).run().exits(2).stderr_has("--no-cache");
-    world.seatrial(["build", "--secret", "id=x"]).run().exits(2).stderr_is(&expect![[r#"
-        error: `--secret` is not supported yet
+    world.seatrial(["build", "--sbom"]).run().exits(2).stderr_is(&expect![[r#"
+        error: `--sbom` is not supported yet
 
-        hint: build without `--secret`
+        hint: build without `--sbom`
     "#]]);
     world.seatrial(["build", "-o", "type=nowhere"]).run().exits(2).stderr_has("`--output type=nowhere` is unknown");
     world.seatrial(["build", "nowhere"]).run().exits(2).stderr_has("there is no build context `nowhere`");
@@ -144,24 +144,6 @@ fn a_base_that_cannot_be_had_names_the_ways_without_a_registry() {
     for words in ["127.0.0.1:9/base:1", "seatrial base", "seatrial load", "--build-context"] {
         assert!(stderr.contains(words), "`{words}` is missing in:\n{stderr}");
     }
-}
-
-#[test]
-fn questions_are_answered_without_a_build() {
-    let world = world();
-    world.file("Dockerfile", "ARG V=1\nFROM scratch AS one\nARG W\nFROM scratch AS two\nCOPY --from=one / /\n");
-    world.seatrial(["build", "--call=targets"]).run().exits(0).stdout_is(&expect![[r#"
-        TARGET          BASE
-        one             scratch
-        two (default)   scratch
-    "#]]);
-    world.seatrial(["build", "--call=outline", "--build-arg", "W=2"]).run().exits(0).stdout_is(&expect![[r#"
-        BUILD ARG   VALUE
-        V           1
-        W           2
-    "#]]);
-    world.file("Dockerfile", "FROM scratch as x\n");
-    world.seatrial(["build", "--check"]).run().exits(1).stdout_has("FROM scratch as x");
 }
 
 #[test]

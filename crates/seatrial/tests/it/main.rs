@@ -1,6 +1,7 @@
 //! Terminal sessions: the program as users type it.
 
 mod build;
+mod checks;
 mod cleanup;
 mod explain;
 mod faults;
@@ -9,6 +10,7 @@ mod images;
 mod outputs;
 mod registry;
 mod run;
+mod secrets;
 mod shell;
 
 use testkit::World;

@@ -1,115 +1,227 @@
-//! `build --check` and `build --call`: questions about a Dockerfile instead of a build.
+//! `build --check` and `build --call`: questions about a Dockerfile instead of a build. Texts and JSON are those of buildx.
 
+use clap::ValueEnum as _;
+use dockerfile::{
+    Diagnostic, Dockerfile, Lines, Severity,
+    outline::{self, Need, Outline, Target},
+};
 use engine::BuildRequest;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    commands::check,
+    commands::check::{self, CheckFormat},
+    context::Context,
     exit::Exit,
     failure::Failure,
-    terminal::{self, Palette, diagnostics::Findings, table},
+    terminal::{
+        self, Palette,
+        diagnostics::{self, Findings},
+        table, text,
+    },
 };
 
-/// What is asked.
+/// What is asked, and how the answer is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Call {
     /// The rules.
-    Check,
-    /// Target, arguments.
-    Outline,
+    Check(CheckFormat),
+    /// What the target may be given.
+    Outline { is_json: bool },
     /// Stages.
-    Targets,
+    Targets { is_json: bool },
 }
 
 impl Call {
-    /// Reads `--call`; `,format=json` and the like belong to `--format` here.
-    pub(super) fn parse(text: &str) -> Result<Call, Failure> {
-        match text.split(',').next().unwrap_or(text) {
-            "check" | "lint" => Ok(Call::Check),
-            "outline" => Ok(Call::Outline),
-            "targets" => Ok(Call::Targets),
+    /// Reads `--call=METHOD[,format=FORMAT]`; `--format` does as well.
+    pub(super) fn parse(call: &str, format: Option<&str>) -> Result<Call, Failure> {
+        let mut options = call.split(',');
+        let method = options.next().unwrap_or_default();
+        let mut format = format;
+        for option in options {
+            match option.split_once('=') {
+                Some(("format", value)) => format = Some(value),
+                // Without it buildx asks the front end again on errors; there is nothing to ask here.
+                Some(("ignorestatus", _)) => {}
+                _ => {
+                    return Err(Failure::usage(format!("`--call` has no option `{option}`"))
+                        .hint(format!("write `--call={method},format=json`")));
+                }
+            }
+        }
+        let format = format.filter(|format| !format.is_empty());
+        let plain = || match format {
+            None | Some("text" | "table") => Ok(false),
+            Some("json") => Ok(true),
+            Some(other) => {
+                Err(Failure::usage(format!("`--call={method}` has no format `{other}`")).hint("use text or json"))
+            }
+        };
+        match method {
+            "check" | "lint" => {
+                let format = format.map_or(Ok(CheckFormat::Text), |format| CheckFormat::from_str(format, false));
+                format
+                    .map(Call::Check)
+                    .map_err(|_| Failure::usage("a check has no such format").hint("use text, json, sarif or github"))
+            }
+            "outline" => plain().map(|is_json| Call::Outline { is_json }),
+            "targets" => plain().map(|is_json| Call::Targets { is_json }),
             other => Err(Failure::usage(format!("`--call {other}` is unknown")).hint("use check, outline or targets")),
         }
     }
 }
 
-/// Answers. As docker does, findings make `--check` exit 1.
-pub(super) fn run(call: Call, request: &BuildRequest, format: Option<&str>) -> anyhow::Result<Exit> {
-    let source = &request.dockerfile;
-    let checked = check::dockerfile(request);
-    let findings = Findings { name: &source.name, text: &source.text, diagnostics: &checked.diagnostics };
-    let has_errors = checked.diagnostics.iter().any(dockerfile::Diagnostic::is_error);
-    let Some(parsed) = checked.parsed.filter(|_| !has_errors || call == Call::Check) else {
-        return Err(Failure::usage("the Dockerfile is wrong").shown_as(findings.render(Palette::stderr())).into());
-    };
+/// Answers on stdout.
+pub(super) fn run(call: Call, request: &BuildRequest, context: &Context) -> anyhow::Result<Exit> {
     match call {
-        Call::Check => {
-            let is_json = format == Some("json");
-            if is_json {
-                terminal::result_line(&serde_json::Value::Array(findings.to_json()).to_string());
-            } else {
-                terminal::result(&findings.render(Palette::new(terminal::streams().stdout_colours)));
+        Call::Check(format) => return Ok(check(format, request, context)),
+        Call::Outline { is_json } => {
+            let parsed = parse(request)?;
+            let build_args: Vec<(String, String)> = request.build_args.clone().into_iter().collect();
+            let outline = outline::outline(&parsed, request.target.as_deref(), &build_args)
+                .map_err(|diagnostic| wrong(request, &[diagnostic]))?;
+            match is_json {
+                true => terminal::result_line(&outline_json(&outline, &findings(request, &[])).to_string()),
+                false => terminal::result(&outline_text(&outline)),
             }
-            let found = checked.diagnostics.iter().any(|d| d.severity != dockerfile::Severity::Note);
-            if !found && !is_json {
-                terminal::message_line(&format!("{}: nothing found", source.name));
-            }
-            Ok(match (has_errors, found) {
-                (true, _) => Exit::Usage,
-                (false, true) => Exit::Refused,
-                (false, false) => Exit::Passed,
-            })
         }
-        Call::Targets => {
-            let last = parsed.stages.len() - 1;
-            let rows: Vec<(String, String, bool)> = parsed
-                .stages
-                .iter()
-                .enumerate()
-                .map(|(index, stage)| {
-                    let name = stage.name.as_ref().map_or_else(|| index.to_string(), |name| name.raw.clone());
-                    (name, stage.base.raw.clone(), index == last)
-                })
-                .collect();
-            if format == Some("json") {
-                let list: Vec<_> = rows
-                    .iter()
-                    .map(|(name, base, default)| json!({"name": name, "base": base, "default": default}))
-                    .collect();
-                terminal::result_line(&json!({"targets": list}).to_string());
-            } else {
-                let cells: Vec<Vec<String>> = rows
-                    .into_iter()
-                    .map(|(name, base, default)| vec![if default { format!("{name} (default)") } else { name }, base])
-                    .collect();
-                terminal::result(&table::render(&["TARGET", "BASE"], &cells));
+        Call::Targets { is_json } => {
+            let parsed = parse(request)?;
+            match is_json {
+                true => terminal::result_line(&targets_json(&parsed, &findings(request, &[])).to_string()),
+                false => terminal::result(&targets_text(&parsed)),
             }
-            Ok(Exit::Passed)
-        }
-        Call::Outline => {
-            let mut declared = parsed.global_args.clone();
-            for stage in &parsed.stages {
-                for instruction in &stage.instructions {
-                    if let dockerfile::InstructionKind::Arg(args) = &instruction.kind {
-                        declared.extend(args.iter().cloned());
-                    }
-                }
-            }
-            let mut cells: Vec<Vec<String>> = Vec::new();
-            for arg in declared {
-                let value = request.build_args.get(&arg.name.raw).cloned().or_else(|| arg.default.map(|word| word.raw));
-                let row = vec![arg.name.raw, value.unwrap_or_default()];
-                if !cells.iter().any(|known| known[0] == row[0]) {
-                    cells.push(row);
-                }
-            }
-            if format == Some("json") {
-                let list: Vec<_> = cells.iter().map(|row| json!({"name": row[0], "value": row[1]})).collect();
-                terminal::result_line(&json!({"target": request.target, "args": list}).to_string());
-            } else {
-                terminal::result(&table::render(&["BUILD ARG", "VALUE"], &cells));
-            }
-            Ok(Exit::Passed)
         }
     }
+    Ok(Exit::Passed)
+}
+
+/// As with docker, warnings make it exit 1.
+fn check(format: CheckFormat, request: &BuildRequest, context: &Context) -> Exit {
+    let checked = check::check_request(request, &context.settings.home, false);
+    check::show(&[findings(request, &checked.diagnostics)], format);
+    match checked.diagnostics.iter().map(|diagnostic| diagnostic.severity).max() {
+        Some(Severity::Error) => Exit::Usage,
+        Some(Severity::Warning) => Exit::Refused,
+        Some(Severity::Note) | None => Exit::Passed,
+    }
+}
+
+fn findings<'a>(request: &'a BuildRequest, diagnostics: &'a [Diagnostic]) -> Findings<'a> {
+    Findings { name: &request.dockerfile.name, text: &request.dockerfile.text, diagnostics }
+}
+
+fn parse(request: &BuildRequest) -> Result<Dockerfile, Failure> {
+    dockerfile::parse(&request.dockerfile.text).map_err(|diagnostics| wrong(request, &diagnostics))
+}
+
+fn wrong(request: &BuildRequest, diagnostics: &[Diagnostic]) -> Failure {
+    Failure::usage("the Dockerfile is wrong").shown_as(findings(request, diagnostics).render(Palette::stderr()))
+}
+
+fn outline_text(outline: &Outline) -> String {
+    let mut blocks = Vec::new();
+    if outline.name.is_some() || outline.description.is_some() {
+        let mut head = format!("TARGET:      {}\n", clean(outline.name.as_deref().unwrap_or("(default)")));
+        if let Some(description) = &outline.description {
+            head.push_str(&format!("DESCRIPTION: {}\n", clean(description)));
+        }
+        blocks.push(head);
+    }
+    if !outline.args.is_empty() {
+        let or_empty = |text: &Option<String>| clean(text.as_deref().unwrap_or_default());
+        let rows: Vec<Vec<String>> = outline
+            .args
+            .iter()
+            .map(|arg| vec![clean(&arg.name), or_empty(&arg.value), or_empty(&arg.description)])
+            .collect();
+        blocks.push(table::render(&["BUILD ARG", "VALUE", "DESCRIPTION"], &rows));
+    }
+    for (heading, needs) in [("SECRET", &outline.secrets), ("SSH", &outline.ssh)] {
+        if !needs.is_empty() {
+            let required = |need: &Need| if need.is_required { "true" } else { "" }.to_owned();
+            let rows: Vec<Vec<String>> = needs.iter().map(|need| vec![clean(&need.id), required(need)]).collect();
+            blocks.push(table::render(&[heading, "REQUIRED"], &rows));
+        }
+    }
+    blocks.join("\n")
+}
+
+fn outline_json(outline: &Outline, findings: &Findings<'_>) -> Value {
+    let lines = Lines::new(findings.text);
+    let needs = |needs: &[Need]| {
+        let one = |need: &Need| {
+            let required = need.is_required.then_some(true);
+            sparse(json!({
+                "name": need.id,
+                "required": required,
+                "location": diagnostics::location(&lines, 0, &need.span),
+            }))
+        };
+        list(needs.iter().map(one))
+    };
+    let args = outline.args.iter().map(|arg| {
+        sparse(json!({
+            "name": arg.name,
+            "description": arg.description,
+            "value": arg.value.as_ref().filter(|value| !value.is_empty()),
+            "location": diagnostics::location(&lines, 0, &arg.span),
+        }))
+    });
+    sparse(json!({
+        "name": outline.name,
+        "description": outline.description,
+        "args": list(args),
+        "secrets": needs(&outline.secrets),
+        "ssh": needs(&outline.ssh),
+        "sources": [diagnostics::source(findings)["data"]],
+    }))
+}
+
+fn targets_text(parsed: &Dockerfile) -> String {
+    let row = |(at, target): (usize, Target<'_>)| {
+        let name = match (target.name, target.is_default) {
+            (Some(name), true) => format!("{name} (default)"),
+            (None, true) => "(default)".to_owned(),
+            (Some(name), false) => name.to_owned(),
+            // A stage without a name is built by its number.
+            (None, false) => at.to_string(),
+        };
+        vec![clean(&name), clean(target.description.unwrap_or_default())]
+    };
+    let rows: Vec<Vec<String>> = outline::targets(parsed).into_iter().enumerate().map(row).collect();
+    table::render(&["TARGET", "DESCRIPTION"], &rows)
+}
+
+fn targets_json(parsed: &Dockerfile, findings: &Findings<'_>) -> Value {
+    let lines = Lines::new(findings.text);
+    let targets = outline::targets(parsed).into_iter().map(|target| {
+        sparse(json!({
+            "name": target.name,
+            "default": target.is_default.then_some(true),
+            "description": target.description,
+            "base": target.base,
+            "platform": target.platform,
+            "location": diagnostics::location(&lines, 0, &target.span),
+        }))
+    });
+    json!({"targets": targets.collect::<Vec<_>>(), "sources": [diagnostics::source(findings)["data"]]})
+}
+
+/// Without the fields that are null, as Go's `omitempty` has it.
+fn sparse(mut value: Value) -> Value {
+    if let Value::Object(fields) = &mut value {
+        fields.retain(|_, field| !field.is_null());
+    }
+    value
+}
+
+/// An array, or null where there is nothing in it.
+fn list(values: impl Iterator<Item = Value>) -> Value {
+    let values: Vec<Value> = values.collect();
+    if values.is_empty() { Value::Null } else { Value::Array(values) }
+}
+
+/// What the user's file says may hold anything.
+fn clean(part: &str) -> String {
+    text::one_line(part)
 }

@@ -7,11 +7,12 @@ use std::{
 };
 
 use clap::ArgAction;
-use engine::{BuildRequest, NetworkMode};
+use engine::{BuildRequest, HOST_GATEWAY, NetworkMode};
 use oci::{Platform, Reference};
 
 use super::{
     call::Call,
+    run_flags::RunArgs,
     source::{self, LazyEngine, Source, named_context},
 };
 use crate::{
@@ -90,27 +91,23 @@ pub(crate) struct BuildArgs {
     /// How progress is shown
     #[arg(long, value_enum, default_value_t)]
     pub(super) progress: Progress,
-    /// Print the result: `json`, or a template such as `{{.Digest}}`
+    /// Print the result: `json`, or a template such as `{{.Digest}}`; of a check also `sarif` or `github`
     #[arg(long)]
     pub(super) format: Option<String>,
     /// Check the Dockerfile without building
     #[arg(long)]
     pub(super) check: bool,
-    /// check, outline or targets instead of building
+    /// check, outline or targets instead of building; `,format=json` as with docker
     #[arg(long, value_name = "METHOD")]
     pub(super) call: Option<String>,
     /// How long the root filesystem of a failed step is kept for `seatrial shell`
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = text::parse_duration)]
     pub(super) keep_failed: Duration,
     #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
     pub(super) engine: EngineArgs,
 
-    /// Not supported yet
-    #[arg(long, value_name = "SECRET", hide = true)]
-    secret: Vec<String>,
-    /// Not supported yet
-    #[arg(long, value_name = "SSH", hide = true)]
-    ssh: Vec<String>,
     /// Not supported yet
     #[arg(long, value_name = "SOURCE", hide = true)]
     cache_from: Vec<String>,
@@ -126,21 +123,6 @@ pub(crate) struct BuildArgs {
     /// Not supported yet
     #[arg(long, value_name = "ATTESTATION", hide = true)]
     attest: Vec<String>,
-    /// Not supported yet
-    #[arg(long, value_name = "ENTITLEMENT", hide = true)]
-    allow: Vec<String>,
-    /// Not supported yet
-    #[arg(long, value_name = "SIZE", hide = true)]
-    shm_size: Option<String>,
-    /// Not supported yet
-    #[arg(long, value_name = "LIMIT", hide = true)]
-    ulimit: Vec<String>,
-    /// Not supported yet
-    #[arg(long, value_name = "GROUP", hide = true)]
-    cgroup_parent: Option<String>,
-    /// Not supported yet
-    #[arg(long, hide = true)]
-    squash: bool,
 
     // Accepted in silence: what they ask for is how we work anyway.
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
@@ -167,9 +149,9 @@ impl BuildArgs {
     /// `--check` and `--call`.
     pub(super) fn call(&self) -> Result<Option<Call>, Failure> {
         match self.call.as_deref() {
-            None if self.check => Ok(Some(Call::Check)),
+            None if self.check => Call::parse("check", self.format.as_deref()).map(Some),
             None | Some("build") => Ok(None),
-            Some(call) => Call::parse(call).map(Some),
+            Some(call) => Call::parse(call, self.format.as_deref()).map(Some),
         }
     }
 
@@ -182,18 +164,11 @@ impl BuildArgs {
     pub(super) fn refuse_what_is_missing(&self) -> Result<(), Failure> {
         let is_on = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "false");
         let given = [
-            ("--secret", !self.secret.is_empty()),
-            ("--ssh", !self.ssh.is_empty()),
             ("--cache-from", !self.cache_from.is_empty()),
             ("--cache-to", !self.cache_to.is_empty()),
             ("--sbom", is_on(&self.sbom)),
             ("--provenance", is_on(&self.provenance)),
             ("--attest", !self.attest.is_empty()),
-            ("--allow", !self.allow.is_empty()),
-            ("--shm-size", self.shm_size.is_some()),
-            ("--ulimit", !self.ulimit.is_empty()),
-            ("--cgroup-parent", self.cgroup_parent.is_some()),
-            ("--squash", self.squash),
         ];
         match given.iter().find(|(_, is_given)| *is_given) {
             Some((flag, _)) => {
@@ -227,6 +202,7 @@ impl BuildArgs {
             platform: self.platform()?,
             network: network(&self.network)?,
             extra_hosts: self.add_host.iter().map(|given| extra_host(given)).collect::<Result<Vec<_>, Failure>>()?,
+            run: self.run.settings(context)?,
             no_cache: self.no_cache,
             no_cache_filter: self.no_cache_filter.clone(),
             pull: self.pull,
@@ -280,12 +256,12 @@ fn network(mode: &str) -> Result<NetworkMode, Failure> {
     }
 }
 
-/// `HOST:IP`, `HOST=IP`; IPv6 addresses may stand in brackets.
+/// `HOST:IP`, `HOST=IP`; IPv6 addresses may stand in brackets. `host-gateway` stands for the address of this machine.
 fn extra_host(given: &str) -> Result<(String, String), Failure> {
     let wrong = || Failure::usage(format!("`--add-host {given}` is not HOST:IP"));
     let (name, address) = given.split_once('=').or_else(|| given.split_once(':')).ok_or_else(wrong)?;
     let address = address.trim_start_matches('[').trim_end_matches(']');
-    if name.is_empty() || address.parse::<std::net::IpAddr>().is_err() {
+    if name.is_empty() || (address.parse::<std::net::IpAddr>().is_err() && address != HOST_GATEWAY) {
         return Err(wrong());
     }
     Ok((name.to_owned(), address.to_owned()))
@@ -308,6 +284,7 @@ mod tests {
         assert_eq!(extra_host("db:10.0.0.1").unwrap(), ("db".into(), "10.0.0.1".into()));
         assert_eq!(extra_host("db=[::1]").unwrap(), ("db".into(), "::1".into()));
         assert_eq!(extra_host("db:::1").unwrap(), ("db".into(), "::1".into()));
+        assert_eq!(extra_host("db:host-gateway").unwrap(), ("db".into(), "host-gateway".into()));
         assert!(extra_host("db").is_err());
         assert!(extra_host("db:host").is_err());
     }

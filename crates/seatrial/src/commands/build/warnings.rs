@@ -1,0 +1,66 @@
+//! What the build checks say about the Dockerfile that is being built, as BuildKit shows it: a few lines at the end.
+
+use dockerfile::{Lines, Severity};
+use engine::BuildRequest;
+
+use crate::{
+    commands::check,
+    context::Context,
+    failure::Failure,
+    terminal::{Palette, diagnostics::Findings, text},
+};
+
+/// More warnings than this are counted: the build is what was asked for.
+const SHOWN_MAX: usize = 5;
+
+/// A warning on one line.
+pub(super) struct Warning {
+    rule: &'static str,
+    message: String,
+    line: Option<usize>,
+}
+
+/// Warnings about the stages that are built; an error where the Dockerfile says `# check=error=true`.
+///
+/// A Dockerfile that cannot be read is left to the build, which says the same.
+pub(super) fn check(request: &BuildRequest, context: &Context) -> Result<Vec<Warning>, Failure> {
+    let checked = check::check_request(request, &context.settings.home, true);
+    if checked.parsed.is_none() {
+        return Ok(Vec::new());
+    }
+    let source = &request.dockerfile;
+    let errors: Vec<_> = checked.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).cloned().collect();
+    if !errors.is_empty() {
+        let findings = Findings { name: &source.name, text: &source.text, diagnostics: &errors };
+        return Err(Failure::usage("the Dockerfile does not pass its own checks")
+            .shown_as(findings.render(Palette::stderr()))
+            .hint("leave a check out with `# check=skip=NAME`, or warn only: without `error=true`"));
+    }
+    let lines = Lines::new(&source.text);
+    let warnings = checked.diagnostics.into_iter().filter(|diagnostic| diagnostic.severity == Severity::Warning);
+    Ok(warnings
+        .map(|diagnostic| Warning {
+            rule: diagnostic.rule.unwrap_or(diagnostic.code),
+            line: diagnostic.span.as_ref().map(|span| lines.range(span).0),
+            message: diagnostic.message,
+        })
+        .collect())
+}
+
+/// The lines below the summary; nothing without a warning.
+pub(super) fn closing(warnings: &[Warning]) -> String {
+    if warnings.is_empty() {
+        return String::new();
+    }
+    let palette = Palette::stderr();
+    let found = palette.warn(&format!("{} found", text::count(warnings.len(), "warning")));
+    let mut out = format!("  {found} (repeat with `--check` to expand):\n");
+    for warning in warnings.iter().take(SHOWN_MAX) {
+        let line = warning.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+        out.push_str(&format!("   - {}: {}{line}\n", warning.rule, text::one_line(&warning.message)));
+    }
+    if warnings.len() > SHOWN_MAX {
+        out.push_str(&format!("   - and {} more\n", warnings.len() - SHOWN_MAX));
+    }
+    out
+}
