@@ -41,6 +41,7 @@ pub fn build(request: &BuildRequest, host: &Host<'_>, events: &EventSink) -> Res
     work.save_chains();
     work.remotes.save(host.store);
     let state = solved?;
+    host.ensure(&state.layers.layers)?;
 
     warn_of_unused_args(&work);
     Ok(built(&work, &state))

@@ -152,14 +152,17 @@ where
         }
         Source::Context | Source::Named(_) => None,
     };
+    let shared = at.work.host.shared;
     if let Some(key) = &memo_key
-        && let Some(digest) = remembered(store, key)
+        && let Some(digest) = remembered(store, key).or_else(|| shared.selection(key))
     {
+        shared.note_selection(key, &digest);
         return Ok(Taken { digest, selection: None });
     }
     let selection = select(at, request, from)?;
     let digest = Digest::of(&selection.listing.text);
     if let Some(key) = &memo_key {
+        shared.note_selection(key, &digest);
         // A memo that cannot be written costs looking again.
         let _ = store.memo_put(SELECTION_MEMO, key.hex(), digest.to_string().as_bytes());
     }

@@ -24,6 +24,7 @@ mod rights;
 mod run;
 mod settle;
 mod setup;
+mod shared;
 mod ssh;
 mod stage;
 mod step;
@@ -39,4 +40,8 @@ pub use fetch::{
 };
 pub use process::rootfs;
 pub use setup::{bind_mounts, network, setup};
+pub use shared::{
+    Document, DocumentLayer, DocumentMount, DocumentStep, ExportBlob, ExportRequest, Exported, InvalidDocument,
+    PlaceError, Shared, SharedPlace,
+};
 pub use work::Host;

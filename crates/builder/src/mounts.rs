@@ -3,6 +3,8 @@
 mod cache;
 mod prepare;
 
+pub(crate) use cache::directory;
+
 use dockerfile::{Diagnostic, MountKind as Type, Run, RunMount};
 use engine::{BuildError, Secret, SshSource};
 
@@ -158,11 +160,15 @@ fn file_system(options: &Options<'_, '_>) -> Result<Wanted, BuildError> {
                 None => None,
             };
             let is_owned = options.has(&["mode", "uid", "gid"]);
-            let id = options.text(&["id"])?.filter(|id| !id.is_empty());
+            let id = options.text(&["id"])?.filter(|id| !id.is_empty()).unwrap_or_else(|| target.clone());
+            let access = if is_owned { Some(options.access(0o755)?) } else { None };
+            if source.is_none() {
+                at.work.host.shared.note_mount(&cache::name_of(&id, access, None));
+            }
             WantedKind::Cache {
-                id: id.unwrap_or_else(|| target.clone()),
+                id,
                 sharing,
-                access: if is_owned { Some(options.access(0o755)?) } else { None },
+                access,
                 source,
             }
         }

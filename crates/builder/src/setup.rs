@@ -14,6 +14,7 @@ use crate::{
     copy,
     former::{Below, Chain},
     process::{self, Job},
+    shared::Shared,
     step::{Key, Layers, Made, StepInfo, Steps, chain, digest_of},
     tree::{self, Keep},
     work::{During as _, Host, Tally, check, locked},
@@ -48,6 +49,9 @@ pub fn setup(request: &SetupRequest, host: &Host<'_>, events: &EventSink) -> Res
     let texts = request.commands.iter().map(|command| command.text.clone()).collect();
     let steps_of_setup = Chain::new(&name, Below::Built, layers.key.clone(), texts);
     let tally = Tally::default();
+    // Keys of setup steps name a snapshot of this store, so that nobody else could use them.
+    let alone = Shared::default();
+    let host = &Host { shared: &alone, ..*host };
     let steps = Steps { host, events, tally: &tally, chain: &steps_of_setup };
     let settings = RunSettings::default();
     let outcome: Result<(), BuildError> = request.commands.iter().enumerate().try_for_each(|(at, command)| {

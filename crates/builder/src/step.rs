@@ -150,6 +150,8 @@ impl Steps<'_> {
             self.events.emit(Event::StepCached { stage: stage(), step, text, place, saved_ms: record.made_ms });
             self.chain.note(info.number, step, info.place.clone(), digest.clone(), key, false);
             let outcome = if layers.len() > state.layers.len() { Outcome::Layer } else { Outcome::Nothing };
+            let layer = layers.last().filter(|_| outcome == Outcome::Layer);
+            self.host.shared.note_step(&digest, layer, layers.last());
             *state = Layers { key: digest, layers };
             return Ok(outcome);
         }
@@ -159,6 +161,7 @@ impl Steps<'_> {
         self.events.emit(Event::StepStarted { stage: stage(), step, text, place });
         let start = Instant::now();
         let running = Running { stage: &info.stage, step, events: self.events, former: former.as_ref() };
+        self.host.ensure(&state.layers)?;
         let made = make(&running);
         let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         // Only now: a COPY has just noted what it takes, which tells the file that changed.
@@ -177,6 +180,7 @@ impl Steps<'_> {
         let made = made?;
         let is_layer = made.snapshot.is_some();
         state.layers.extend(made.snapshot);
+        self.host.shared.note_step(&digest, state.top().filter(|_| is_layer), state.top());
         let record = CacheRecord {
             // A step that leaves nothing behind on an empty file system has no snapshot to name; it costs nothing either.
             snapshot: match state.top() {
@@ -197,8 +201,18 @@ impl Steps<'_> {
         Ok(if is_layer { Outcome::Layer } else { Outcome::Nothing })
     }
 
-    /// A record together with the chain of layers below its snapshot.
+    /// A record together with the chain of layers below its snapshot: of the store, else of another place.
     fn find(&self, digest: &Digest, state: &Layers) -> Result<Option<(CacheRecord, Vec<SnapshotId>)>, BuildError> {
+        if let Some(found) = self.find_here(digest, state)? {
+            return Ok(Some(found));
+        }
+        Ok(self.host.shared.find(self.host.store, digest, state.top()).map(|(record, layer)| {
+            let layers = state.layers.iter().cloned().chain(layer).collect();
+            (record, layers)
+        }))
+    }
+
+    fn find_here(&self, digest: &Digest, state: &Layers) -> Result<Option<(CacheRecord, Vec<SnapshotId>)>, BuildError> {
         let store = self.host.store;
         let Some(record) = store.cache_get(digest) else { return Ok(None) };
         let attempt = || "cannot read the cache".to_owned();

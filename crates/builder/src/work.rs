@@ -18,7 +18,7 @@ use store::{Scope, Store};
 
 use crate::{
     base::BaseSource, context::Context, fetch::Downloads, former::Chain, mask::Masks, plan::Plan, remote::Remotes,
-    ssh::Agents, stage::State,
+    shared::Shared, ssh::Agents, stage::State,
 };
 
 /// What a build works with; the same for all builds of a process.
@@ -32,12 +32,21 @@ pub struct Host<'a> {
     pub bases: &'a dyn BaseSource,
     /// Where files of the web come from.
     pub downloads: &'a dyn Downloads,
+    /// Results of steps from elsewhere, and who hears what builds use.
+    pub shared: &'a Shared,
     /// What this process may do.
     pub privilege: &'a runtime::Privilege,
     /// runc or crun instead of our own runtime.
     pub foreign_runtime: Option<&'a Path>,
     /// What [`engine::NetworkMode::Default`] means for RUN and setup commands.
     pub default_network: runtime::Network,
+}
+
+impl Host<'_> {
+    /// Makes the snapshots of these layers, where their content is still elsewhere.
+    pub(crate) fn ensure(&self, layers: &[store::SnapshotId]) -> Result<(), BuildError> {
+        self.shared.ensure(self.store, self.scope, layers).during(|| "cannot use a shared cache".to_owned())
+    }
 }
 
 /// One build.

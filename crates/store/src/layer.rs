@@ -9,7 +9,7 @@ use std::{
 use oci::{ChainId, Descriptor, DiffId, Digest, Hasher};
 
 use crate::{
-    Scope, Skipped, SnapshotId, Store, StoreError,
+    ActiveSnapshot, Scope, Skipped, SnapshotId, Store, StoreError,
     archive::{self, Format},
     error::is_no_space,
     seal::LayerRecord,
@@ -83,10 +83,34 @@ impl Store {
         if let Some(known) = self.leased_chain(scope, &chain) {
             return Ok(known);
         }
-        let snapshot = self.unpack_layer(scope, parent, layer, diff_id, chain.clone()).map_err(fail)?;
+        let mut active = self.unpack_layer(scope, parent, layer, diff_id, LayerRecord::add_pulled).map_err(fail)?;
+        active.meta.meta.chain_id = Some(chain.clone());
+        active.meta.is_unpacked = true;
+        let snapshot = active.commit().map_err(|error| fail(error.into()))?;
         let path = self.chain_path(&chain);
         self.put_record(&path, &snapshot).map_err(|error| fail(error.into()))?;
         Ok(snapshot)
+    }
+
+    /// Unpacks a layer of a step that another store made, onto `parent`, as the snapshot `id`. Checked as in
+    /// [`Store::apply_layer`]. `newest_s`, its latest file time, says whether an epoch changes it.
+    pub fn apply_shared_layer(
+        &self,
+        scope: &Scope,
+        id: &SnapshotId,
+        parent: Option<&SnapshotId>,
+        layer: &Descriptor,
+        diff_id: &DiffId,
+        newest_s: Option<i64>,
+    ) -> Result<(), ApplyError> {
+        let fail = |kind| ApplyError { layer: layer.digest.clone(), kind };
+        let mut active = self.unpack_layer(scope, parent, layer, diff_id, LayerRecord::add_made).map_err(fail)?;
+        // The same store's own step would look like this, unless something had to be left out here.
+        let is_whole = active.meta.meta.skipped == Skipped::default();
+        active.meta.is_unpacked = !is_whole || newest_s.is_none();
+        active.meta.newest_s = newest_s;
+        active.meta.epoch_s = newest_s;
+        active.commit_as(id.clone()).map(drop).map_err(|error| fail(error.into()))
     }
 
     /// The snapshot of a chain of layers, leased for the scope.
@@ -107,14 +131,30 @@ impl Store {
         parent: Option<&SnapshotId>,
         layer: &Descriptor,
         diff_id: &DiffId,
-        chain: ChainId,
-    ) -> Result<SnapshotId, ApplyErrorKind> {
+        note: impl FnOnce(&mut LayerRecord, Descriptor, Format, u64),
+    ) -> Result<ActiveSnapshot, ApplyErrorKind> {
         let blob = self.open_blob(&layer.digest)?.ok_or(ApplyErrorKind::MissingBlob)?;
         // It is open, so its bytes stay; the lease keeps its name for whoever pushes it later.
         let _ = scope.lease_blob(&layer.digest);
         let mut active = self.prepare(scope, parent)?;
         let root = tree::open_dir(active.upper())?;
         let unpacker = Unpacker::new(root, active.view()?, self.inner.options, active.meta.is_full);
+        let read = self.read_checked(blob, unpacker, layer, diff_id)?;
+        active.meta.meta.diff_id = Some(read.diff_id);
+        active.meta.meta.tar_bytes = Some(read.tar_bytes);
+        active.meta.meta.skipped = read.skipped;
+        self.update_layer(diff_id, |record| note(record, layer.clone(), read.format, read.tar_bytes))?;
+        Ok(active)
+    }
+
+    /// Unpacks a blob and checks everything that was said of it.
+    pub(crate) fn read_checked(
+        &self,
+        blob: std::fs::File,
+        unpacker: Unpacker,
+        layer: &Descriptor,
+        diff_id: &DiffId,
+    ) -> Result<Unpacked, ApplyErrorKind> {
         let read = read_layer(blob, |source| unpacker.unpack(source))?;
         if (&read.digest, read.size_bytes) != (&layer.digest, layer.size) {
             let moved = if read.digest == layer.digest {
@@ -134,13 +174,7 @@ impl Store {
         if read.diff_id != *diff_id {
             return Err(ApplyErrorKind::DiffId { expected: diff_id.clone(), actual: read.diff_id });
         }
-        active.meta.meta.diff_id = Some(read.diff_id);
-        active.meta.meta.chain_id = Some(chain);
-        active.meta.meta.tar_bytes = Some(read.tar_bytes);
-        active.meta.meta.skipped = skipped;
-        active.meta.is_unpacked = true;
-        self.update_layer(diff_id, |record| record.add_pulled(layer.clone(), read.format, read.tar_bytes))?;
-        Ok(active.commit()?)
+        Ok(Unpacked { skipped, diff_id: read.diff_id, tar_bytes: read.tar_bytes, format: read.format })
     }
 
     fn update_layer(&self, diff_id: &DiffId, change: impl FnOnce(&mut LayerRecord)) -> Result<(), StoreError> {
@@ -148,6 +182,14 @@ impl Store {
         change(&mut record);
         self.put_layer_record(diff_id, &record)
     }
+}
+
+/// A blob that was unpacked and is what was said of it.
+pub(crate) struct Unpacked {
+    skipped: Skipped,
+    diff_id: DiffId,
+    tar_bytes: u64,
+    format: Format,
 }
 
 /// What a pass over a layer's blob showed.

@@ -31,6 +31,7 @@ mod load;
 mod look;
 mod names;
 mod options;
+mod pack;
 mod prune;
 mod run;
 mod save;

@@ -108,7 +108,11 @@ impl<'a> Stop<'a> {
         Self(is_stopped)
     }
 
-    pub(crate) fn check(self) -> Result<(), StoreError> {
+    /// Between two pieces of work.
+    ///
+    /// # Errors
+    /// [`StoreError::Stopped`].
+    pub fn check(self) -> Result<(), StoreError> {
         if (self.0)() { Err(StoreError::Stopped) } else { Ok(()) }
     }
 

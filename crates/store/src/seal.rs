@@ -65,23 +65,36 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    fn is_made_as(&self, options: LayerOptions) -> bool {
-        self.compression == options.compression && self.level == options.level
-    }
-}
-
-impl LayerRecord {
-    pub(crate) fn add_pulled(&mut self, mut descriptor: Descriptor, format: Format, tar_bytes: u64) {
+    fn of(descriptor: Descriptor, format: Format) -> Self {
         let compression = match format {
             Format::Plain => Compression::None,
             Format::Gzip => Compression::Gzip,
             Format::Zstd => Compression::Zstd,
         };
         // Our manifests are OCI's: docker's names for the same content become OCI's.
-        descriptor.media_type = compression.media_type().into();
-        descriptor.annotations.clear();
-        descriptor.platform = None;
-        self.pulled = Some(Known { compression, level: None, descriptor });
+        let media_type = compression.media_type().into();
+        let descriptor = Descriptor { media_type, annotations: Default::default(), platform: None, ..descriptor };
+        Self { compression, level: None, descriptor }
+    }
+
+    fn is_made_as(&self, options: LayerOptions) -> bool {
+        self.compression == options.compression && self.level == options.level
+    }
+}
+
+impl LayerRecord {
+    /// The blob came with an image.
+    pub(crate) fn add_pulled(&mut self, descriptor: Descriptor, format: Format, tar_bytes: u64) {
+        self.pulled = Some(Known::of(descriptor, format));
+        self.tar_bytes = tar_bytes;
+    }
+
+    /// The blob was made by a store like this one.
+    pub(crate) fn add_made(&mut self, descriptor: Descriptor, format: Format, tar_bytes: u64) {
+        let made = Known::of(descriptor, format);
+        if self.made.iter().all(|known| known.compression != made.compression || known.level.is_some()) {
+            self.made.push(made);
+        }
         self.tar_bytes = tar_bytes;
     }
 
@@ -160,6 +173,13 @@ impl Store {
         self.keep_blob(blob, &diff_id, pass.tar_bytes, options)
     }
 
+    /// The latest file time of a sealed snapshot's layer in seconds since 1970, as the layer has it; `None` where nothing
+    /// tells, because the layer came from an image.
+    pub fn newest_time(&self, id: &SnapshotId, epoch: SystemTime) -> Result<Option<i64>, StoreError> {
+        let meta = self.meta_of(id)?;
+        Ok(meta.newest_s.filter(|_| !meta.is_unpacked).map(|newest_s| newest_s.min(seconds(epoch))))
+    }
+
     /// A blob that holds this layer and is there.
     fn known_blob(&self, diff_id: &DiffId, options: LayerOptions) -> Option<Descriptor> {
         let record = self.layer_record(diff_id)?;
@@ -236,7 +256,7 @@ impl Store {
         Ok(descriptor)
     }
 
-    fn both(&self, options: LayerOptions) -> Result<Both<crate::BlobWriter>, StoreError> {
+    pub(crate) fn both(&self, options: LayerOptions) -> Result<Both<crate::BlobWriter>, StoreError> {
         let blob = Compressor::new(self.blob_writer()?, options.compression, options.level)?;
         Ok(Both { hasher: SideHasher::default(), blob })
     }
@@ -335,9 +355,9 @@ pub(crate) fn seconds(time: SystemTime) -> i64 {
 }
 
 /// Hashes and compresses the same bytes.
-struct Both<W: Write> {
-    hasher: SideHasher,
-    blob: Compressor<W>,
+pub(crate) struct Both<W: Write> {
+    pub(crate) hasher: SideHasher,
+    pub(crate) blob: Compressor<W>,
 }
 
 impl<W: Write> Write for Both<W> {

@@ -33,6 +33,12 @@ use crate::{
 pub struct SnapshotId(String);
 
 impl SnapshotId {
+    /// The id of a snapshot that is still to be made; nobody else gets it.
+    #[expect(clippy::new_without_default, reason = "each is another one, so that none is the default")]
+    pub fn new() -> Self {
+        Self(format!("{:016x}", random()))
+    }
+
     /// The hex digits.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -298,8 +304,13 @@ impl ActiveSnapshot {
     }
 
     /// Seals it: renamed into place, leased by its scope. It takes `self`, so nobody writes afterwards.
-    pub fn commit(mut self) -> Result<SnapshotId, StoreError> {
-        self.finish()
+    pub fn commit(self) -> Result<SnapshotId, StoreError> {
+        self.commit_as(SnapshotId::new())
+    }
+
+    /// As [`ActiveSnapshot::commit`] with an id that was given out before.
+    pub(crate) fn commit_as(mut self, id: SnapshotId) -> Result<SnapshotId, StoreError> {
+        self.finish(id)
     }
 
     /// Keeps the directory for inspection (a failed step) until the given time; then prune removes it.
@@ -313,13 +324,12 @@ impl ActiveSnapshot {
         }
         let until = until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.meta.keep_until_s = Some(until.as_secs());
-        let id = self.finish()?;
+        let id = self.finish(SnapshotId::new())?;
         self.store.note_kept(&id, SystemTime::UNIX_EPOCH + until)?;
         Ok(id)
     }
 
-    fn finish(&mut self) -> Result<SnapshotId, StoreError> {
-        let id = SnapshotId(format!("{:016x}", random()));
+    fn finish(&mut self, id: SnapshotId) -> Result<SnapshotId, StoreError> {
         self.meta.is_empty = self.changes_nothing();
         // The work directory stays until the next prune: removing directories is what costs on a busy disk.
         fs::write(self.directory.join("meta.json"), self.store.record_bytes(&self.meta))?;

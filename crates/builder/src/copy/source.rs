@@ -65,6 +65,7 @@ impl Source {
             Self::Context => Ok(Tree::Context(at.work.context)),
             Self::Named(context) => Ok(Tree::Context(context)),
             Self::Layers(layers) => {
+                at.work.host.ensure(&layers.layers)?;
                 let attempt = || "cannot look into a stage or image".to_owned();
                 let lowers = match layers.top() {
                     Some(top) => at.work.host.store.lowers(top).during(attempt)?,

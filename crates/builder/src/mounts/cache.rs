@@ -7,6 +7,7 @@ use std::{
 
 use engine::BuildError;
 use rustix::fs::{FlockOperation, flock};
+use store::Store;
 
 use super::{Access, Sharing};
 use crate::{
@@ -32,7 +33,7 @@ pub(super) fn open(
     let attempt = || format!("cannot open the cache `{id}`");
     let work = at.work;
     let name = name_of(id, access, source);
-    let base = work.host.store.root().join(CACHE_DIRECTORY);
+    let base = base(work.host.store);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&base).during(attempt)?;
     let mut lock = None;
     let mut chosen = base.join(&name);
@@ -58,6 +59,8 @@ pub(super) fn open(
         if let Some((source, path)) = source {
             let resolved = resolve_source(at, source, path)?;
             copy::copy_contents(at, source, &resolved, &new)?;
+        } else if chosen == base.join(&name) {
+            work.host.shared.fill_mount(work.host.store, work.host.scope, &name, &new);
         }
         let access = access.unwrap_or(Access { mode: 0o755, uid: 0, gid: 0 });
         fs_err::set_permissions(&new, std::fs::Permissions::from_mode(access.mode)).during(attempt)?;
@@ -74,8 +77,17 @@ pub(super) fn open(
     Ok((chosen, lock))
 }
 
+/// Where the store keeps the cache mount of this name.
+pub(crate) fn directory(store: &Store, name: &str) -> PathBuf {
+    base(store).join(name)
+}
+
+fn base(store: &Store) -> PathBuf {
+    store.root().join(CACHE_DIRECTORY)
+}
+
 /// One cache for each id; caches of the same id that begin differently are different ones, as in BuildKit.
-fn name_of(id: &str, access: Option<Access>, source: Option<&(Source, String)>) -> String {
+pub(super) fn name_of(id: &str, access: Option<Access>, source: Option<&(Source, String)>) -> String {
     let mut parts = vec![id.to_owned()];
     parts.extend(access.map(|access| access.named("owner", "")));
     if let Some((source, path)) = source {

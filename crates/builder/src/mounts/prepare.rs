@@ -104,6 +104,7 @@ fn bind(at: &At<'_>, source: &Source, path: &str, own: &Path, readonly: bool) ->
             Ok(MountKind::Bind(own.join(name)))
         }
         Source::Layers(below) => {
+            at.work.host.ensure(&below.layers)?;
             let Some(top) = below.top() else {
                 fs_err::create_dir(own).during(attempt)?;
                 return Ok(MountKind::Bind(own.to_owned()));

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use builder::{BaseError, BaseSource, Download, DownloadError, Downloaded, Downloads, Host, build};
+use builder::{BaseError, BaseSource, Download, DownloadError, Downloaded, Downloads, Host, Shared, build};
 use engine::{BuildContext, BuildError, BuildRequest, Built, Cancel, DockerfileSource, NetworkMode};
 use events::{Event, EventSink, Record, Subscriber};
 use oci::{Digest, ImageConfig, Platform, Reference};
@@ -129,7 +129,9 @@ impl Downloads for NoWeb {
 pub(crate) struct World {
     dir: tempfile::TempDir,
     pub(crate) store: Store,
-    scope: store::Scope,
+    pub(crate) scope: store::Scope,
+    /// What the builds of this world share with others.
+    pub(crate) shared: Shared,
 }
 
 /// What a build did.
@@ -232,7 +234,7 @@ impl World {
         };
         let store = Store::open(&dir.path().join("store"), options).unwrap();
         let scope = store.open_scope().unwrap();
-        let world = Self { dir, store, scope };
+        let world = Self { dir, store, scope, shared: Shared::default() };
         fs::create_dir(world.context()).unwrap();
         world.add_image("base", base_root(), |_| {});
         world
@@ -321,6 +323,7 @@ impl World {
             scope: &self.scope,
             bases: &NoRegistry,
             downloads: &NoWeb,
+            shared: &self.shared,
             privilege: privilege(),
             foreign_runtime: None,
             default_network: runtime::Network::Host,
