@@ -165,12 +165,7 @@ fn file_system(options: &Options<'_, '_>) -> Result<Wanted, BuildError> {
             if source.is_none() {
                 at.work.host.shared.note_mount(&cache::name_of(&id, access, None));
             }
-            WantedKind::Cache {
-                id,
-                sharing,
-                access,
-                source,
-            }
+            WantedKind::Cache { id, sharing, access, source }
         }
         Type::Bind => {
             let source = copy::source(at, from)?;

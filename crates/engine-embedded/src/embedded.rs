@@ -11,15 +11,16 @@ use std::{
 };
 
 use async_trait::async_trait;
-use builder::{FetchError, FetchedContext, Host};
+use builder::{FetchError, FetchedContext, Host, Shared};
 use engine::{BuildError, BuildRequest, Built, Cancel, Engine, EngineError, RemoteSource, Root, Scope};
-use events::{EventSink, RunId};
+use events::{Event, EventSink, RunId};
 use oci::{DiffId, ImageConfig};
 use runtime::{Network, Privilege};
 use store::{Compression, Image, ManifestOptions, SealedManifest, Stop, Store};
 
 use crate::{
     bases::{Bases, MakeClient},
+    cache::{self, CacheImport},
     downloads::WebDownloads,
     failed,
     scope::EmbeddedScope,
@@ -49,11 +50,13 @@ pub struct EmbeddedOptions {
 /// The engine in this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Embedded {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
     pub(crate) options: EmbeddedOptions,
+    /// Steps from elsewhere, and what builds used.
+    pub(crate) shared: Shared,
     /// Keeps what builds made from prune until the engine goes; opened when first needed.
     scope: OnceLock<store::Scope>,
     opening: Mutex<()>,
@@ -62,7 +65,13 @@ pub(crate) struct Inner {
 impl Embedded {
     /// An engine. Nothing is opened or started.
     pub fn new(options: EmbeddedOptions) -> Self {
-        Self { inner: Arc::new(Inner { options, scope: OnceLock::new(), opening: Mutex::default() }) }
+        Self::with_cache(options, Vec::new())
+    }
+
+    /// An engine whose builds take steps from other places as well.
+    pub fn with_cache(options: EmbeddedOptions, imports: Vec<CacheImport>) -> Self {
+        let shared = cache::shared(&options, imports);
+        Self { inner: Arc::new(Inner { options, shared, scope: OnceLock::new(), opening: Mutex::default() }) }
     }
 
     /// As [`Engine::build`], for callers without an async runtime.
@@ -70,7 +79,20 @@ impl Embedded {
     /// # Errors
     /// As [`builder::build`].
     pub fn build_blocking(&self, request: &BuildRequest, events: &EventSink) -> Result<Built, BuildError> {
-        self.inner.with_host(&request.stage, events, |host| builder::build(request, host, events))
+        let build = || self.inner.with_host(&request.stage, events, |host| builder::build(request, host, events));
+        let shared = &self.inner.shared;
+        let built = build();
+        let warn = |message| events.emit(Event::Warning { message, place: None });
+        shared.take_warnings().into_iter().for_each(warn);
+        match built {
+            // A place lost what its records speak of: what it gave is made here.
+            Err(BuildError::Engine(error)) if shared.give_up() => {
+                let cause = error.source.map(|cause| format!(" ({cause})")).unwrap_or_default();
+                warn(format!("a shared cache is not used{cause}; the build starts again without it"));
+                build()
+            }
+            built => built,
+        }
     }
 
     /// Fetches a build context that the user named on the command line. It lives as long as this engine.
@@ -177,6 +199,7 @@ impl Inner {
             scope,
             bases: &bases,
             downloads: &downloads,
+            shared: &self.shared,
             privilege: &options.privilege,
             foreign_runtime: options.foreign_runtime.as_deref(),
             default_network: options.default_network,

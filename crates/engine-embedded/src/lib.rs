@@ -4,6 +4,7 @@
 //! [`engine::Engine::open_scope`] gives. [`sweep`] undoes what killed processes left and is called before.
 
 mod bases;
+mod cache;
 mod containers;
 mod downloads;
 mod embedded;
@@ -17,6 +18,7 @@ use store::JournalEntry;
 
 pub use bases::MakeClient;
 pub use builder::{FetchError, FetchedContext, looks_like_archive};
+pub use cache::{CacheError, CacheExport, CacheImport, CachePlace, CacheWritten};
 pub use embedded::{Embedded, EmbeddedOptions};
 
 /// Undoes what killed processes left: their containers' control groups, directories and unfinished snapshots; drops kept

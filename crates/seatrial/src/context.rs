@@ -4,7 +4,7 @@ use std::{cell::OnceCell, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use engine::Cancel;
-use engine_embedded::{Embedded, EmbeddedOptions};
+use engine_embedded::{CacheImport, Embedded, EmbeddedOptions};
 use registry::{Client, ClientOptions, Credentials, HostFiles};
 use runtime::{Network, Privilege};
 use store::{Compression, Store, StoreOptions};
@@ -77,13 +77,18 @@ impl Context {
 
     /// The embedded engine on the store.
     pub(crate) fn engine(&self, args: &EngineArgs) -> anyhow::Result<Embedded> {
+        self.engine_with_cache(args, Vec::new())
+    }
+
+    /// The same, taking steps from other places as well.
+    pub(crate) fn engine_with_cache(&self, args: &EngineArgs, imports: Vec<CacheImport>) -> anyhow::Result<Embedded> {
         // A bare name is looked for in PATH when it is needed.
         if let Some(runtime) = args.runtime.as_ref().filter(|runtime| runtime.is_absolute() && !runtime.is_file()) {
             return Err(Failure::usage(format!("there is no OCI runtime {}", runtime.display()))
                 .hint("name runc or crun: `--runtime /usr/bin/crun`; without the flag the built-in one is used")
                 .into());
         }
-        Ok(Embedded::new(EmbeddedOptions {
+        let options = EmbeddedOptions {
             store: self.store()?.clone(),
             privilege: self.privilege().clone(),
             foreign_runtime: args.runtime.clone(),
@@ -94,7 +99,8 @@ impl Context {
             // Builds have to reach package mirrors, and private networks are not there yet.
             default_network: Network::Host,
             compression: Compression::Gzip,
-        }))
+        };
+        Ok(Embedded::with_cache(options, imports))
     }
 
     /// A registry client with docker's logins.

@@ -17,9 +17,10 @@ use engine_embedded::Embedded;
 use events::{Event, RunId, Verdict};
 use oci::{Digest, Reference};
 use serde_json::json;
-use store::{Image, ManifestOptions, SealedManifest, Stop};
+use store::{Image, ManifestOptions, SealedManifest, Stop, Store};
 
 use super::{
+    cache::Caches,
     named,
     record::RunRecord,
     transfer::{self, Transfers},
@@ -36,6 +37,8 @@ pub(crate) use flags::BuildArgs;
 use output::{Delivery, Output};
 use source::LazyEngine;
 
+pub(crate) use output::{Fields, compression, level};
+
 /// A finished build.
 struct Finished {
     image: Image,
@@ -50,10 +53,29 @@ impl Finished {
     }
 }
 
+impl Finished {
+    /// Seals the image once more with its own steps in the manifest, and gives the annotation that holds them.
+    fn with_inline_cache(
+        &mut self,
+        engine: &Embedded,
+        store: &Store,
+        mut options: ManifestOptions,
+        stop: Stop<'_>,
+    ) -> Result<(String, String), BuildFailed> {
+        let other = |error: store::StoreError| BuildFailed::Other(error.into());
+        let layers = (&options).into();
+        let (name, value) = engine.inline_cache(&self.image.layers, self.image.epoch, layers, stop).map_err(other)?;
+        options.annotations.insert(name.clone(), value.clone());
+        self.sealed = Some(store.manifest_or_stop(&self.image, &options, stop).map_err(other)?);
+        Ok((name, value))
+    }
+}
+
 /// Builds, names, writes and pushes an image as the flags say.
 pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     args.refuse_what_is_missing()?;
-    let engine = LazyEngine::new(context, &args.engine);
+    let caches = Caches::read(&args.cache, context)?;
+    let engine = LazyEngine::new(context, &args.engine, &caches.imports);
     if let Some(call) = args.call()? {
         return call::run(call, &args.request(context, &engine)?, context);
     }
@@ -90,20 +112,28 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     let made = outputs.iter().find_map(|output| output.manifest(&request.platform));
     let is_read = args.metadata_file.is_some() || format.reads("Digest");
     let manifest = made.or_else(|| is_read.then(ManifestOptions::default));
-    let finished = build(&engine, &request, &views, manifest.as_ref(), stop).and_then(|finished| {
+    let warn = |message| views.sink().emit(Event::Warning { message, place: None });
+    let finished = build(&engine, &request, &views, manifest.as_ref(), stop).and_then(|mut finished| {
+        let inline = match (caches.inline, manifest) {
+            (true, Some(options)) => Some(finished.with_inline_cache(&engine, store, options, stop)?),
+            _ => None,
+        };
         let progress = Transfers::new(views.sink(), "build");
         let delivery = Delivery {
             context,
             store,
             image: &finished.image,
             names: &tags,
+            inline: inline.as_ref(),
             stop,
-            warn: &|message| views.sink().emit(Event::Warning { message, place: None }),
+            warn: &warn,
             push: &|reference, sealed| {
                 context.block_on_cancellable(transfer::push_sealed(&client, store, reference, sealed, &progress))
             },
         };
-        deliver(&finished, &names, &outputs, &delivery, &views).map(|pushed| (finished, pushed))
+        let pushed = deliver(&finished, &names, &outputs, &delivery, &views)?;
+        caches.write(&engine, &finished.image, stop, &warn).map_err(BuildFailed::Other)?;
+        Ok((finished, pushed))
     });
     // Whatever failed while the user's wish to stop was known, failed by it.
     let finished = finished.map_err(|error| match error {

@@ -9,9 +9,13 @@ use events::{RunId, Verdict};
 use pipeline::{
     GateFailure, Outcome, Plan, PrepareError, PrepareRequest, Prepared, RunContext, RunError, RunOptions, Stages,
 };
-use store::{RunDir, Store};
+use store::{RunDir, Stop, Store};
 
-use super::{init::environment, record::RunRecord};
+use super::{
+    cache::{CacheArgs, Caches},
+    init::environment,
+    record::RunRecord,
+};
 use crate::{
     cli::{EngineArgs, Progress},
     context::Context,
@@ -41,6 +45,8 @@ pub(crate) struct PipelineArgs {
     /// How progress is shown
     #[arg(long, value_enum, default_value_t)]
     progress: Progress,
+    #[command(flatten)]
+    cache: CacheArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -123,7 +129,8 @@ fn trial(command: &str, args: &PipelineArgs, stages: Stages, publish: bool, cont
         let findings = Findings { name: &file.name, text: &file.text, diagnostics: &warnings };
         terminal::message(&findings.render(Palette::stderr()));
     }
-    let embedded = context.engine(&args.engine)?;
+    let caches = Caches::read(&args.cache, context)?;
+    let embedded = context.engine_with_cache(&args.engine, caches.imports.clone())?;
     let for_demo = ForDemo(&embedded);
     let engine: &dyn Engine = if is_for_demo(&plan, context) { &for_demo } else { &embedded };
     let options = RunOptions {
@@ -140,6 +147,16 @@ fn trial(command: &str, args: &PipelineArgs, stages: Stages, publish: bool, cont
     let cx =
         RunContext { engine, store, registry: &registry, events: views.sink(), run: &run, cancel: &context.cancel };
     let outcome = context.block_on(pipeline::run(cx, &plan, &options))?;
+    // Only what passed is worth taking by others.
+    if let Ok(Outcome { verdict: Verdict::Passed, image: Some(image), .. }) = &outcome
+        && let Some(image) = image.id.as_ref().and_then(|id| store.image(id).ok().flatten())
+    {
+        let (cancel, sink) = (context.cancel.clone(), views.sink());
+        let is_stopped = || cancel.is_cancelled();
+        caches.write(&embedded, &image, Stop::when(&is_stopped), &|message| {
+            sink.emit(events::Event::Warning { message, place: None });
+        })?;
+    }
     views.finish();
     match outcome {
         Ok(outcome) => {

@@ -11,6 +11,7 @@ mod outputs;
 mod registry;
 mod run;
 mod secrets;
+mod shared_cache;
 mod shell;
 
 use testkit::World;

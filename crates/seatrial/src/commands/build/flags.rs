@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     cli::{EngineArgs, Progress},
+    commands::cache::CacheArgs,
     context::Context,
     failure::Failure,
     terminal::text,
@@ -106,14 +107,10 @@ pub(crate) struct BuildArgs {
     #[command(flatten)]
     run: RunArgs,
     #[command(flatten)]
+    pub(super) cache: CacheArgs,
+    #[command(flatten)]
     pub(super) engine: EngineArgs,
 
-    /// Not supported yet
-    #[arg(long, value_name = "SOURCE", hide = true)]
-    cache_from: Vec<String>,
-    /// Not supported yet
-    #[arg(long, value_name = "TARGET", hide = true)]
-    cache_to: Vec<String>,
     /// Not supported yet, except `false`
     #[arg(long, value_name = "SBOM", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     sbom: Option<String>,
@@ -164,8 +161,6 @@ impl BuildArgs {
     pub(super) fn refuse_what_is_missing(&self) -> Result<(), Failure> {
         let is_on = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "false");
         let given = [
-            ("--cache-from", !self.cache_from.is_empty()),
-            ("--cache-to", !self.cache_to.is_empty()),
             ("--sbom", is_on(&self.sbom)),
             ("--provenance", is_on(&self.provenance)),
             ("--attest", !self.attest.is_empty()),

@@ -25,6 +25,7 @@ use crate::{
 };
 
 pub(crate) use fields::Fields;
+pub(crate) use parse::{compression, level};
 
 /// One place, as asked for by `--output`, `--push` or the command's defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +83,13 @@ impl Form {
     fn options(&self, platform: &Platform) -> ManifestOptions {
         ManifestOptions { annotations: self.annotations.manifest(platform), ..self.manifest.clone() }
     }
+
+    /// As [`Form::options`], with what comes of the build itself.
+    fn delivered(&self, to: &Delivery<'_>) -> ManifestOptions {
+        let mut options = self.options(&to.image.config.platform());
+        options.annotations.extend(to.inline.cloned());
+        options
+    }
 }
 
 /// What outputs work with.
@@ -91,6 +99,8 @@ pub(super) struct Delivery<'a> {
     pub(super) image: &'a Image,
     /// Of `--tag`.
     pub(super) names: &'a [Reference],
+    /// The annotation with the image's own steps (`--cache-to type=inline`).
+    pub(super) inline: Option<&'a (String, String)>,
     pub(super) stop: Stop<'a>,
     /// Says something that the user should know.
     pub(super) warn: &'a dyn Fn(String),
@@ -175,8 +185,8 @@ impl Output {
 
 impl ImageOutput {
     fn write(&self, to: &Delivery<'_>) -> anyhow::Result<Vec<String>> {
-        let options = self.form.options(&to.image.config.platform());
-        if self.form.is_explicit {
+        let options = self.form.delivered(to);
+        if self.form.is_explicit || to.inline.is_some() {
             to.store.prefer_manifest(&to.image.id, &options)?;
         }
         let mut pushed = Vec::new();
@@ -205,7 +215,7 @@ impl ArchiveOutput {
         }
         let platform = to.image.config.platform();
         let options = SaveOptions {
-            manifest: self.form.options(&platform),
+            manifest: self.form.delivered(to),
             descriptor_annotations: self.form.annotations.manifest_descriptor(&platform),
         };
         if self.kind != Archive::Docker {

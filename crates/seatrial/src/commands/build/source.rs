@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use engine::{BuildContext, DockerfileSource, NamedContext, RemoteSource};
-use engine_embedded::{Embedded, looks_like_archive};
+use engine_embedded::{CacheImport, Embedded, looks_like_archive};
 use events::EventSink;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
@@ -35,12 +35,13 @@ const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 pub(super) struct LazyEngine<'a> {
     context: &'a Context,
     args: &'a EngineArgs,
+    imports: &'a [CacheImport],
     made: OnceCell<Embedded>,
 }
 
 impl<'a> LazyEngine<'a> {
-    pub(super) fn new(context: &'a Context, args: &'a EngineArgs) -> Self {
-        Self { context, args, made: OnceCell::new() }
+    pub(super) fn new(context: &'a Context, args: &'a EngineArgs, imports: &'a [CacheImport]) -> Self {
+        Self { context, args, imports, made: OnceCell::new() }
     }
 
     /// Always the same one: what it fetched goes when it goes.
@@ -48,7 +49,7 @@ impl<'a> LazyEngine<'a> {
         if let Some(engine) = self.made.get() {
             return Ok(engine);
         }
-        let engine = self.context.engine(self.args)?;
+        let engine = self.context.engine_with_cache(self.args, self.imports.to_vec())?;
         Ok(self.made.get_or_init(|| engine))
     }
 }
