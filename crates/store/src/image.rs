@@ -350,11 +350,11 @@ impl Store {
         Ok(self.record_image(id, config, &layers, epoch, pulled)?)
     }
 
-    /// Forgets an image and its names. What only it needed goes with the next prune.
+    /// Forgets an image and its names, as far as they are not of other platforms' images too. What only it needed goes with the next prune.
     pub fn remove_image(&self, id: &Digest) -> Result<(), StoreError> {
         for (reference, named) in self.names()? {
             if named == *id {
-                self.untag(&reference)?;
+                self.untag_image(&reference, id)?;
             }
         }
         match fs::remove_file(self.image_path(id)) {

@@ -24,6 +24,8 @@ use crate::{
     tree,
 };
 
+/// How BuildKit marks what describes an image and is none (`unknown/unknown`).
+const ATTESTATION_OS: &str = "unknown";
 /// Indexes in indexes; one level is usual.
 const INDEX_DEPTH_MAX: usize = 4;
 /// Files in an archive of images: some for each layer.
@@ -103,7 +105,8 @@ impl Store {
         Ok(with_name(self.load_index(scope, &index, &fetch)?, name))
     }
 
-    /// All images of an index that run here.
+    /// All images of an index that run here, with those of other platforms that share a name with one; if none runs here,
+    /// all there are.
     fn load_index(
         &self,
         scope: &Scope,
@@ -112,14 +115,16 @@ impl Store {
     ) -> Result<Vec<(Option<Reference>, Image)>, ImportError> {
         let index: Index = serde_json::from_slice(index).map_err(oci::UnknownDocument::from)?;
         let host = Platform::host();
+        let is_image =
+            |listed: &&Descriptor| listed.platform.as_ref().is_none_or(|platform| platform.os != ATTESTATION_OS);
+        let runs = |listed: &&Descriptor| listed.platform.as_ref().is_none_or(|platform| platform.runs_on(&host));
+        let listed: Vec<&Descriptor> = index.manifests.iter().filter(is_image).collect();
+        let has_own = listed.iter().any(runs);
         let mut images = Vec::new();
-        for descriptor in &index.manifests {
-            // Another platform's, or an attestation (`unknown/unknown`).
-            if descriptor.platform.as_ref().is_some_and(|platform| !platform.runs_on(&host)) {
-                continue;
-            }
-            let image = self.load_manifest(scope, descriptor, fetch, 0)?;
-            images.push((name_of(descriptor), image));
+        for descriptor in listed.into_iter().filter(|listed| !has_own || runs(listed)) {
+            let name = name_of(descriptor);
+            let loaded = self.load_manifest(scope, descriptor, fetch, 0)?;
+            images.extend(loaded.into_iter().map(|image| (name.clone(), image)));
         }
         if images.is_empty() {
             return Err(ImportError::Refused(format!("the archive has no image for {host}")));
@@ -127,13 +132,14 @@ impl Store {
         Ok(images)
     }
 
+    /// An image, or those of an index.
     fn load_manifest(
         &self,
         scope: &Scope,
         descriptor: &Descriptor,
         fetch: &dyn Fn(&Descriptor) -> Result<(), ImportError>,
         depth: usize,
-    ) -> Result<Image, ImportError> {
+    ) -> Result<Vec<Image>, ImportError> {
         fetch(descriptor)?;
         let bytes = self.read_blob(&descriptor.digest, DOCUMENT_BYTES_MAX)?;
         let bytes = bytes.ok_or_else(|| StoreError::MissingBlob(descriptor.digest.clone()))?;
@@ -143,19 +149,27 @@ impl Store {
                 for layer in &manifest.layers {
                     fetch(layer)?;
                 }
-                self.import_manifest(scope, &bytes)
+                Ok(vec![self.import_manifest(scope, &bytes)?])
             }
             ManifestOrIndex::Index(_) if depth == INDEX_DEPTH_MAX => {
                 Err(ImportError::Refused("its indexes are nested too deeply".into()))
             }
             ManifestOrIndex::Index(index) => {
-                let host = Platform::host();
-                let chosen = index.select(&host).or_else(|| match &index.manifests[..] {
-                    [only] if only.platform.is_none() => Some(only),
-                    _ => None,
-                });
-                let none = || ImportError::Refused(format!("the archive has no image for {host}"));
-                self.load_manifest(scope, chosen.ok_or_else(none)?, fetch, depth + 1)
+                let mut images = Vec::new();
+                for listed in &index.manifests {
+                    if listed.platform.as_ref().is_some_and(|platform| platform.os == ATTESTATION_OS) {
+                        continue;
+                    }
+                    // Docker saves an index whole, and of the images that it lists only those that it has.
+                    let is_there = fetch(listed).is_ok() && self.has_blob(&listed.digest).is_some();
+                    if is_there {
+                        images.extend(self.load_manifest(scope, listed, fetch, depth + 1)?);
+                    }
+                }
+                if images.is_empty() {
+                    return Err(ImportError::Refused("the archive has none of the images that its index lists".into()));
+                }
+                Ok(images)
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Names of images: `names/<percent-encoded reference>` holds the config digest.
+//! Names of images: `names/<percent-encoded reference>` holds the config digest, or those of several platforms.
 
 use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
 
@@ -31,20 +31,29 @@ impl Store {
     /// Gives an image a name, durably: when this returns, neither a kill nor a power loss takes the image away.
     /// A reference without tag gets `latest`; a digest in it is not part of the name.
     pub fn tag(&self, reference: &Reference, image: &Digest) -> Result<(), StoreError> {
-        self.expect_image(image)?;
-        // Everything the name speaks of is on the disk before the name is.
-        self.sync()?;
-        let _lock = self.lock_prune(FlockOperation::LockShared)?;
-        self.expect_image(image)?;
-        self.write_durably(&self.name_path(reference), &name_file(reference, image))
+        self.tag_ids(reference, std::slice::from_ref(image), true)
     }
 
     /// As [`Store::tag`] without any sync, for builds that tag each time: a power loss soon after may cost a rebuild, never
     /// gives a wrong image.
     pub fn tag_relaxed(&self, reference: &Reference, image: &Digest) -> Result<(), StoreError> {
+        self.tag_ids(reference, std::slice::from_ref(image), false)
+    }
+
+    /// Names images, the first of which is what the name means where one image is asked for.
+    pub(crate) fn tag_ids(&self, reference: &Reference, ids: &[Digest], durably: bool) -> Result<(), StoreError> {
+        let expect_all = || ids.iter().try_for_each(|id| self.expect_image(id));
+        let Some((first, others)) = ids.split_first() else { return Ok(()) };
+        let file = NameFile { reference: named(reference), image: first.clone(), others: others.to_vec() };
+        if durably {
+            expect_all()?;
+            // Everything the name speaks of is on the disk before the name is.
+            self.sync()?;
+        }
         let _lock = self.lock_prune(FlockOperation::LockShared)?;
-        self.expect_image(image)?;
-        self.write_file(&self.name_path(reference), &name_file(reference, image))
+        expect_all()?;
+        let (path, bytes) = (self.name_path(reference), oci::to_json(&file));
+        if durably { self.write_durably(&path, &bytes) } else { self.write_file(&path, &bytes) }
     }
 
     /// Takes a name away; false when there was none. The image stays until prune.
@@ -115,12 +124,12 @@ impl Store {
         Ok(images)
     }
 
-    /// Every name with the image it means; torn ones are left out.
+    /// Every name with each image that it means; torn ones are left out.
     pub(crate) fn names(&self) -> Result<Vec<(Reference, Digest)>, StoreError> {
         let mut names = Vec::new();
         for name in names_in(&self.path("names"))? {
             if let Some(file) = read_name(&self.path("names").join(&name)) {
-                names.push((file.reference, file.image));
+                names.extend(file.ids().map(|id| (file.reference.clone(), id.clone())));
             }
         }
         Ok(names)
@@ -130,7 +139,7 @@ impl Store {
         self.image_record(id).map(drop).ok_or_else(|| StoreError::UnknownImage(id.clone()))
     }
 
-    fn name_path(&self, reference: &Reference) -> PathBuf {
+    pub(crate) fn name_path(&self, reference: &Reference) -> PathBuf {
         self.path("names").join(encode(&named(reference).to_string()))
     }
 }
@@ -142,20 +151,26 @@ fn encode(text: &str) -> String {
     if name.len() <= FILE_NAME_BYTES_MAX { name } else { format!("%{}", Digest::of(text.as_bytes()).hex()) }
 }
 
-fn name_file(reference: &Reference, image: &Digest) -> Vec<u8> {
-    oci::to_json(&NameFile { reference: named(reference), image: image.clone() })
-}
-
 /// A torn file is no name.
-fn read_name(path: &std::path::Path) -> Option<NameFile> {
+pub(crate) fn read_name(path: &std::path::Path) -> Option<NameFile> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
 /// The file of a name.
 #[derive(Serialize, Deserialize)]
-struct NameFile {
+pub(crate) struct NameFile {
     reference: Reference,
     image: Digest,
+    /// Images of further platforms.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Digest>,
+}
+
+impl NameFile {
+    /// Its images, the usual one first.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &Digest> {
+        std::iter::once(&self.image).chain(&self.others)
+    }
 }
 
 /// `<hex>.json`.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use fs_err as fs;
-use oci::{Descriptor, Digest, Hasher, Index, Reference, media_type};
+use oci::{Descriptor, Digest, Hasher, Index, Platform, Reference, media_type};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -39,6 +39,23 @@ pub struct SaveOptions {
     pub manifest: ManifestOptions,
     /// Annotations of the manifests' descriptors in the index.
     pub descriptor_annotations: BTreeMap<String, String>,
+    /// Annotations of the index of a name that has images of several platforms.
+    pub index_annotations: BTreeMap<String, String>,
+    /// Instead of the first two, for images of these platforms.
+    pub platforms: Vec<(Platform, ManifestOptions, BTreeMap<String, String>)>,
+}
+
+impl SaveOptions {
+    fn of(&self, platform: &Platform) -> (&ManifestOptions, &BTreeMap<String, String>) {
+        let own = self.platforms.iter().find(|(of, ..)| of == platform);
+        own.map_or((&self.manifest, &self.descriptor_annotations), |(_, manifest, annotations)| (manifest, annotations))
+    }
+}
+
+/// What the layout lists, and what has to be in it.
+struct Listed {
+    index: Index,
+    blobs: BTreeSet<Digest>,
 }
 
 /// One image in a docker archive's `manifest.json`.
@@ -53,7 +70,8 @@ pub(crate) struct DockerImage {
 }
 
 impl Store {
-    /// Writes images as one archive (an uncompressed tar).
+    /// Writes images as one archive (an uncompressed tar). Images of several platforms under one name become an index in a
+    /// layout; docker's archives have none, and take the first of them.
     pub fn save(
         &self,
         images: &[(Option<Reference>, Image)],
@@ -79,8 +97,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let blobs = dir.join("blobs/sha256");
         fs::create_dir_all(&blobs)?;
-        let sealed = self.sealed(images, options)?;
-        for digest in blobs_of(&sealed) {
+        let listed = self.listed(images, options)?;
+        for digest in listed.blobs {
             let path = blobs.join(digest.hex());
             let mut blob = self.open_blob(&digest)?.ok_or_else(|| StoreError::MissingBlob(digest.clone()))?;
             if fs::metadata(&path).is_ok_and(|old| blob.metadata().is_ok_and(|new| new.len() == old.len())) {
@@ -94,7 +112,7 @@ impl Store {
             .ok()
             .and_then(|bytes| serde_json::from_slice::<Index>(&bytes).ok())
             .unwrap_or_else(|| Index::of(Vec::new()));
-        for descriptor in index_of(images, &sealed, options).manifests {
+        for descriptor in listed.index.manifests {
             // A name moves; an image without a name is listed once.
             let name = descriptor.annotations.get(IMAGE_NAME).or_else(|| descriptor.annotations.get(REF_NAME)).cloned();
             index.manifests.retain(|old| {
@@ -115,14 +133,14 @@ impl Store {
         options: &SaveOptions,
         tar: &mut TarWriter<W>,
     ) -> Result<(), StoreError> {
-        let sealed = self.sealed(images, options)?;
+        let listed = self.listed(images, options)?;
         add_file(tar, "oci-layout", LAYOUT.as_bytes())?;
-        add_file(tar, "index.json", &oci::to_json(&index_of(images, &sealed, options)))?;
+        add_file(tar, "index.json", &oci::to_json(&listed.index))?;
         for directory in ["blobs/", "blobs/sha256/"] {
             let path = directory.as_bytes();
             tar.append(&Member { path, type_flag: b'5', mode: 0o755, ..Member::default() }, &mut io::empty())?;
         }
-        for digest in blobs_of(&sealed) {
+        for digest in listed.blobs {
             let mut blob = self.open_blob(&digest)?.ok_or_else(|| StoreError::MissingBlob(digest.clone()))?;
             let size = blob.metadata()?.len();
             let mut hashing = Hashing { source: &mut blob, hasher: Hasher::new() };
@@ -139,7 +157,13 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut listed: Vec<(Digest, DockerImage)> = Vec::new();
         let mut written = BTreeSet::new();
+        let mut named_before = BTreeSet::new();
         for (reference, image) in images {
+            if let Some(reference) = reference
+                && !named_before.insert(named(reference).to_string())
+            {
+                continue;
+            }
             let tag = reference.as_ref().map(|reference| named(reference).familiar());
             if let Some((_, known)) = listed.iter_mut().find(|(id, _)| *id == image.id) {
                 known.repo_tags.get_or_insert_default().extend(tag);
@@ -212,45 +236,54 @@ impl Store {
         Err(StoreError::LayerGone { diff_id: oci::DiffId(expected.clone()) })
     }
 
-    fn sealed(
-        &self,
-        images: &[(Option<Reference>, Image)],
-        options: &SaveOptions,
-    ) -> Result<Vec<SealedManifest>, StoreError> {
-        images.iter().map(|(_, image)| self.manifest(image, options.manifest.clone())).collect()
+    /// Seals the images; those that follow each other with the same name are one entry.
+    fn listed(&self, images: &[(Option<Reference>, Image)], options: &SaveOptions) -> Result<Listed, StoreError> {
+        let mut listed = Listed { index: Index::of(Vec::new()), blobs: BTreeSet::new() };
+        for group in images.chunk_by(|(one, _), (other, _)| one.is_some() && one == other) {
+            let mut parts = Vec::new();
+            for (_, image) in group {
+                let sealed = self.manifest(image, options.of(&image.config.platform()).0.clone())?;
+                add_blobs(&mut listed.blobs, &sealed);
+                parts.push((image.clone(), sealed));
+            }
+            let mut descriptor = match &parts[..] {
+                [(image, sealed)] => {
+                    let platform = Platform { os_version: None, ..image.config.platform() };
+                    let kind = sealed.manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);
+                    let mut descriptor = Descriptor::of(kind, &sealed.bytes);
+                    descriptor.annotations = options.of(&platform).1.clone();
+                    descriptor.platform = Some(platform);
+                    descriptor
+                }
+                parts => {
+                    let annotations = options.index_annotations.clone();
+                    let index = self.index(parts, annotations, &|platform, descriptor| {
+                        descriptor.annotations = options.of(platform).1.clone();
+                    })?;
+                    listed.blobs.insert(index.digest.clone());
+                    Descriptor::of(index.index.media_type.as_deref().unwrap_or(media_type::INDEX), &index.bytes)
+                }
+            };
+            if let (Some(reference), _) = &group[0] {
+                let name = named(reference);
+                descriptor.annotations.insert(IMAGE_NAME.into(), name.to_string());
+                descriptor.annotations.insert(REF_NAME.into(), name.tag().unwrap_or("latest").into());
+            }
+            listed.index.manifests.push(descriptor);
+        }
+        Ok(listed)
     }
+}
+
+fn add_blobs(blobs: &mut BTreeSet<Digest>, sealed: &SealedManifest) {
+    blobs.insert(sealed.digest.clone());
+    blobs.insert(sealed.manifest.config.digest.clone());
+    blobs.extend(sealed.manifest.layers.iter().map(|layer| layer.digest.clone()));
 }
 
 /// The reference as a name: with a tag, without a digest.
 pub(crate) fn named(reference: &Reference) -> Reference {
     reference.with_tag(reference.tag().unwrap_or("latest"))
-}
-
-fn index_of(images: &[(Option<Reference>, Image)], sealed: &[SealedManifest], options: &SaveOptions) -> Index {
-    let descriptor = |((reference, image), sealed): (&(Option<Reference>, Image), &SealedManifest)| {
-        let kind = sealed.manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);
-        let mut descriptor = Descriptor::of(kind, &sealed.bytes);
-        descriptor.platform = Some(oci::Platform { os_version: None, ..image.config.platform() });
-        descriptor.annotations = options.descriptor_annotations.clone();
-        if let Some(reference) = reference {
-            let name = named(reference);
-            descriptor.annotations.insert(IMAGE_NAME.into(), name.to_string());
-            descriptor.annotations.insert(REF_NAME.into(), name.tag().unwrap_or("latest").into());
-        }
-        descriptor
-    };
-    Index::of(images.iter().zip(sealed).map(descriptor).collect())
-}
-
-/// Every blob once, sorted.
-fn blobs_of(sealed: &[SealedManifest]) -> BTreeSet<Digest> {
-    let mut blobs = BTreeSet::new();
-    for image in sealed {
-        blobs.insert(image.digest.clone());
-        blobs.insert(image.manifest.config.digest.clone());
-        blobs.extend(image.manifest.layers.iter().map(|layer| layer.digest.clone()));
-    }
-    blobs
 }
 
 fn add_file<W: Write>(tar: &mut TarWriter<W>, name: &str, bytes: &[u8]) -> Result<(), StoreError> {

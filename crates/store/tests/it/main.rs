@@ -4,6 +4,7 @@
 mod apply;
 mod export;
 mod images;
+mod platforms;
 mod seal;
 mod shared;
 mod support;

@@ -1,0 +1,120 @@
+//! Names of several images, one for each platform, and the index that a registry knows such a name by.
+
+use std::collections::BTreeMap;
+
+use oci::{Descriptor, Digest, Index, Platform, Reference, media_type};
+
+use crate::{Image, SealedManifest, Store, StoreError, names::read_name, options::docker_type};
+
+/// An index whose manifests and their blobs are all in the store.
+#[derive(Clone, Debug)]
+pub struct SealedIndex {
+    /// Digest of the bytes.
+    pub digest: Digest,
+    /// The very bytes.
+    pub bytes: Vec<u8>,
+    /// The same, read.
+    pub index: Index,
+    /// What it lists, in its order.
+    pub manifests: Vec<SealedManifest>,
+}
+
+impl Store {
+    /// All images of a name: the one that this machine runs first, where there is one. A name of one image has that one; a
+    /// name that is unknown has none.
+    pub fn resolve_all(&self, reference: &Reference) -> Result<Vec<Image>, StoreError> {
+        if reference.digest().is_some() {
+            return Ok(self.resolve(reference)?.into_iter().collect());
+        }
+        let Some(name) = read_name(&self.name_path(reference)) else { return Ok(Vec::new()) };
+        let mut images = Vec::new();
+        for id in name.ids() {
+            images.extend(self.image(id)?);
+        }
+        Ok(images)
+    }
+
+    /// The image of a name for a platform; where it has none, the image that it means here.
+    pub fn resolve_for(&self, reference: &Reference, platform: &Platform) -> Result<Option<Image>, StoreError> {
+        let images = self.resolve_all(reference)?;
+        let exact = images.iter().position(|image| image.config.platform() == *platform);
+        let fitting = exact.or_else(|| images.iter().position(|image| image.config.platform().runs_on(platform)));
+        Ok(images.into_iter().nth(fitting.unwrap_or(0)))
+    }
+
+    /// Gives images a name in common, one for each platform, as [`Store::tag`] does for one.
+    pub fn tag_all(&self, reference: &Reference, images: &[Image]) -> Result<(), StoreError> {
+        self.tag_ids(reference, &in_order(images), true)
+    }
+
+    /// The same without a sync, as [`Store::tag_relaxed`].
+    pub fn tag_all_relaxed(&self, reference: &Reference, images: &[Image]) -> Result<(), StoreError> {
+        self.tag_ids(reference, &in_order(images), false)
+    }
+
+    /// Gives the image the name beside those of other platforms that have it; one of the same platform loses it.
+    pub fn tag_beside(&self, reference: &Reference, image: &Image) -> Result<(), StoreError> {
+        let platform = image.config.platform();
+        let mut images = self.resolve_all(reference)?;
+        images.retain(|other| other.config.platform() != platform);
+        images.push(image.clone());
+        self.tag_all(reference, &images)
+    }
+
+    /// Takes an image away from a name, which keeps those of other platforms; a name without an image goes.
+    pub(crate) fn untag_image(&self, reference: &Reference, image: &Digest) -> Result<(), StoreError> {
+        let Some(name) = read_name(&self.name_path(reference)) else { return Ok(()) };
+        let rest: Vec<Digest> = name.ids().filter(|id| *id != image).cloned().collect();
+        if rest.is_empty() { self.untag(reference).map(drop) } else { self.tag_ids(reference, &rest, true) }
+    }
+
+    /// The index of images for several platforms, whose manifests were made before. The same manifests give the same bytes.
+    /// `list` may add to what the index says of each.
+    pub fn index(
+        &self,
+        parts: &[(Image, SealedManifest)],
+        annotations: BTreeMap<String, String>,
+        list: &dyn Fn(&Platform, &mut Descriptor),
+    ) -> Result<SealedIndex, StoreError> {
+        let describe = |(image, sealed): &(Image, SealedManifest)| {
+            let kind = sealed.manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);
+            let platform = image.config.platform();
+            let mut descriptor = Descriptor::of(kind, &sealed.bytes);
+            list(&platform, &mut descriptor);
+            descriptor.platform = Some(platform);
+            descriptor
+        };
+        let mut index = Index::of(parts.iter().map(describe).collect());
+        index.annotations = annotations;
+        // Docker's clients take an index of either kind; registries that know docker's types only want a list of them.
+        if index.manifests.iter().all(|listed| listed.media_type == media_type::DOCKER_MANIFEST) {
+            index.media_type = Some(docker_type(media_type::INDEX).to_owned());
+        }
+        let bytes = oci::to_json(&index);
+        let digest = self.put_blob(&bytes)?;
+        if let Some((image, _)) = parts.first() {
+            self.put_record(&self.manifest_path(&digest), &image.id)?;
+        }
+        let manifests = parts.iter().map(|(_, sealed)| sealed.clone()).collect();
+        Ok(SealedIndex { digest, bytes, index, manifests })
+    }
+
+    /// The index of images as they are to be pushed: by what was said when they were built.
+    pub fn preferred_index(&self, images: &[Image]) -> Result<SealedIndex, StoreError> {
+        let mut parts = Vec::new();
+        for image in images {
+            parts.push((image.clone(), self.manifest(image, self.preferred_options(&image.id))?));
+        }
+        self.index(&parts, BTreeMap::new(), &|_, _| ())
+    }
+}
+
+/// Ids, the image that this machine runs first: it is what the name means where one image is asked for.
+fn in_order(images: &[Image]) -> Vec<Digest> {
+    let host = Platform::host();
+    let mut sorted: Vec<&Image> = images.iter().collect();
+    sorted.sort_by_key(|image| !image.config.platform().runs_on(&host));
+    let mut ids: Vec<Digest> = sorted.into_iter().map(|image| image.id.clone()).collect();
+    ids.dedup();
+    ids
+}
