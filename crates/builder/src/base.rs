@@ -130,7 +130,7 @@ fn by_reference(
             _ => Err(unavailable(work, name, error, span)),
         })
     };
-    let known = work.host.store.resolve(reference).during(|| format!("cannot look up image {name}"))?;
+    let known = work.host.store.resolve_for(reference, platform).during(|| format!("cannot look up image {name}"))?;
     match known {
         Some(image) if work.request.pull => pull(Some(image)),
         Some(image) if image.config.platform().runs_on(platform) => Ok(image),

@@ -64,7 +64,7 @@ impl Bases<'_> {
         })?;
         if reference.digest().is_none() {
             // So that the next build finds it without the network.
-            self.store.tag(reference, &image.id).map_err(|error| other(error.into()))?;
+            self.store.tag_beside(reference, &image).map_err(|error| other(error.into()))?;
         }
         Ok(image)
     }

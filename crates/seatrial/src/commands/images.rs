@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use oci::Platform;
 use serde_json::{Value, json};
 use store::NamedImage;
 
@@ -77,6 +78,7 @@ fn rows(image: &NamedImage, args: &ImagesArgs) -> Vec<Value> {
             "Size": text::bytes(image.image.size_bytes),
             "SizeBytes": image.image.size_bytes,
             "Layers": image.image.layers.len(),
+            "Platform": image.image.config.platform().to_string(),
         })
     };
     let wanted = |name: &str| args.name.as_deref().is_none_or(|part| name.contains(part));
@@ -102,7 +104,13 @@ fn as_table(rows: &[Value], digests: bool) -> String {
     if digests {
         columns.push(("DIGEST", "Digest"));
     }
-    columns.extend([("IMAGE ID", "ID"), ("CREATED", "CreatedSince"), ("SIZE", "Size")]);
+    columns.push(("IMAGE ID", "ID"));
+    // Only told where it tells something.
+    let host = Platform::host().to_string();
+    if rows.iter().any(|row| row["Platform"] != host) {
+        columns.push(("PLATFORM", "Platform"));
+    }
+    columns.extend([("CREATED", "CreatedSince"), ("SIZE", "Size")]);
     let headings: Vec<&str> = columns.iter().map(|(heading, _)| *heading).collect();
     let cells: Vec<Vec<String>> = rows
         .iter()

@@ -28,8 +28,13 @@ pub(crate) fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<Exit>
     let store = context.store()?;
     let mut values = Vec::new();
     for name in &args.images {
-        let (_, image) = named::find(store, name)?;
-        values.push(describe(store, &image)?);
+        let (_, images) = named::find_all(store, name)?;
+        let mut value = describe(store, &images[0])?;
+        if images.len() > 1 {
+            let platform = |image: &Image| json!({"Platform": image.config.platform().to_string(), "Id": image.id, "Size": image.size_bytes});
+            value["Platforms"] = images.iter().map(platform).collect();
+        }
+        values.push(value);
     }
     if format == Format::Table {
         let text = serde_json::to_string_pretty(&values).expect("JSON values serialise");

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use oci::Reference;
-use store::{ImportError, LoadSource};
+use store::{Image, ImportError, LoadSource};
 
 use super::named;
 use crate::{context::Context, exit::Exit, failure::Failure, terminal};
@@ -63,10 +63,13 @@ pub(crate) fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Exit> {
             .load(&scope, LoadSource::Reader(&mut std::io::stdin().lock()), name.as_ref())
             .map_err(|error| refused(error, "cannot load from stdin".to_owned())),
     }?;
-    for (reference, image) in &loaded {
+    // Images of several platforms come one after another under their name.
+    for group in loaded.chunk_by(|(one, _), (other, _)| one.is_some() && one == other) {
+        let (reference, image) = &group[0];
         let reference = reference.clone().or_else(|| name.clone().filter(|_| loaded.len() == 1));
         if let Some(reference) = &reference {
-            store.tag(reference, &image.id).with_context(|| format!("cannot tag {reference}"))?;
+            let images: Vec<Image> = group.iter().map(|(_, image)| image.clone()).collect();
+            store.tag_all(reference, &images).with_context(|| format!("cannot tag {reference}"))?;
         }
         terminal::result_line(&match (&reference, args.quiet) {
             (_, true) => image.id.to_string(),

@@ -29,6 +29,16 @@ pub(crate) fn find(store: &Store, name: &str) -> anyhow::Result<(Option<Referenc
     Err(missing(store, name).into())
 }
 
+/// The same with all images of the name, the one that runs here first.
+pub(crate) fn find_all(store: &Store, name: &str) -> anyhow::Result<(Option<Reference>, Vec<Image>)> {
+    let (reference, image) = find(store, name)?;
+    let mut images = vec![image];
+    if let Some(reference) = &reference {
+        images = store.resolve_all(reference).with_context(|| format!("cannot look up {name}"))?;
+    }
+    Ok((reference, images))
+}
+
 /// `latest` where neither tag nor digest is given.
 pub(crate) fn with_default_tag(reference: &Reference) -> Reference {
     match (reference.tag(), reference.digest()) {

@@ -50,7 +50,12 @@ pub(crate) fn run(args: &PullArgs, context: &Context) -> anyhow::Result<Exit> {
             .block_on_cancellable(async { Ok(client.pull(&reference, &platform, store, &scope, &progress).await?) });
         let pulled = pulled.and_then(|image| {
             if reference.digest().is_none() {
-                store.tag(&reference, &image.id).with_context(|| format!("cannot tag {reference}"))?;
+                // One that was asked for by its platform does not take the name from this machine's.
+                let tagged = match &args.platform {
+                    Some(_) => store.tag_beside(&reference, &image),
+                    None => store.tag(&reference, &image.id),
+                };
+                tagged.with_context(|| format!("cannot tag {reference}"))?;
             }
             Ok(image)
         });

@@ -37,23 +37,23 @@ pub(crate) fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Exit> {
     let client = context.client(&args.engine.insecure_registry);
     let mut images = Vec::new();
     for name in &args.images {
-        let (reference, image) = named::find(store, &name.to_string())?;
+        let (reference, found) = named::find_all(store, &name.to_string())?;
         let reference = reference.filter(|reference| reference.tag().is_some()).ok_or_else(|| {
             Failure::usage(format!("`{name}` is no name with a tag"))
                 .hint(format!("name it first: `seatrial tag {name} REGISTRY/NAME:TAG`"))
         })?;
-        images.push((reference, image));
+        images.push((reference, found));
     }
 
     let views = Views::open(if args.quiet { Progress::None } else { args.progress }, context.settings.ci, None);
     let mut lines = Vec::new();
     let mut failed = Ok(Exit::Passed);
-    for (reference, image) in &images {
+    for (reference, images) in &images {
         let stage = format!("push {}", reference.familiar());
         let started = std::time::Instant::now();
         views.sink().emit(Event::StageStarted { stage: stage.clone() });
         let progress = Transfers::new(views.sink(), &stage);
-        let pushed = context.block_on_cancellable(transfer::push(&client, store, reference, image, &progress));
+        let pushed = context.block_on_cancellable(transfer::push(&client, store, reference, images, &progress));
         let (verdict, summary) = match &pushed {
             Ok(pushed) => (
                 Verdict::Passed,

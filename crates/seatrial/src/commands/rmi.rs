@@ -20,18 +20,21 @@ pub(crate) struct RmiArgs {
 pub(crate) fn run(args: &RmiArgs, context: &Context) -> anyhow::Result<Exit> {
     let store = context.store()?;
     for name in &args.images {
-        let (reference, image) = match named::find(store, name) {
+        let (reference, images) = match named::find_all(store, name) {
             Err(error) if args.force && error.downcast_ref::<Failure>().is_some_and(|f| f.exit == Exit::Refused) => {
                 continue;
             }
             found => found?,
         };
+        let image = &images[0];
         let names = named::all(store)?
             .into_iter()
             .find(|named| named.image.id == image.id)
             .map(|named| named.references)
             .unwrap_or_default();
-        match reference.filter(|reference| reference.digest().is_none()) {
+        let reference = reference.filter(|reference| reference.digest().is_none());
+        let is_by_name = reference.is_some();
+        match reference {
             Some(reference) => {
                 store.untag(&reference).with_context(|| format!("cannot remove the name {reference}"))?;
                 terminal::result_line(&format!("Untagged: {}", reference.familiar()));
@@ -52,13 +55,20 @@ pub(crate) fn run(args: &RmiArgs, context: &Context) -> anyhow::Result<Exit> {
             }
             None => {
                 for reference in &names {
-                    store.untag(reference).with_context(|| format!("cannot remove the name {reference}"))?;
                     terminal::result_line(&format!("Untagged: {}", reference.familiar()));
                 }
             }
         }
-        store.remove_image(&image.id).with_context(|| format!("cannot remove image {}", image.id))?;
-        terminal::result_line(&format!("Deleted: {}", image.id));
+        for image in &images {
+            // One of another platform may have names of its own.
+            let is_named =
+                named::all(store)?.iter().any(|other| other.image.id == image.id && !other.references.is_empty());
+            if is_named {
+                continue;
+            }
+            store.remove_image(&image.id).with_context(|| format!("cannot remove image {}", image.id))?;
+            terminal::result_line(&format!("Deleted: {}", image.id));
+        }
     }
     Ok(Exit::Passed)
 }

@@ -40,7 +40,18 @@ pub(crate) enum SaveFormat {
 /// Writes images to an archive.
 pub(crate) fn run(args: &SaveArgs, context: &Context) -> anyhow::Result<Exit> {
     let store = context.store()?;
-    let images = args.images.iter().map(|name| named::find(store, name)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut images = Vec::new();
+    for name in &args.images {
+        let (reference, found) = named::find_all(store, name)?;
+        if args.format == SaveFormat::Docker && found.len() > 1 {
+            let platform = found[0].config.platform();
+            terminal::warning(&format!(
+                "`{name}` has images of several platforms and docker's archives hold one: saved is {platform}; \
+                 `--format oci` takes all"
+            ));
+        }
+        images.extend(found.into_iter().map(|image| (reference.clone(), image)));
+    }
     let options = SaveOptions::default();
     let output = args.output.as_ref().map(|path| context.settings.cwd.join(path));
     let format = match args.format {

@@ -21,7 +21,9 @@ pub(crate) fn run(args: &TagArgs, context: &Context) -> anyhow::Result<Exit> {
         return Err(Failure::usage("an image cannot be named by a digest; its digest follows from its content").into());
     }
     let store = context.store()?;
-    let (_, image) = named::find(store, &args.image)?;
-    store.tag(&named::with_default_tag(&args.name), &image.id).with_context(|| format!("cannot tag {}", args.name))?;
+    let (_, images) = named::find_all(store, &args.image)?;
+    store
+        .tag_all(&named::with_default_tag(&args.name), &images)
+        .with_context(|| format!("cannot tag {}", args.name))?;
     Ok(Exit::Passed)
 }

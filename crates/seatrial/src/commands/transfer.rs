@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Mutex};
 use events::{Event, EventSink};
 use oci::{Descriptor, Digest, Reference, media_type};
 use registry::{Client, Progress as RegistryProgress, UploadOutcome};
-use store::{Image, SealedManifest, Store};
+use store::{Image, SealedIndex, SealedManifest, Store};
 
 use crate::failure::Failure;
 
@@ -53,17 +53,41 @@ pub(crate) struct Pushed {
     pub(crate) present: usize,
 }
 
-/// Pushes an image under its reference: blobs first, the name last.
+/// Pushes an image under its reference, or an index of several: blobs first, the name last.
 pub(crate) async fn push(
     client: &Client,
     store: &Store,
     reference: &Reference,
-    image: &Image,
+    images: &[Image],
     progress: &Transfers<'_>,
 ) -> anyhow::Result<Pushed> {
-    refuse_unpublishable(reference, image)?;
-    let sealed = tokio::task::block_in_place(|| store.manifest(image, store.preferred_options(&image.id)))?;
-    push_sealed(client, store, reference, &sealed, progress).await
+    images.iter().try_for_each(|image| refuse_unpublishable(reference, image))?;
+    if let [image] = images {
+        let sealed = tokio::task::block_in_place(|| store.manifest(image, store.preferred_options(&image.id)))?;
+        return push_sealed(client, store, reference, &sealed, progress).await;
+    }
+    let index = tokio::task::block_in_place(|| store.preferred_index(images))?;
+    push_index(client, store, reference, &index, progress).await
+}
+
+/// Pushes the images of an index by their digests, then the index under its reference.
+pub(crate) async fn push_index(
+    client: &Client,
+    store: &Store,
+    reference: &Reference,
+    index: &SealedIndex,
+    progress: &Transfers<'_>,
+) -> anyhow::Result<Pushed> {
+    let mut total = Pushed { digest: index.digest.clone(), sent: 0, present: 0 };
+    for sealed in &index.manifests {
+        let by_digest = reference.with_digest(sealed.digest.clone());
+        let pushed = push_sealed(client, store, &by_digest, sealed, progress).await?;
+        total.sent += pushed.sent;
+        total.present += pushed.present;
+    }
+    let kind = index.index.media_type.as_deref().unwrap_or(media_type::INDEX);
+    total.digest = client.put_manifest(reference, kind, index.bytes.clone()).await?;
+    Ok(total)
 }
 
 /// What must stay here is refused before anything is compressed for it.

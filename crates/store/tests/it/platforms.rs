@@ -78,7 +78,8 @@ fn an_index_lists_what_was_sealed_and_is_the_same_again() {
 fn layouts_hold_an_index_and_load_gives_all_back() {
     let world = World::new();
     let images = both(&world);
-    let named: Vec<_> = world.store.resolve_all(&name()).unwrap().into_iter().map(|image| (Some(name()), image)).collect();
+    let named: Vec<_> =
+        world.store.resolve_all(&name()).unwrap().into_iter().map(|image| (Some(name()), image)).collect();
     let directory = tempfile::tempdir().unwrap();
     let layout = directory.path().join("layout");
     world.store.save_layout_dir(&named, &SaveOptions::default(), &layout).unwrap();

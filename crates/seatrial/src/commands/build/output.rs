@@ -217,6 +217,7 @@ impl ArchiveOutput {
         let options = SaveOptions {
             manifest: self.form.delivered(to),
             descriptor_annotations: self.form.annotations.manifest_descriptor(&platform),
+            ..SaveOptions::default()
         };
         if self.kind != Archive::Docker {
             // The part that takes long, and can be stopped.
