@@ -61,9 +61,8 @@ pub(crate) fn run(args: &RmiArgs, context: &Context) -> anyhow::Result<Exit> {
         }
         for image in &images {
             // One of another platform may have names of its own.
-            let is_named =
-                named::all(store)?.iter().any(|other| other.image.id == image.id && !other.references.is_empty());
-            if is_named {
+            let has_names = |other: &store::NamedImage| other.image.id == image.id && !other.references.is_empty();
+            if is_by_name && named::all(store)?.iter().any(has_names) {
                 continue;
             }
             store.remove_image(&image.id).with_context(|| format!("cannot remove image {}", image.id))?;
