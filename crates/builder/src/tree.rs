@@ -1,13 +1,15 @@
 //! Looking into directory trees that others wrote: every path is opened beneath the tree's root, links are resolved by
 //! ourselves, and a link that is swapped meanwhile makes an error, never a way out.
 
+mod scan;
+
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat2, readlinkat, statat},
+    fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat2, readlinkat},
     io::Errno,
 };
 
@@ -15,6 +17,8 @@ use rustix::{
 const LINKS_MAX: usize = 40;
 /// `openat2` says EAGAIN when a rename elsewhere might have interfered; it is not an answer, so it is asked again.
 const RACE_RETRIES: usize = 64;
+
+pub(crate) use scan::scan;
 
 /// What a directory entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,67 +249,6 @@ pub(crate) enum Keep {
     Below,
     /// Neither it nor anything below.
     No,
-}
-
-/// Everything at and below the canonical path `from`, parents before children, names in byte order. `keep` sees paths
-/// relative to the root.
-pub(crate) fn scan(root: BorrowedFd<'_>, from: &[u8], keep: &dyn Fn(&[u8]) -> Keep) -> io::Result<Vec<Entry>> {
-    let Some(node) = lookup(root, from)? else { return Err(Errno::NOENT.into()) };
-    let mut entries = vec![Entry::new(Vec::new(), &node.stat, node.link)];
-    if entries[0].kind == Kind::Dir {
-        scan_dir(root, from, b"", keep, &mut entries)?;
-    }
-    Ok(entries)
-}
-
-fn scan_dir(
-    root: BorrowedFd<'_>,
-    from: &[u8],
-    below: &[u8],
-    keep: &dyn Fn(&[u8]) -> Keep,
-    entries: &mut Vec<Entry>,
-) -> io::Result<()> {
-    let directory_path = join(from, below);
-    // Opened by its path from the root, so that a deep tree does not hold a descriptor for each level.
-    let descriptor = open_beneath(root, &directory_path, OFlags::RDONLY | OFlags::DIRECTORY)
-        .map_err(|error| named(error, "read", &directory_path))?;
-    let mut names = names(descriptor.as_fd()).map_err(|error| named(error, "read", &directory_path))?;
-    names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    for (name, _) in names {
-        let path = join(below, &name);
-        let full = join(from, &path);
-        let verdict = keep(&full);
-        if verdict == Keep::No {
-            continue;
-        }
-        let stat = match statat(&descriptor, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            // It went away since the directory was read.
-            Err(Errno::NOENT) => continue,
-            Err(errno) => return Err(named(errno.into(), "look at", &full)),
-        };
-        let kind = Kind::of(stat.st_mode);
-        if kind == Kind::Dir {
-            let at = entries.len();
-            entries.push(Entry::new(path.clone(), &stat, Vec::new()));
-            scan_dir(root, from, &path, keep, entries)?;
-            if verdict == Keep::Below && entries.len() == at + 1 {
-                entries.pop();
-            }
-            continue;
-        }
-        if verdict == Keep::Below {
-            continue;
-        }
-        let link = match kind {
-            Kind::Symlink => readlinkat(&descriptor, name.as_slice(), Vec::new())
-                .map_err(|errno| named(errno.into(), "read", &full))?
-                .into_bytes(),
-            _ => Vec::new(),
-        };
-        entries.push(Entry::new(path, &stat, link));
-    }
-    Ok(())
 }
 
 /// Names in a directory with the type that the file system tells along with them.

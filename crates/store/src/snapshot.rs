@@ -131,8 +131,8 @@ impl Store {
 
     /// As [`Self::prepare`], for a layer that is like that of the snapshot `over` but for a few entries: only these are
     /// written, and what is gone is hidden by a whiteout. The parents may differ, but `over` must hide nothing of its own.
-    /// `None` when `over` cannot carry another one: it is gone, was unpacked, lies over a third one, or snapshots are full
-    /// copies here. `over` is leased.
+    /// `None` when `over` cannot carry another one: it is gone, was unpacked, lies over a third one, snapshots are full copies
+    /// here, or there are many layers below. `over` is leased.
     pub fn prepare_over(
         &self,
         scope: &Scope,
@@ -151,7 +151,8 @@ impl Store {
         if self.inner.options.copy_snapshots {
             return Ok(None);
         }
-        self.prepare_layer(scope, parent, Some(over)).map(Some)
+        let active = self.prepare_layer(scope, parent, Some(over))?;
+        Ok((active.lowers.len() < OVER_LOWERS_MAX).then_some(active))
     }
 
     fn prepare_layer(
@@ -260,6 +261,9 @@ impl Store {
     }
 }
 
+/// With so many layers below, a further directory may be the one too many for a mount: kernels before 6.8 take about 200,
+/// later ones 500.
+const OVER_LOWERS_MAX: usize = 100;
 /// File beside a snapshot's directory.
 const NOTE: &str = "note";
 

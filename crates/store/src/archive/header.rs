@@ -85,37 +85,46 @@ impl Fields {
     /// A POSIX header. Numbers that do not fit are zero here and stand in a PAX record before it.
     pub(crate) fn to_block(&self) -> Block {
         let mut block = [0; BLOCK_BYTES];
-        let mut put = |range: Range<usize>, bytes: &[u8]| {
-            let length = bytes.len().min(range.len());
-            block[range.start..range.start + length].copy_from_slice(&bytes[..length]);
-        };
-        put(NAME, &self.name);
-        put(MODE, &octal(self.mode, 7));
-        put(UID, &octal(self.uid, 7));
-        put(GID, &octal(self.gid, 7));
-        put(SIZE, &octal(self.size, 11));
-        put(MTIME, &octal(u64::try_from(self.mtime).unwrap_or(0), 11));
-        put(TYPE..TYPE + 1, &[self.type_flag]);
-        put(LINK, &self.link);
-        put(MAGIC, b"ustar\x0000");
-        put(MAJOR, &octal(self.major, 7));
-        put(MINOR, &octal(self.minor, 7));
+        put(&mut block, NAME, &self.name);
+        put_octal(&mut block, MODE, self.mode);
+        put_octal(&mut block, UID, self.uid);
+        put_octal(&mut block, GID, self.gid);
+        put_octal(&mut block, SIZE, self.size);
+        put_octal(&mut block, MTIME, u64::try_from(self.mtime).unwrap_or(0));
+        block[TYPE] = self.type_flag;
+        put(&mut block, LINK, &self.link);
+        put(&mut block, MAGIC, b"ustar\x0000");
+        put_octal(&mut block, MAJOR, self.major);
+        put_octal(&mut block, MINOR, self.minor);
         let sum = checksum(&block);
-        block[CHECKSUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        // Six digits, NUL and space, other than in all other fields.
+        put_octal(&mut block, CHECKSUM.start..CHECKSUM.end - 1, sum.into());
+        block[CHECKSUM.end - 1] = b' ';
         block
+    }
+}
+
+fn put(block: &mut Block, range: Range<usize>, bytes: &[u8]) {
+    let length = bytes.len().min(range.len());
+    block[range.start..range.start + length].copy_from_slice(&bytes[..length]);
+}
+
+/// Octal digits that fill the field but for a final NUL; zero when the number needs more.
+fn put_octal(block: &mut Block, range: Range<usize>, number: u64) {
+    let digits = range.len() - 1;
+    let mut rest = if fits_octal(number, digits as u32) { number } else { 0 };
+    for place in (range.start..range.start + digits).rev() {
+        block[place] = b'0' + (rest & 7) as u8;
+        rest >>= 3;
     }
 }
 
 /// Sum of all bytes, the checksum field itself taken as spaces.
 fn checksum(block: &Block) -> u32 {
-    let sum = |bytes: &[u8]| bytes.iter().map(|b| u32::from(*b)).sum::<u32>();
+    fn sum(bytes: &[u8]) -> u32 {
+        bytes.iter().map(|b| u32::from(*b)).sum()
+    }
     sum(block) - sum(&block[CHECKSUM]) + 8 * u32::from(b' ')
-}
-
-/// `digits` octal digits and a final NUL; zero when the number needs more.
-fn octal(number: u64, digits: usize) -> Vec<u8> {
-    let text = format!("{number:0digits$o}\0");
-    if text.len() > digits + 1 { format!("{:0digits$o}\0", 0).into_bytes() } else { text.into_bytes() }
 }
 
 /// Whether a number fits a field of so many octal digits.
