@@ -10,6 +10,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("what_a_container_sees_is_what_is_sealed", what_a_container_sees_is_what_is_sealed),
     ("names_below_come_back_when_a_copied_one_is_gone", names_below_come_back_when_a_copied_one_is_gone),
     ("many_changes_are_a_layer_of_their_own", many_changes_are_a_layer_of_their_own),
+    ("what_comes_beside_the_files_is_written_too", what_comes_beside_the_files_is_written_too),
     ("files_of_a_stage_are_written_over_too", files_of_a_stage_are_written_over_too),
 ];
 
@@ -178,6 +179,16 @@ fn many_changes_are_a_layer_of_their_own() {
     if !world.store.options().copy_snapshots {
         assert_eq!(written(&world, &world.build(DOCKERFILE)), ["app/d1/s1/1"]);
     }
+}
+
+fn what_comes_beside_the_files_is_written_too() {
+    let world = world();
+    let dockerfile = "FROM base\nCOPY . <<note.txt /app/\nan inline file\nnote.txt\n";
+    world.build(dockerfile).built();
+    world.file("d1/s1/1", "changed");
+    let outcome = world.build(dockerfile);
+    assert_eq!(world.read(outcome.built(), "/app/note.txt"), "an inline file\n");
+    assert_eq!(world.read(outcome.built(), "/app/d1/s1/1"), "changed");
 }
 
 fn files_of_a_stage_are_written_over_too() {
