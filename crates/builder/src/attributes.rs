@@ -13,6 +13,9 @@ const LIST_BYTES_MAX: usize = 65536;
 /// The kernel's bound on one value (xattr(7)).
 const VALUE_BYTES_MAX: usize = 65536;
 
+/// File capabilities (capabilities(7)).
+const CAPABILITY: &[u8] = b"security.capability";
+
 /// Name and value of each attribute that is kept, sorted. The file has to be open for reading.
 pub(crate) fn of(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     // Most files have none: ask with a small buffer on the stack first.
@@ -44,9 +47,13 @@ pub(crate) fn of(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     Ok(found)
 }
 
-/// Sets them on another file. A file system or user namespace that cannot hold them is no failure: neither is it docker's.
-pub(crate) fn copy(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
-    set(to, &of(from)?)
+/// Sets them on another file; of a context's file only its capabilities: what `user.*` a checkout has is the business of
+/// the machine that it lies on, and BuildKit does not send it either. A file system or user namespace that cannot hold
+/// them is no failure: neither is it docker's.
+pub(crate) fn copy(from: &OwnedFd, to: &OwnedFd, is_context: bool) -> io::Result<()> {
+    let mut attributes = of(from)?;
+    attributes.retain(|(name, _)| !is_context || name == CAPABILITY);
+    set(to, &attributes)
 }
 
 /// Sets attributes, with the same leniency.
@@ -62,5 +69,5 @@ pub(crate) fn set(file: &OwnedFd, attributes: &[(Vec<u8>, Vec<u8>)]) -> io::Resu
 
 /// Whether an attribute belongs to the content.
 pub(crate) fn is_content(name: &[u8]) -> bool {
-    name == b"security.capability" || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
+    name == CAPABILITY || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
 }

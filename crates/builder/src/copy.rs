@@ -45,6 +45,7 @@ use write::{Changes, Former, Transfer};
 
 pub(crate) use archive::{Format, detect as detect_archive, unpack as unpack_archive};
 pub(crate) use listing::{difference as files_difference, line_of, save_text as save_listing};
+pub(crate) use problem::write_failure;
 pub(crate) use source::{Source, open_view, source};
 pub(crate) use target::{Target, timestamps};
 
@@ -187,6 +188,9 @@ fn select<'a>(at: &At<'a>, request: &Request, from: &'a Source) -> Result<Select
     for (pattern, span) in &request.patterns {
         let found = source::select(at.work.host.store, &tree, pattern.as_bytes(), &request.exclude, request.parents)
             .map_err(|why| problem::no_match(at, from, pattern, span, why))?;
+        if found.is_empty() && request.exclude.is_empty() {
+            at.work.warn(format!("`{pattern}` names no file"), Some(span));
+        }
         problem::check_kinds(at, &tree, &found, span)?;
         matches.extend(found);
     }
@@ -215,6 +219,12 @@ fn put(
     let attempt = || format!("cannot make `{}`", at.instruction.text);
     let target = Target::open(active).during(attempt)?;
     let chown = owner_of(at, request, &target)?;
+    if request.link {
+        let dest = request.dest.as_bytes();
+        let is_dir = request.is_dir || selection.matches.iter().any(Match::is_dir);
+        let way = if is_dir { dest } else { tree::parent(dest) };
+        target.replace_links(way).map_err(|error| problem::write_failure(at, error))?;
+    }
     check_room(at, request, selection, &target)?;
     let former = match before {
         Before::Over(_) => None,
@@ -236,6 +246,7 @@ fn put(
                 changes,
                 former: former.as_ref(),
                 has_owners,
+                is_context: !tree.has_owners(),
                 is_stopped: &is_stopped,
             };
             if let Before::Over(over) = before {
@@ -260,6 +271,7 @@ fn put(
                 changes,
                 former: None,
                 has_owners: false,
+                is_context: true,
                 is_stopped: &is_stopped,
             };
             put_one(at, request, &transfer, matched, request.unpacks_fetched, active, chown)?;
@@ -488,6 +500,7 @@ fn write_out(at: &At<'_>, tree: &Tree<'_>, matched: &Match, to: &Path, name: &[u
         changes,
         former: None,
         has_owners: tree.has_owners(),
+        is_context: !tree.has_owners(),
         is_stopped: &is_stopped,
     };
     let result =

@@ -69,15 +69,11 @@ pub(crate) fn arguments(config: &ImageConfig, command: &Command) -> Vec<String> 
 pub(crate) fn apply(at: &At<'_>, state: &mut State) -> Result<(), BuildError> {
     match &at.instruction.kind {
         InstructionKind::Arg(declarations) => {
-            // All are expanded before any is set, as BuildKit does.
-            let mut values = Vec::new();
+            // Each sees those before it, also of the same instruction, as BuildKit does.
             for declaration in declarations {
                 let name = at.expand(state, &declaration.name)?;
                 let default = declaration.default.as_ref().map(|word| at.expand(state, word)).transpose()?;
                 let value = at.work.plan.globals.declare(&name, default);
-                values.push((name, value));
-            }
-            for (name, value) in values {
                 locked(&at.work.declared_args).insert(name.clone());
                 if let Some(value) = value {
                     state.env.set(&name, &value);

@@ -88,7 +88,7 @@ fn begin(work: &Work<'_>, at: usize) -> Result<(State, Below), BuildError> {
     let stage = &work.file.stages[at];
     let plan = &work.plan.stages[at];
     match &plan.base {
-        Base::Scratch => Ok((scratch(work, at), Below::Fixed)),
+        Base::Scratch => Ok((scratch(work), Below::Fixed)),
         Base::Stage(below) => {
             let name = stage.base.raw.clone();
             let below = work.stage(*below)?;
@@ -110,9 +110,9 @@ fn begin(work: &Work<'_>, at: usize) -> Result<(State, Below), BuildError> {
 }
 
 /// An empty file system.
-fn scratch(work: &Work<'_>, at: usize) -> State {
-    let platform = work.plan.stages[at].platform.as_ref().unwrap_or(&work.request.platform);
-    let mut config = ImageConfig::scratch(platform);
+fn scratch(work: &Work<'_>) -> State {
+    // As BuildKit: nothing was made for the platform that FROM names.
+    let mut config = ImageConfig::scratch(&work.request.platform);
     // As BuildKit: nothing to inherit a PATH from, so that programs are found later.
     config.config.set_env("PATH", crate::variables::DEFAULT_PATH);
     config.config.working_dir = "/".into();
@@ -123,7 +123,7 @@ fn scratch(work: &Work<'_>, at: usize) -> State {
 /// A named directory as the base: its files are the whole file system, in a layer of its own.
 fn directory(work: &Work<'_>, at: usize, name: &str, context: Arc<Context>) -> Result<(State, Below), BuildError> {
     let stage = &work.file.stages[at];
-    let mut state = scratch(work, at);
+    let mut state = scratch(work);
     let instruction = Instruction {
         text: format!("FROM {name}"),
         ..dockerfile::parse_trigger("COPY / /").expect("this is an instruction")
@@ -213,7 +213,12 @@ impl At<'_> {
         if path != "/" {
             let mut key = Key::new(&state.layers.key);
             key.add("instruction", format!("WORKDIR {path}"));
-            outcome = self.step(state, key, |layers, _| make_directory(self.work, layers, &path))?;
+            // What is made belongs to the user, as in BuildKit.
+            let user = state.config.config.user.clone();
+            if !user.is_empty() {
+                key.add("user", &user);
+            }
+            outcome = self.step(state, key, |layers, _| self.make_directory(layers, &path, &user))?;
         }
         self.history(state, self.instruction.text.clone(), outcome);
         Ok(())
@@ -296,18 +301,20 @@ impl At<'_> {
         let span = within.and_then(|span| span_in(&self.work.request.dockerfile.text, span));
         span.unwrap_or_else(|| self.span.clone())
     }
-}
 
-fn make_directory(work: &Work<'_>, layers: &Layers, path: &str) -> Result<Made, BuildError> {
-    let attempt = || format!("cannot make directory {path}");
-    let active = work.host.store.prepare(work.host.scope, layers.top()).during(attempt)?;
-    let target = copy::Target::open(&active).during(attempt)?;
-    let resolved = target.resolve(path.as_bytes()).during(attempt)?;
-    if resolved.node.is_some_and(|node| node.kind == crate::tree::Kind::Dir) {
-        return Ok(Made { snapshot: None, result: None });
+    fn make_directory(&self, layers: &Layers, path: &str, user: &str) -> Result<Made, BuildError> {
+        let attempt = || format!("cannot make directory {path}");
+        let work = self.work;
+        let active = work.host.store.prepare(work.host.scope, layers.top()).during(attempt)?;
+        let target = copy::Target::open(&active).during(attempt)?;
+        let resolved = target.resolve(path.as_bytes()).during(attempt)?;
+        if resolved.node.is_some_and(|node| node.kind == crate::tree::Kind::Dir) {
+            return Ok(Made { snapshot: None, result: None });
+        }
+        let made = target.ensure_dir(&resolved.path, target.owner(user));
+        drop(made.map_err(|error| copy::write_failure(self, error))?);
+        drop(target);
+        settle(work.host.store, &active, work.epoch).during(attempt)?;
+        Ok(Made::layer(active.commit().during(attempt)?))
     }
-    target.ensure_dir(&resolved.path, None).during(attempt)?;
-    drop(target);
-    settle(work.host.store, &active, work.epoch).during(attempt)?;
-    Ok(Made::layer(active.commit().during(attempt)?))
 }

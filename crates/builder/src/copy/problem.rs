@@ -15,6 +15,8 @@ use crate::{
 
 /// Names that are looked through for a suggestion; a larger context would make the error slow.
 const NAMES_MAX: usize = 50_000;
+/// What names of whiteouts begin with.
+const WHITEOUT_PREFIX: &[u8] = b".wh.";
 
 /// A source that names nothing.
 pub(crate) fn no_match(at: &At<'_>, from: &Source, pattern: &str, span: &Span, why: NoMatch) -> BuildError {
@@ -108,20 +110,26 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// Sockets and pipes of a context are no files: reading them could block for good.
+/// Sockets and pipes of a context are no files: reading them could block for good. Names of whiteouts would delete
+/// others (image-spec, "Whiteouts").
 pub(crate) fn check_kinds(at: &At<'_>, tree: &Tree<'_>, matches: &[Match], span: &Span) -> Result<(), BuildError> {
     if tree.has_owners() {
         return Ok(());
     }
     for matched in matches {
         for entry in &matched.entries {
+            let path = tree::show(&tree::join(&matched.path, &entry.path));
+            if tree::base_name(&entry.path).starts_with(WHITEOUT_PREFIX) {
+                let message = format!("`{path}` cannot be copied: names that begin with `.wh.` mark deleted files");
+                let help = "give it another name, or name it in `.dockerignore`";
+                return Err(at.invalid(Diagnostic::error("ST104", message).with_help(help), Some(span)));
+            }
             let kind = match entry.kind {
                 Kind::File | Kind::Dir | Kind::Symlink => continue,
                 Kind::Socket => "a socket",
                 Kind::Fifo => "a named pipe",
                 Kind::Char | Kind::Block => "a device",
             };
-            let path = tree::show(&tree::join(&matched.path, &entry.path));
             let message = format!("`{path}` is {kind} and cannot be copied");
             let help = "remove it from the context, or name it in `.dockerignore`";
             return Err(at.invalid(Diagnostic::error("ST104", message).with_help(help), Some(span)));

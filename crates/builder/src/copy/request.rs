@@ -23,6 +23,8 @@ pub(super) struct Request {
     pub(super) mode: Option<Chmod>,
     pub(super) exclude: PatternSet,
     pub(super) parents: bool,
+    /// Links on the way to the destination are not followed.
+    pub(super) link: bool,
     /// Local archives are unpacked.
     pub(super) unpacks: bool,
     /// Fetched archives are unpacked.
@@ -52,6 +54,7 @@ impl Request {
             mode: None,
             exclude: PatternSet::default(),
             parents: false,
+            link: false,
             unpacks: false,
             unpacks_fetched: false,
             text: String::new(),
@@ -109,6 +112,7 @@ impl Request {
             ("chown", chown.as_ref().map(|(text, _)| text.clone())),
             ("chmod", mode.as_ref().map(Chmod::to_string)),
             ("parents", copy.parents.then(String::new)),
+            ("link", copy.link.then(String::new)),
             ("unpack", unpacks_fetched.then(String::new)),
             ("exclude", (!exclude.is_empty() && !remotes.is_empty()).then(|| exclude.join("\0"))),
         ] {
@@ -126,6 +130,7 @@ impl Request {
             mode,
             exclude: excluded,
             parents: copy.parents,
+            link: copy.link,
             unpacks,
             unpacks_fetched,
             text,

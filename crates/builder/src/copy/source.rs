@@ -181,7 +181,8 @@ impl std::convert::From<io::Error> for NoMatch {
     }
 }
 
-/// What a source pattern names, in byte order. Links in the path, the last part's too, are followed within the tree.
+/// What a source pattern names, in byte order. Links in the path, the last part's too, are followed within the tree. A
+/// pattern with wildcards may name nothing, as in BuildKit; a plain path may not.
 pub(crate) fn select(
     store: &Store,
     tree: &Tree<'_>,
@@ -191,12 +192,13 @@ pub(crate) fn select(
 ) -> Result<Vec<Match>, NoMatch> {
     let (pivot, written) = pivot(pattern, keeps_parents);
     let mut matches = Vec::new();
-    for path in expand(tree, &tree::join(&clean(pivot), &clean(written)))? {
+    for path in expand(tree, &tree::join(&clean(pivot), &clean(written)), keeps_parents)? {
         let resolved = tree.resolve(&path)?;
         if resolved.node.is_none() {
             return Err(NoMatch::Missing);
         }
-        let Some(matched) = one_at(store, tree, resolved.path, tree::base_name(&path), exclude)? else { continue };
+        let found = one_at(store, tree, resolved.path, tree::base_name(&path), glob::has_meta(pattern), exclude)?;
+        let Some(matched) = found else { continue };
         let parents = match keeps_parents {
             true => {
                 let above = clean(pivot);
@@ -213,7 +215,7 @@ pub(crate) fn select(
 
 /// What stands at a canonical path; `None` when all of it is excluded.
 pub(crate) fn one(store: &Store, tree: &Tree<'_>, path: &[u8], exclude: &PatternSet) -> io::Result<Option<Match>> {
-    one_at(store, tree, path.to_vec(), tree::base_name(path), exclude)
+    one_at(store, tree, path.to_vec(), tree::base_name(path), false, exclude)
 }
 
 fn one_at(
@@ -221,11 +223,12 @@ fn one_at(
     tree: &Tree<'_>,
     path: Vec<u8>,
     name: &[u8],
+    is_found: bool,
     exclude: &PatternSet,
 ) -> io::Result<Option<Match>> {
     let mut entries = tree.scan(&path)?;
     if !exclude.is_empty() {
-        entries = without_excluded(entries, name, exclude);
+        entries = without_excluded(entries, name, is_found, exclude);
         if entries.is_empty() {
             return Ok(None);
         }
@@ -252,8 +255,9 @@ fn clean(path: &[u8]) -> Vec<u8> {
     parts.join(&b'/')
 }
 
-/// Paths that a pattern matches; a path without special characters is itself.
-fn expand(tree: &Tree<'_>, pattern: &[u8]) -> Result<Vec<Vec<u8>>, NoMatch> {
+/// Paths that a pattern matches; a path without special characters is itself. With `--parents`, `**` is any number of
+/// directories (Dockerfile reference, "COPY --parents").
+fn expand(tree: &Tree<'_>, pattern: &[u8], keeps_parents: bool) -> Result<Vec<Vec<u8>>, NoMatch> {
     let parts: Vec<&[u8]> = tree::parts(pattern).collect();
     let Some(first_meta) = parts.iter().position(glob::has_meta) else {
         return Ok(vec![pattern.to_vec()]);
@@ -262,9 +266,23 @@ fn expand(tree: &Tree<'_>, pattern: &[u8]) -> Result<Vec<Vec<u8>>, NoMatch> {
         return Err(NoMatch::BadPattern);
     }
     // Links are followed up to the first pattern; patterns then look into real directories only, as BuildKit does.
-    let mut found = vec![tree.resolve(&parts[..first_meta].join(&b'/'))?.path];
+    let start = tree.resolve(&parts[..first_meta].join(&b'/'))?;
+    if start.node.is_none() {
+        return Err(NoMatch::Missing);
+    }
+    let mut found = vec![start.path];
     for part in &parts[first_meta..] {
         let mut next = Vec::new();
+        if keeps_parents && *part == b"**" {
+            for directory in found {
+                next.extend(directories_below(tree, &directory)?);
+            }
+            // Two such parts meet in the same directories.
+            next.sort_unstable();
+            next.dedup();
+            found = next;
+            continue;
+        }
         for directory in &found {
             if !tree.lookup(directory)?.is_some_and(|node| node.kind == Kind::Dir) {
                 continue;
@@ -283,13 +301,23 @@ fn expand(tree: &Tree<'_>, pattern: &[u8]) -> Result<Vec<Vec<u8>>, NoMatch> {
     }
     // A directory that is only the way to an exception, and a file that only looks like one.
     found.retain(|path| tree.resolve(path).is_ok_and(|resolved| resolved.node.is_some()));
-    if found.is_empty() { Err(NoMatch::Missing) } else { Ok(found) }
+    Ok(found)
 }
 
-/// Patterns are relative to the directory that is copied; a file that is copied itself is judged by its name.
-fn without_excluded(entries: Vec<Entry>, name: &[u8], exclude: &PatternSet) -> Vec<Entry> {
+/// A directory and all those below it; nothing for a file.
+fn directories_below(tree: &Tree<'_>, directory: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    if !tree.lookup(directory)?.is_some_and(|node| node.kind == Kind::Dir) {
+        return Ok(Vec::new());
+    }
+    let entries = tree.scan(directory)?.into_iter().filter(|entry| entry.kind == Kind::Dir);
+    Ok(entries.map(|entry| tree::join(directory, &entry.path)).collect())
+}
+
+/// Patterns are relative to the directory that is copied. What a wildcard found is judged by its name too; what is named
+/// outright is wanted.
+fn without_excluded(entries: Vec<Entry>, name: &[u8], is_found: bool, exclude: &PatternSet) -> Vec<Entry> {
     let is_dir = entries[0].kind == Kind::Dir;
-    if exclude.is_excluded(name) {
+    if is_found && exclude.is_excluded(name) {
         return Vec::new();
     }
     if !is_dir {

@@ -11,6 +11,7 @@ use rustix::{
 };
 use store::ActiveSnapshot;
 
+use super::owner;
 use crate::{
     attributes,
     tree::{self, Kind, Node, Resolved, Time},
@@ -61,6 +62,37 @@ impl Target {
         tree::resolve(path, |path| self.lookup(path))
     }
 
+    /// The ids that `user[:group]` stands for; `None` for nobody, and for a name that the image does not know.
+    pub(crate) fn owner(&self, text: &str) -> Option<Owner> {
+        let root = self.view.as_ref().unwrap_or(&self.upper);
+        (!text.is_empty()).then(|| owner::parse_owner(text, Some(root.as_fd())).ok()).flatten()
+    }
+
+    /// Puts a directory in the place of each link on the way to a clean path, which then has nothing but directories
+    /// (Dockerfile reference, "COPY --link").
+    pub(crate) fn replace_links(&self, path: &[u8]) -> io::Result<()> {
+        let mut walked = Vec::new();
+        for part in tree::parts(path) {
+            walked = tree::join(&walked, part);
+            match self.lookup(&walked)? {
+                None => break,
+                Some(node) if node.kind == Kind::Symlink => {}
+                Some(_) => continue,
+            }
+            let above = self.ensure_dir(tree::parent(&walked), None)?;
+            match rustix::fs::unlinkat(&above, part, AtFlags::empty()) {
+                // The link is below: the directory alone hides it.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(tree::named(errno.into(), "replace the link", &walked)),
+            }
+            let fail = |error: io::Error| tree::named(error, "make directory", &walked);
+            mkdirat(&above, part, Mode::from_raw_mode(0o700)).map_err(|errno| fail(errno.into()))?;
+            let made = open_dir(above.as_fd(), part).map_err(|errno| fail(errno.into()))?;
+            set_mode(&made, NEW_DIRECTORY_MODE).map_err(fail)?;
+        }
+        Ok(())
+    }
+
     /// Makes the directory at a canonical path and those above it. One that exists below is made to look the same; a new
     /// one gets `owner`, or root.
     pub(crate) fn ensure_dir(&self, path: &[u8], owner: Option<Owner>) -> io::Result<OwnedFd> {
@@ -100,7 +132,7 @@ impl Target {
             Some(node) => {
                 if let Some(view) = &self.view {
                     let lower = tree::open_beneath(view.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-                    attributes::copy(&lower, &made).map_err(fail)?;
+                    attributes::copy(&lower, &made, false).map_err(fail)?;
                 }
                 set_owner(&made, (node.stat.st_uid, node.stat.st_gid)).map_err(fail)?;
                 set_mode(&made, node.stat.st_mode & 0o7777).map_err(fail)?;

@@ -75,6 +75,8 @@ pub(crate) struct Transfer<'a> {
     pub(crate) changes: Changes<'a>,
     pub(crate) former: Option<&'a Former>,
     pub(crate) has_owners: bool,
+    /// The tree is a directory of the machine, not an image.
+    pub(crate) is_context: bool,
     pub(crate) is_stopped: &'a (dyn Fn() -> bool + Sync),
 }
 
@@ -93,7 +95,11 @@ struct Task<'a> {
 impl Transfer<'_> {
     /// Puts the contents of a directory into the directory at the canonical path `to`.
     pub(crate) fn contents(&self, matched: &Match, to: &[u8]) -> io::Result<()> {
+        let is_made = self.target.lookup(to)?.is_none();
         let top = self.target.ensure_dir(to, self.changes.owner)?;
+        if is_made && self.changes.mode.is_some() {
+            set_mode(&top, self.changes.mode(&matched.entries[0]))?;
+        }
         let mut below: HashMap<&[u8], bool> = HashMap::new();
         below.insert(b"", self.target.lookup_below(to)?.is_some());
         let mut tasks = Vec::new();
@@ -163,7 +169,7 @@ impl Transfer<'_> {
     fn finish_dir(&self, entry: &Entry, from: &[u8], directory: &OwnedFd) -> io::Result<()> {
         if self.has_owners {
             let source = tree::open_beneath(self.source, from, OFlags::RDONLY | OFlags::DIRECTORY)?;
-            attributes::copy(&source, directory)?;
+            attributes::copy(&source, directory, self.is_context)?;
         }
         set_owner(directory, self.changes.owner(entry))?;
         set_mode(directory, self.changes.mode(entry))?;
@@ -247,7 +253,7 @@ impl<'t, 'a> Worker<'t, 'a> {
                 check_unchanged(&source, entry, &task.from)?;
                 copy_content(&source, &made, entry.size, &mut self.buffer)?;
                 check_unchanged(&source, entry, &task.from)?;
-                attributes::copy(&source, &made)?;
+                attributes::copy(&source, &made, transfer.is_context)?;
                 // The owner first: changing it takes set-id bits and capabilities away.
                 set_owner(&made, transfer.changes.owner(entry))?;
                 set_mode(&made, transfer.changes.mode(entry))?;

@@ -442,7 +442,7 @@ fn copy_owners_and_modes() {
         "FROM base\nCOPY --chmod=0640 d /t\nCOPY --chmod=4755 d/x /s\n",
         expect![[r#"
         layer
-          d755 t/
+          d640 t/
           d640 t/sub/
           -640 t/sub/y.sh "Y"
           -640 t/x "X"

@@ -196,10 +196,10 @@ fn missing_sources() {
     );
     check(
         &world,
-        "FROM base\nCOPY *.py /x/\n",
+        "FROM base\nCOPY nowhere/*.py /x/\n",
         expect![[r#"
         Dockerfile cannot be built
-        error[ST104]: `*.py` is not in the build context at "*.py"
+        error[ST104]: `nowhere/*.py` is not in the build context at "nowhere/*.py"
           context: 3 files, 20 B; `.dockerignore` line 3 hides 1"#]],
     );
     check(
@@ -209,6 +209,10 @@ fn missing_sources() {
         Dockerfile cannot be built
         error[ST104]: `/nope` is not in the stage or image that it is copied from at "/nope""#]],
     );
+    // A wildcard may find nothing, as in docker; that is told.
+    let outcome = world.build("FROM base\nCOPY app.sh *.lock /x/\n");
+    outcome.built();
+    assert_eq!(outcome.warnings(), ["`*.lock` names no file"]);
 }
 
 fn failing_run() {
