@@ -27,7 +27,8 @@ pub(crate) fn write(archive: &Path) {
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{diff_id}")] },
         "history": [{ "created": "2017-07-14T02:40:00Z", "created_by": "conformance" }],
     });
-    let manifest = serde_json::json!([{ "Config": "config.json", "RepoTags": ["base:latest"], "Layers": ["layer.tar"] }]);
+    let manifest =
+        serde_json::json!([{ "Config": "config.json", "RepoTags": ["base:latest"], "Layers": ["layer.tar"] }]);
     let mut tar = tar::Builder::new(fs::File::create(archive).expect("the archive can be made"));
     for (name, content) in [
         ("config.json", config.to_string().into_bytes()),
@@ -47,10 +48,27 @@ enum Kind<'a> {
 }
 
 fn layer() -> Vec<u8> {
-    let busybox = fs::read("/bin/busybox").or_else(|_| fs::read("/usr/bin/busybox")).expect("busybox-static is installed");
+    let busybox =
+        fs::read("/bin/busybox").or_else(|_| fs::read("/usr/bin/busybox")).expect("busybox-static is installed");
     let mut tar = tar::Builder::new(Vec::new());
     let root = (0, 0);
-    for name in ["bin", "dev", "etc", "etc/conf", "etc/conf/sub", "home", "lower", "lower/dir", "lower/dir/deep", "opt", "proc", "sys", "usr", "usr/bin", "var"] {
+    for name in [
+        "bin",
+        "dev",
+        "etc",
+        "etc/conf",
+        "etc/conf/sub",
+        "home",
+        "lower",
+        "lower/dir",
+        "lower/dir/deep",
+        "opt",
+        "proc",
+        "sys",
+        "usr",
+        "usr/bin",
+        "var",
+    ] {
         add(&mut tar, name, Kind::Directory(0o755), root);
     }
     add(&mut tar, "tmp", Kind::Directory(0o1777), root);

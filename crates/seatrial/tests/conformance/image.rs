@@ -232,7 +232,8 @@ impl Added {
         // The format bits of the oldest tars are no part of the mode; a link has none of its own.
         let mode = if kind == 'l' { 0o777 } else { header.mode().expect("a mode") & 0o7777 };
         // Whoever adds a name to a directory changes its time, BuildKit too when it receives a context.
-        let (seconds, fraction) = if kind == 'd' { (0, String::new()) } else { (header.mtime().expect("a time"), fraction) };
+        let (seconds, fraction) =
+            if kind == 'd' { (0, String::new()) } else { (header.mtime().expect("a time"), fraction) };
         Added::Inode(Inode { kind, mode, owner, seconds, fraction, detail, xattrs })
     }
 }
@@ -319,7 +320,9 @@ fn unpacked(layer: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     match layer {
         [0x1f, 0x8b, ..] => flate2::read::MultiGzDecoder::new(layer).read_to_end(&mut bytes).expect("gzip"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::Decoder::new(layer).and_then(|mut d| d.read_to_end(&mut bytes)).expect("zstd"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            zstd::Decoder::new(layer).and_then(|mut d| d.read_to_end(&mut bytes)).expect("zstd")
+        }
         _ => return layer.to_vec(),
     };
     bytes
@@ -335,11 +338,14 @@ fn read_files(archive: File) -> BTreeMap<String, Vec<u8>> {
         match entry.link_name().expect("link names can be read") {
             Some(target) => {
                 let from = Path::new(&name).parent().expect("links are in directories").join(target);
-                links.push((name, from.components().fold(String::new(), |path, part| match part.as_os_str().to_str() {
-                    Some("..") => path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned(),
-                    Some(part) if path.is_empty() => part.to_owned(),
-                    part => format!("{path}/{}", part.expect("names in archives are text")),
-                })));
+                links.push((
+                    name,
+                    from.components().fold(String::new(), |path, part| match part.as_os_str().to_str() {
+                        Some("..") => path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned(),
+                        Some(part) if path.is_empty() => part.to_owned(),
+                        part => format!("{path}/{}", part.expect("names in archives are text")),
+                    }),
+                ));
             }
             None => {
                 let mut bytes = Vec::new();
@@ -365,7 +371,8 @@ fn sorted(value: &Value) -> String {
     match value {
         Value::Object(map) => {
             let map: BTreeMap<&String, String> = map.iter().map(|(key, value)| (key, sorted(value))).collect();
-            let fields: Vec<String> = map.iter().map(|(key, value)| format!("{}:{value}", Value::from(key.as_str()))).collect();
+            let fields: Vec<String> =
+                map.iter().map(|(key, value)| format!("{}:{value}", Value::from(key.as_str()))).collect();
             format!("{{{}}}", fields.join(","))
         }
         other => other.to_string(),

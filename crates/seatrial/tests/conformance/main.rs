@@ -52,7 +52,8 @@ fn installed_peers_still_agree() {
         };
         let agreed = |case: &&Mutex<Case>| {
             let case = case.lock().expect("no case panics with its lock");
-            case.answered_by() == peer.name || case.header("agrees").is_some_and(|by| by.split(", ").any(|by| by == peer.name))
+            case.answered_by() == peer.name
+                || case.header("agrees").is_some_and(|by| by.split(", ").any(|by| by == peer.name))
         };
         let chosen: Vec<&Mutex<Case>> = table.cases.iter().filter(agreed).step_by(LIVE_ONE_IN).collect();
         let failures = each_of(&chosen, |case| {
@@ -105,13 +106,16 @@ impl Table {
             return Ok(());
         }
         let answer = self.ask(peer, case).unwrap_or_else(|said| refused(&said));
-        let is_first = case.answer(Answer::Peer).is_none() || case.answered_by() == peer.name || setting("AS").as_deref() == Some("answer");
+        let is_first = case.answer(Answer::Peer).is_none()
+            || case.answered_by() == peer.name
+            || setting("AS").as_deref() == Some("answer");
         if is_first {
             case.set_answer(Answer::Peer, &peer.name, &answer);
         } else {
             let before = case.header("agrees").unwrap_or_default().to_owned();
             let program = peer.name.split(' ').next().unwrap_or_default().to_owned() + " ";
-            let mut agreeing: Vec<&str> = before.split(", ").filter(|by| !by.is_empty() && !by.starts_with(&program)).collect();
+            let mut agreeing: Vec<&str> =
+                before.split(", ").filter(|by| !by.is_empty() && !by.starts_with(&program)).collect();
             if compare(case.answer(Answer::Peer).unwrap_or_default(), &answer).is_ok() {
                 agreeing.push(&peer.name);
             }
@@ -138,7 +142,9 @@ impl Table {
     fn check(&self, case: &mut Case) -> Result<(), String> {
         let verdict = match (self.verdict(case), case.header("pending")) {
             (verdict, None) => verdict,
-            (Ok(()), Some(what)) => Err(format!("passes, and is marked as waiting for {what}: remove the header `pending`")),
+            (Ok(()), Some(what)) => {
+                Err(format!("passes, and is marked as waiting for {what}: remove the header `pending`"))
+            }
             (Err(_), Some(_)) => Ok(()),
         };
         if setting("TABLE").is_some() {
@@ -199,7 +205,8 @@ impl Table {
         }
         let archive = directory.path().join("image.tar");
         let output = format!("type=oci,dest={}", archive.display());
-        let mut session = self.world.seatrial(["build", "--progress=plain", "-o", &output, "-f"]).arg(context.join("Dockerfile"));
+        let mut session =
+            self.world.seatrial(["build", "--progress=plain", "-o", &output, "-f"]).arg(context.join("Dockerfile"));
         for flag in placed(case, &context) {
             session = session.arg(flag);
         }
@@ -261,7 +268,8 @@ fn each_of(cases: &[&Mutex<Case>], check: impl Fn(&mut Case) -> Result<(), Strin
                 while let Some(case) = cases.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                     let mut case = case.lock().expect("no case panics with its lock");
                     if let Err(failure) = check(&mut case) {
-                        let text = format!("case {}: {}\n{failure}", case.name, case.header("title").unwrap_or_default());
+                        let text =
+                            format!("case {}: {}\n{failure}", case.name, case.header("title").unwrap_or_default());
                         failures.lock().expect("no thread panics with the lock").insert(case.name.clone(), text);
                     }
                 }

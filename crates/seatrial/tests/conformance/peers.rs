@@ -47,7 +47,8 @@ impl Peer {
             return Err(format!("only root can start a private {kind}"));
         }
         let directory = tempfile::Builder::new().prefix("seatrial-peer-").tempdir().expect("a temporary directory");
-        let mut peer = Peer { name: String::new(), kind: Kind::Buildah, path, daemon: None, directory, next: AtomicUsize::new(0) };
+        let mut peer =
+            Peer { name: String::new(), kind: Kind::Buildah, path, daemon: None, directory, next: AtomicUsize::new(0) };
         match kind {
             "buildah" => {
                 fs::write(peer.directory.path().join("config.json"), "{}").expect("a fresh directory takes files");
@@ -71,7 +72,13 @@ impl Peer {
     }
 
     /// Builds and gives an archive of the image, or what the peer said.
-    pub(crate) fn build(&self, context: &Path, dockerfile: &Path, name: Option<&str>, flags: &[String]) -> Result<PathBuf, String> {
+    pub(crate) fn build(
+        &self,
+        context: &Path,
+        dockerfile: &Path,
+        name: Option<&str>,
+        flags: &[String],
+    ) -> Result<PathBuf, String> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let archive = self.directory.path().join(format!("{number}.tar"));
         let tag = name.map_or_else(|| format!("conformance:{number}"), str::to_owned);
@@ -84,10 +91,17 @@ impl Peer {
             Kind::Buildx => {
                 let output = format!("type=oci,dest={out}");
                 let end: &[&str] = if name.is_some() { &["--load", "-t", &tag] } else { &["-o", &output] };
-                self.run("docker-buildx", &[&["build", "--progress=plain", "--provenance=false"][..], &common, &flags, end, &[context]].concat())?;
+                self.run(
+                    "docker-buildx",
+                    &[&["build", "--progress=plain", "--provenance=false"][..], &common, &flags, end, &[context]]
+                        .concat(),
+                )?;
             }
             Kind::Docker => {
-                self.run("docker", &[&["build", "--progress=plain", "-t", &tag][..], &common, &flags, &[context]].concat())?;
+                self.run(
+                    "docker",
+                    &[&["build", "--progress=plain", "-t", &tag][..], &common, &flags, &[context]].concat(),
+                )?;
                 self.run("docker", &["save", "-o", out, &tag])?;
             }
             Kind::Buildah => {
@@ -107,9 +121,15 @@ impl Peer {
         let mut command = self.command(program);
         if program == "buildah" {
             let at = |name: &str| self.directory.path().join(name);
-            command.arg("--root").arg(at("root")).arg("--runroot").arg(at("runroot")).args(["--storage-driver", "overlay"]);
+            command
+                .arg("--root")
+                .arg(at("root"))
+                .arg("--runroot")
+                .arg(at("runroot"))
+                .args(["--storage-driver", "overlay"]);
         }
-        let output = command.args(arguments).stdin(Stdio::null()).output().map_err(|error| format!("{program}: {error}"))?;
+        let output =
+            command.args(arguments).stdin(Stdio::null()).output().map_err(|error| format!("{program}: {error}"))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -153,7 +173,10 @@ impl Daemon {
         while UnixStream::connect(peer.socket()).is_err() {
             let is_over = !matches!(daemon.0.try_wait(), Ok(None));
             if is_over || start.elapsed() > START_MAX {
-                return Err(format!("dockerd does not start: {}", fs::read_to_string(directory.join("log")).unwrap_or_default()));
+                return Err(format!(
+                    "dockerd does not start: {}",
+                    fs::read_to_string(directory.join("log")).unwrap_or_default()
+                ));
             }
             std::thread::sleep(POLL);
         }
