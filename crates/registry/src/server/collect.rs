@@ -110,7 +110,7 @@ impl Storage {
         self.remove_each(
             &unlinked,
             options,
-            |digest| content(digest),
+            content,
             |digest| vec![content(digest)],
             |digest, bytes| {
                 report.contents += 1;
@@ -284,7 +284,7 @@ impl Storage {
         }
         let mut kept = HashSet::new();
         while let Some(digest) = open.pop() {
-            open.extend(about.get(&digest).into_iter().flatten().copied().cloned().filter(|it| !kept.contains(it)));
+            open.extend(about.get(&digest).into_iter().flatten().filter(|it| !kept.contains(**it)).copied().cloned());
             if let Some(node) = nodes.get(&digest) {
                 open.extend(node.refers.iter().filter(|it| nodes.contains_key(it) && !kept.contains(*it)).cloned());
             }

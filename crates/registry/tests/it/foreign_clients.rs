@@ -66,6 +66,152 @@ async fn podman_pulls_and_pushes() {
     podman(root.path(), &["rmi", "-a", "-f"]).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn buildah_pulls_commits_and_pushes() {
+    if !has_tool("buildah") || !is_root("buildah's storage without root needs subordinate ids") {
+        return;
+    }
+    let server = Embedded::start().await;
+    let (client, image) = (client(), image(&[("a", b"one"), ("b", b"two")]));
+    push(&client, &reference(server.address, "base:1"), &image).await;
+    let root = tempfile::tempdir().unwrap();
+    let (storage, run_root) = (root.path().join("storage"), root.path().join("run"));
+    let buildah = async |arguments: &[&str]| {
+        let own =
+            ["--root", storage.to_str().unwrap(), "--runroot", run_root.to_str().unwrap(), "--storage-driver", "vfs"];
+        run("buildah", &[&own, arguments].concat(), &[("HOME", root.path()), ("XDG_RUNTIME_DIR", root.path())]).await
+    };
+    let (from, to) = (format!("{}/base:1", server.address), format!("docker://{}/made/app:2", server.address));
+    buildah(&["from", "--tls-verify=false", "--name", "work", &from]).await;
+    buildah(&["config", "--label", "made=here", "work"]).await;
+    buildah(&["commit", "-q", "work", "localhost/made"]).await;
+    buildah(&["push", "-q", "--tls-verify=false", "localhost/made", &to]).await;
+    let made = client.fetch_manifest(&reference(server.address, "made/app:2"), 1 << 20).await.unwrap();
+    let oci::ManifestOrIndex::Manifest(manifest) = made.document else { panic!("an image was pushed") };
+    assert_eq!(manifest.layers.len(), image.manifest.layers.len() + 1);
+    buildah(&["rm", "-a"]).await;
+    buildah(&["rmi", "-a", "-f"]).await;
+}
+
+/// A docker daemon of the test's own, with its client.
+struct Docker {
+    root: tempfile::TempDir,
+    daemon: std::process::Child,
+}
+
+impl Docker {
+    fn start() -> Option<Self> {
+        if !has_tool("dockerd") || !has_tool("docker") || !is_root("dockerd without root needs subordinate ids") {
+            return None;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name).into_os_string();
+        let mut host = std::ffi::OsString::from("unix://");
+        host.push(path("sock"));
+        let daemon = std::process::Command::new("dockerd")
+            .args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=vfs"])
+            .arg("--data-root")
+            .arg(path("data"))
+            .arg("--exec-root")
+            .arg(path("exec"))
+            .arg("--pidfile")
+            .arg(path("pid"))
+            .arg("--host")
+            .arg(host)
+            .stdout(std::process::Stdio::null())
+            .stderr(fs_err::File::create(root.path().join("log")).unwrap().into_parts().0)
+            .spawn()
+            .unwrap();
+        Some(Self { root, daemon })
+    }
+
+    async fn run(&self, arguments: &[&str]) -> String {
+        let host = format!("unix://{}", self.root.path().join("sock").display());
+        run("docker", &[&["--host", &host], arguments].concat(), &[("HOME", self.root.path())]).await
+    }
+
+    /// Waits until it answers.
+    async fn wait(&mut self) {
+        let begun = std::time::Instant::now();
+        while !self.root.path().join("sock").exists() {
+            if self.daemon.try_wait().unwrap().is_some() {
+                let log = fs_err::read_to_string(self.root.path().join("log")).unwrap();
+                panic!("dockerd ended: {log}");
+            }
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "dockerd does not start");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        // With a word, so that it ends its containerd; it is killed when it does not listen.
+        let id = self.daemon.id().to_string();
+        let _ = std::process::Command::new("kill").arg(&id).status();
+        let begun = std::time::Instant::now();
+        while self.daemon.try_wait().is_ok_and(|ended| ended.is_none()) {
+            if begun.elapsed() > std::time::Duration::from_secs(20) {
+                let _ = self.daemon.kill();
+                let _ = self.daemon.wait();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_pulls_pushes_and_mounts() {
+    let Some(mut docker) = Docker::start() else { return };
+    docker.wait().await;
+    let server = Embedded::start().await;
+    let (client, image) = (client(), image(&[("a", b"one"), ("b", &noise(3, 300_000))]));
+    push(&client, &reference(server.address, "app:1"), &image).await;
+    let name = |rest: &str| format!("{}/{rest}", server.address);
+    docker.run(&["pull", "-q", &name("app:1")]).await;
+    for rest in ["team/copy:2", "app:again"] {
+        docker.run(&["tag", &name("app:1"), &name(rest)]).await;
+        // What it knows to be in another repository it mounts.
+        let said = docker.run(&["push", &name(rest)]).await;
+        assert!(said.contains("Mounted from app") || said.contains("Layer already exists"), "{said}");
+    }
+    let pushed = client.fetch_manifest(&reference(server.address, "team/copy:2"), 1 << 20).await.unwrap();
+    let oci::ManifestOrIndex::Manifest(manifest) = pushed.document else { panic!("an image was pushed") };
+    assert_eq!(manifest.config.digest, image.manifest.config.digest);
+    docker.run(&["rmi", "-f", &name("app:1"), &name("app:again"), &name("team/copy:2")]).await;
+    docker.run(&["pull", "-q", &name("team/copy:2")]).await;
+    // By digest as well.
+    docker.run(&["pull", "-q", &format!("{}@{}", name("app"), image.digest())]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thirty_two_push_at_once() {
+    if !has_tool("skopeo") {
+        return;
+    }
+    let server = Embedded::start().await;
+    let client = client();
+    let layouts = tempfile::tempdir().unwrap();
+    let mut work = tokio::task::JoinSet::new();
+    for number in 0..32u64 {
+        // Some layers are the same, some repositories as well.
+        let image = image(&[("shared", &noise(number % 4, 50_000)), ("own", &noise(100 + number, 20_000))]);
+        push(&client, &reference(server.address, &format!("source:{number}")), &image).await;
+        let from = format!("docker://{}/source:{number}", server.address);
+        let to = format!("oci:{}:x", layouts.path().join(number.to_string()).display());
+        run("skopeo", &["--insecure-policy", "copy", "-q", "--src-tls-verify=false", &from, &to], &[]).await;
+        let target = reference(server.address, &format!("target/{}:{number}", number % 5));
+        let push = format!("docker://{}/target/{}:{number}", server.address, number % 5);
+        work.spawn(async move {
+            run("skopeo", &["--insecure-policy", "copy", "-q", "--dest-tls-verify=false", &to, &push], &[]).await;
+            (target, image)
+        });
+    }
+    for (target, image) in work.join_all().await {
+        check_pulled(&client, &target, &image).await;
+    }
+}
+
 #[tokio::test]
 async fn tls_hello_is_answered_with_http() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

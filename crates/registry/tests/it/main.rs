@@ -10,6 +10,7 @@ mod hosts;
 mod proxy;
 mod server_api;
 mod stored;
+mod stress;
 mod support;
 mod tags;
 mod transfer;

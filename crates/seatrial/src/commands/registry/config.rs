@@ -1,0 +1,210 @@
+//! The registry's file of settings. Every mistake is told with its line and column.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ::registry::{Pattern, RepositoryRules, Retention, Rules, ServerOptions};
+use fs_err as fs;
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use crate::{failure::Failure, terminal::text};
+
+/// Nobody writes more settings by hand.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What the file says; absent parts are the defaults.
+#[derive(Debug, Default)]
+pub(super) struct Config {
+    /// Where to listen.
+    pub(super) listen: Option<SocketAddr>,
+    /// Directory of the registry's content.
+    pub(super) directory: Option<PathBuf>,
+    /// Blobs of this machine's builds are there without being sent.
+    pub(super) store: bool,
+    /// All the rest.
+    pub(super) options: ServerOptions,
+}
+
+/// The file's form.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct File {
+    listen: Option<SocketAddr>,
+    directory: Option<PathBuf>,
+    store: bool,
+    quota: Option<Size>,
+    collect: Collect,
+    uploads: Uploads,
+    repositories: Vec<Repositories>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Collect {
+    /// `0`: only by `seatrial registry gc`.
+    every: Option<Span>,
+    grace: Option<Span>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Uploads {
+    life: Option<Span>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Repositories {
+    #[serde(rename = "match")]
+    pattern: Glob,
+    #[serde(default)]
+    immutable: Vec<Glob>,
+    #[serde(default)]
+    forward_only: bool,
+    quota: Option<Size>,
+    keep: Option<Keep>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Keep {
+    #[serde(default)]
+    tags: Vec<Glob>,
+    #[serde(default)]
+    last: usize,
+    younger_than: Option<Span>,
+    pulled_within: Option<Span>,
+    untagged: Option<Span>,
+}
+
+/// A text that another reader of ours takes.
+macro_rules! read_from_text {
+    ($name:ident, $value:ty, $read:expr) => {
+        #[derive(Debug)]
+        struct $name($value);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                $read(text.as_str()).map(Self).map_err(D::Error::custom)
+            }
+        }
+    };
+}
+read_from_text!(Span, Duration, text::parse_duration);
+read_from_text!(Size, u64, text::parse_bytes);
+read_from_text!(Glob, Pattern, Pattern::parse);
+
+/// Reads a file; relative paths in it are relative to it.
+pub(super) fn read(path: &Path) -> anyhow::Result<Config> {
+    let cannot = |error: std::io::Error| Failure::usage("cannot read the settings").because(&error);
+    let length = fs::metadata(path).map_err(cannot)?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(Failure::usage(format!("{} has more than {FILE_BYTES_MAX} bytes", path.display())).into());
+    }
+    let text = fs::read_to_string(path).map_err(cannot)?;
+    let beside = path.parent().unwrap_or(Path::new("."));
+    Ok(parse(&text, beside).map_err(|message| Failure::usage(format!("{}:{message}", path.display())))?)
+}
+
+/// The settings of a text, or `line:column: what is wrong`.
+fn parse(text: &str, beside: &Path) -> Result<Config, String> {
+    let file: Option<File> = serde_saphyr::from_str(text).map_err(|error| {
+        let place = error.location().map_or_else(|| "1:1".into(), |it| format!("{}:{}", it.line(), it.column()));
+        format!("{place}: {}", message(&error))
+    })?;
+    let file = file.unwrap_or_default();
+    let defaults = ServerOptions::default();
+    let rules = Rules {
+        repositories: file.repositories.into_iter().map(rules_of).collect(),
+        bytes_max: file.quota.map(|size| size.0),
+    };
+    let collect_every = match file.collect.every {
+        None => defaults.collect_every,
+        Some(Span(every)) => Some(every).filter(|every| !every.is_zero()),
+    };
+    Ok(Config {
+        listen: file.listen,
+        directory: file.directory.map(|directory| beside.join(directory)),
+        store: file.store,
+        options: ServerOptions {
+            upload_life: file.uploads.life.map_or(defaults.upload_life, |life| life.0),
+            collect_every,
+            collect_grace: file.collect.grace.map_or(defaults.collect_grace, |grace| grace.0),
+            rules,
+            ..defaults
+        },
+    })
+}
+
+fn rules_of(entry: Repositories) -> RepositoryRules {
+    let globs = |globs: Vec<Glob>| globs.into_iter().map(|glob| glob.0).collect();
+    RepositoryRules {
+        repositories: entry.pattern.0,
+        immutable: globs(entry.immutable),
+        is_forward_only: entry.forward_only,
+        bytes_max: entry.quota.map(|size| size.0),
+        retention: entry.keep.map(|keep| Retention {
+            tags: globs(keep.tags),
+            last: keep.last,
+            younger_than: keep.younger_than.map(|span| span.0),
+            pulled_within: keep.pulled_within.map(|span| span.0),
+            untagged_after: keep.untagged.map(|span| span.0),
+        }),
+    }
+}
+
+/// What is wrong, on one line, without the place: that is told in front.
+fn message(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.rsplit_once(" at line ").map_or(line, |(what, _)| what).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    #[test]
+    fn settings_are_read_with_defaults_for_the_rest() {
+        let config = parse(
+            "listen: 127.0.0.1:5555\ndirectory: data\nquota: 100GB\ncollect: {every: 0, grace: 1h}\n\
+             repositories:\n  - match: team/*\n    immutable: ['v*']\n    forward-only: true\n    quota: 10GB\n\
+             \x20   keep: {tags: ['pr-*'], last: 5, younger-than: 30d, untagged: 7d}\n  - match: '**'\n",
+            Path::new("/etc/registry"),
+        )
+        .unwrap();
+        assert_eq!(config.directory.unwrap(), Path::new("/etc/registry/data"));
+        assert_eq!((config.options.collect_every, config.options.collect_grace), (None, Duration::from_secs(3600)));
+        let rules = &config.options.rules.repositories;
+        assert_eq!((rules.len(), rules[0].is_forward_only, rules[1].is_forward_only), (2, true, false));
+        let retention = rules[0].retention.as_ref().unwrap();
+        assert_eq!((retention.last, retention.pulled_within), (5, None));
+        assert_eq!(config.options.rules.bytes_max, Some(100_000_000_000));
+        assert!(parse("", Path::new("/")).unwrap().options.collect_every.is_some());
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: Expect) {
+        expected.assert_eq(&parse(text, Path::new("/")).map(drop).unwrap_err());
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_place() {
+        check("listen: 5000\n", expect!["1:9: invalid socket address syntax"]);
+        check("repositories:\n  - match: '['\n", expect!["2:12: `[` is not a pattern"]);
+        check("collect:\n  grace: soon\n", expect!["2:10: `soon` is not a duration such as `24h` or `7d`"]);
+        check(
+            "quotas: 1GB\n",
+            expect![
+                "1:1: unknown field `quotas`, expected one of listen, directory, store, quota, collect, uploads, repositories"
+            ],
+        );
+        check("repositories:\n  - immutable: ['*']\n", expect!["2:5: missing field `match`"]);
+    }
+}
