@@ -20,6 +20,7 @@
 mod archive;
 mod blob;
 mod cache;
+mod compare;
 mod diff;
 mod durable;
 mod error;
@@ -45,6 +46,7 @@ mod unpack;
 
 pub use blob::BlobWriter;
 pub use cache::CacheRecord;
+pub use compare::{FileDifference, FileFacts};
 pub use error::StoreError;
 pub use export::ExportReport;
 pub use image::{Image, ImportError, SealedManifest};

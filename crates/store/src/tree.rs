@@ -19,7 +19,7 @@ pub(crate) use attributes::{
     read_attributes, read_attributes_of, same_attributes, set_mtime, write_attributes,
 };
 pub(crate) use copy::{copy_content, copy_entry, merge_copy};
-pub(crate) use merged::{Node, walk};
+pub(crate) use merged::{DEPTH_MAX, Node, Slot, names, walk};
 pub(crate) use remove::{remove, remove_at, size_of};
 pub(crate) use view::{Found, View};
 

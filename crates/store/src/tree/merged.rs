@@ -14,7 +14,7 @@ use super::{is_opaque, is_whiteout, join, kind, open_dir, open_in_root, sorted_n
 use crate::StoreError;
 
 /// As deep as unpacking goes.
-const DEPTH_MAX: usize = 400;
+pub(crate) const DEPTH_MAX: usize = 400;
 
 /// One entry of the merged tree.
 pub(crate) struct Node<'a> {
@@ -40,11 +40,11 @@ pub(crate) fn walk(
 
 /// What layers have under one name.
 #[derive(Default)]
-struct Slot {
+pub(crate) struct Slot {
     /// The topmost one, which is what is seen.
-    seen: Option<(usize, Arc<OwnedFd>, Stat)>,
+    pub(crate) seen: Option<(usize, Arc<OwnedFd>, Stat)>,
     /// Layers whose directories of this name are merged, topmost first.
-    parts: Vec<usize>,
+    pub(crate) parts: Vec<usize>,
     /// Nothing below counts any more.
     is_closed: bool,
 }
@@ -73,7 +73,8 @@ fn directory(
     Ok(())
 }
 
-fn names(roots: &[OwnedFd], path: &[u8], candidates: &[usize]) -> io::Result<BTreeMap<Vec<u8>, Slot>> {
+/// What the layers have in a directory that `candidates` (topmost first) have.
+pub(crate) fn names(roots: &[OwnedFd], path: &[u8], candidates: &[usize]) -> io::Result<BTreeMap<Vec<u8>, Slot>> {
     let mut names: BTreeMap<Vec<u8>, Slot> = BTreeMap::new();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     for layer in candidates.iter().copied() {
