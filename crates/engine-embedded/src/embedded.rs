@@ -19,6 +19,7 @@ use runtime::{Network, Privilege};
 use store::{Compression, Image, ManifestOptions, SealedManifest, Stop, Store};
 
 use crate::{
+    base_of,
     bases::{Bases, MakeClient},
     cache::{self, CacheImport},
     downloads::WebDownloads,
@@ -162,7 +163,9 @@ impl Embedded {
         let diff_ids = self.inner.diff_ids(built, blobs, stop).map_err(fail)?;
         let mut config: ImageConfig = built.root.config.clone();
         config.rootfs.diff_ids = diff_ids;
-        options.store.put_image(&config, &built.layers, built.epoch).map_err(fail)
+        let image = options.store.put_image(&config, &built.layers, built.epoch).map_err(fail)?;
+        base_of::remember(&options.store, &image, built);
+        Ok(image)
     }
 }
 

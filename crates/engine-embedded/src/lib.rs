@@ -3,6 +3,7 @@
 //! Knows nothing of pipelines. Start at [`Embedded::new`]; a run's containers belong to the scope that
 //! [`engine::Engine::open_scope`] gives. [`sweep`] undoes what killed processes left and is called before.
 
+mod base_of;
 mod bases;
 mod cache;
 mod containers;
@@ -16,6 +17,7 @@ use std::error::Error;
 use engine::EngineError;
 use store::JournalEntry;
 
+pub use base_of::{ImageBase, image_base};
 pub use bases::MakeClient;
 pub use builder::{FetchError, FetchedContext, looks_like_archive};
 pub use cache::{CacheError, CacheExport, CacheImport, CachePlace, CacheWritten};

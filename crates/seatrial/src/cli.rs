@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    base, build, check, clean, completions, config, copy, demo, doctor, explain, images, init, inspect, layers, load,
-    login, logout, logs, man, pull, push, registry, rmi, run, save, schema, shell, tag,
+    base, build, check, clean, completions, config, copy, demo, diff, doctor, explain, images, init, inspect, layers,
+    load, login, logout, logs, man, pull, push, registry, rmi, run, save, schema, shell, tag,
 };
 
 /// Build the image first, test inside it, push what passed
@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Inspect(inspect::InspectArgs),
     /// Show the layers of an image
     Layers(layers::LayersArgs),
+    /// Compare two images: config, layers, packages, files
+    Diff(diff::DiffArgs),
     /// Give an image another name
     Tag(tag::TagArgs),
     /// Push images to their registry
@@ -123,6 +125,7 @@ impl Command {
             | Command::Images(_)
             | Command::Inspect(_)
             | Command::Layers(_)
+            | Command::Diff(_)
             | Command::Tag(_)
             | Command::Push(_)
             | Command::Pull(_)
@@ -185,8 +188,8 @@ const GROUPS: [(&str, &[&str]); 6] = [
     (
         "Images",
         &[
-            "images", "inspect", "layers", "tag", "push", "pull", "copy", "save", "load", "rmi", "login", "logout",
-            "base",
+            "images", "inspect", "layers", "diff", "tag", "push", "pull", "copy", "save", "load", "rmi", "login",
+            "logout", "base",
         ],
     ),
     ("Server", &["registry"]),

@@ -9,6 +9,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod copy;
 pub(crate) mod demo;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod images;
@@ -49,6 +50,7 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> anyhow::Result<Ex
         Command::Images(args) => images::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Layers(args) => layers::run(&args, context),
+        Command::Diff(args) => diff::run(&args, context),
         Command::Tag(args) => tag::run(&args, context),
         Command::Push(args) => push::run(&args, context),
         Command::Pull(args) => pull::run(&args, context),

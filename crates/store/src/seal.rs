@@ -180,6 +180,16 @@ impl Store {
         Ok(meta.newest_s.filter(|_| !meta.is_unpacked).map(|newest_s| newest_s.min(seconds(epoch))))
     }
 
+    /// Digest and size in bytes of a compressed blob of this layer that is there: the registry's own, or one made here.
+    pub fn compressed_layer(&self, diff_id: &DiffId) -> Option<Descriptor> {
+        let record = self.layer_record(diff_id)?;
+        let is_there = |known: &&Known| {
+            known.compression != Compression::None
+                && self.has_blob(&known.descriptor.digest) == Some(known.descriptor.size)
+        };
+        record.all().find(is_there).map(|known| known.descriptor.clone())
+    }
+
     /// A blob that holds this layer and is there.
     fn known_blob(&self, diff_id: &DiffId, options: LayerOptions) -> Option<Descriptor> {
         let record = self.layer_record(diff_id)?;

@@ -29,6 +29,12 @@ pub(crate) fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
+/// Indented columns without headings.
+pub(crate) fn columns(rows: &[Vec<String>]) -> String {
+    let headings = vec![""; rows.iter().map(Vec::len).max().unwrap_or(0)];
+    render(&headings, rows).lines().skip(1).map(|line| format!("  {line}\n")).collect()
+}
+
 /// How results are written.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Format {

@@ -22,6 +22,49 @@ pub(crate) fn fit(text: &str, columns: usize) -> String {
     console::truncate_str(text, columns, "…").into_owned()
 }
 
+/// Broken at blanks into lines of so many columns; after `lines_max` lines `…` stands for the rest. A word that is longer
+/// than a line is broken anywhere.
+pub(crate) fn wrap(text: &str, columns: usize, lines_max: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut rest: Vec<&str> = text.split(' ').rev().collect();
+    while let Some(word) = rest.pop() {
+        let is_last = lines.len() == lines_max;
+        let last = lines.last_mut().expect("there is one");
+        let gap = usize::from(!last.is_empty());
+        if width(last) + gap + width(word) <= columns {
+            last.push_str(&" "[..gap]);
+            last.push_str(word);
+            continue;
+        }
+        if is_last {
+            let cut = fit(&format!("{last} {word} {}", "…"), columns);
+            *last = if cut.ends_with('…') { cut } else { format!("{cut}…") };
+            return lines;
+        }
+        if !last.is_empty() {
+            lines.push(String::new());
+            rest.push(word);
+            continue;
+        }
+        // As many characters as fit; one at least, however narrow it is.
+        let mut end = 0;
+        for (at, character) in word.char_indices() {
+            let next = at + character.len_utf8();
+            if end > 0 && width(&word[..next]) > columns {
+                break;
+            }
+            end = next;
+        }
+        last.push_str(&word[..end]);
+        lines.push(String::new());
+        rest.push(&word[end..]);
+    }
+    if lines.len() > 1 && lines.last().is_some_and(String::is_empty) {
+        lines.pop();
+    }
+    lines
+}
+
 /// A line of a container's output made harmless: no control sequences, no direction marks, tabs as spaces; of a
 /// progress bar that redraws itself only the last state.
 pub(crate) fn clean_line(line: &str) -> String {
@@ -205,6 +248,19 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_are_wrapped() {
+        let check = |text: &str, columns: usize, lines: usize, expected: &[&str]| {
+            assert_eq!(wrap(text, columns, lines), expected, "{text}");
+        };
+        check("", 10, 3, &[""]);
+        check("one two three", 80, 3, &["one two three"]);
+        check("one two three", 8, 3, &["one two", "three"]);
+        check("one two three four five", 8, 2, &["one two", "three f…"]);
+        check("abcdefghij", 4, 5, &["abcd", "efgh", "ij"]);
+        check("ab cdefgh", 4, 5, &["ab", "cdef", "gh"]);
+    }
 
     #[test]
     fn control_sequences_do_not_reach_the_terminal() {

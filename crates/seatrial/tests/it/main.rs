@@ -3,6 +3,7 @@
 mod build;
 mod checks;
 mod cleanup;
+mod diff;
 mod explain;
 mod faults;
 mod front;

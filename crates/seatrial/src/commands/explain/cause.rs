@@ -26,7 +26,7 @@ pub(super) fn whole(cause: &Cause, has_pipeline_file: bool) -> String {
         Cause::Base { reference, old_reference, old, new } => {
             let was = old_reference.as_ref().unwrap_or(reference);
             let rows = vec![image_row("was", was, old.as_ref()), image_row("is", reference, new.as_ref())];
-            format!("not cached: the base image is another one\n{}", indented(&rows))
+            format!("not cached: the base image is another one\n{}", table::columns(&rows))
         }
         Cause::BuiltImage => "not cached: the image that it runs on is another one\n".into(),
         Cause::EarlierStep { step, text, place, is_gone } => {
@@ -69,7 +69,7 @@ pub(super) fn whole(cause: &Cause, has_pipeline_file: bool) -> String {
             if files.is_empty() {
                 return format!("not cached: files{place} differ; which ones is no longer known\n");
             }
-            out.push_str(&indented(&files.iter().take(FILES_SHOWN).map(file_row).collect::<Vec<_>>()));
+            out.push_str(&table::columns(&files.iter().take(FILES_SHOWN).map(file_row).collect::<Vec<_>>()));
             let rest = changed + added + removed - files.len().min(FILES_SHOWN) as u64;
             if rest > 0 {
                 out.push_str(&format!("  and {rest} more\n"));
@@ -86,13 +86,6 @@ fn show(value: &str) -> String {
 
 fn image_row(word: &str, reference: &str, id: Option<&oci::Digest>) -> Vec<String> {
     vec![word.into(), text::one_line(reference), id.map(short).unwrap_or_default()]
-}
-
-fn indented(rows: &[Vec<String>]) -> String {
-    // Only the columns are wanted: the line of headings is dropped.
-    let headings = vec![""; rows.iter().map(Vec::len).max().unwrap_or(0)];
-    let table = table::render(&headings, rows);
-    table.lines().skip(1).map(|line| format!("  {line}\n")).collect()
 }
 
 /// `changed  src/app.py  1.2 kB 5891b5b522d5  →  1.3 kB 0263829989b6`.
