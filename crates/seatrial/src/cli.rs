@@ -150,6 +150,46 @@ impl Command {
     }
 }
 
+/// `--cache-limit`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum CacheLimit {
+    /// No limit.
+    None,
+    /// So many bytes.
+    Bytes(u64),
+    /// A share of the file system's size.
+    Percent(u64),
+}
+
+impl Default for CacheLimit {
+    /// Docker keeps between a tenth and three fifths of the disk; a laptop's disk has other work as well.
+    fn default() -> Self {
+        Self::Percent(20)
+    }
+}
+
+impl CacheLimit {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.strip_suffix('%') {
+            _ if text == "none" => Ok(Self::None),
+            None => crate::terminal::text::parse_bytes(text).map(Self::Bytes),
+            Some(number) => {
+                let percent = number.parse().ok().filter(|percent| (1..=100).contains(percent));
+                percent.map(Self::Percent).ok_or_else(|| format!("`{text}` is no share such as `20%`"))
+            }
+        }
+    }
+
+    /// In bytes, on a file system of this size.
+    pub(crate) fn bytes(self, disk_bytes: u64) -> Option<u64> {
+        match self {
+            Self::None => None,
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Percent(percent) => Some(disk_bytes / 100 * percent),
+        }
+    }
+}
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Progress {
@@ -175,6 +215,11 @@ pub(crate) struct EngineArgs {
     /// Start containers by this OCI runtime (runc, crun) instead of the built-in one
     #[arg(long, value_name = "PATH", help_heading = "Engine options")]
     pub(crate) runtime: Option<PathBuf>,
+
+    /// Bytes that the store may take beyond named images before the least recently used cache goes: a size, a share of the
+    /// disk such as `30%`, or `none` [default: 20%]
+    #[arg(long, value_name = "SIZE", help_heading = "Engine options", value_parser = CacheLimit::parse)]
+    pub(crate) cache_limit: Option<CacheLimit>,
 
     /// Registry that may be reached without TLS, or with an unknown certificate; loopback always may
     #[arg(long, value_name = "HOST", value_delimiter = ',', help_heading = "Engine options")]

@@ -103,6 +103,27 @@ impl Context {
         Ok(Embedded::with_cache(options, imports))
     }
 
+    /// Keeps the store below its limit, after a build. Tells what went; gives nothing when there was nothing to do.
+    pub(crate) fn keep_limit(&self, args: &EngineArgs) -> Option<String> {
+        let store = self.store().ok()?;
+        let limit_bytes = args.cache_limit.unwrap_or_default().bytes(store.disk_size()?)?;
+        if !store.may_exceed(limit_bytes) {
+            return None;
+        }
+        match store.keep_limit(limit_bytes) {
+            Ok(report) if report.bytes == 0 => None,
+            Ok(report) => Some(format!(
+                "the store was larger than {}: {} of the least recently used cache went",
+                text::bytes(limit_bytes),
+                text::bytes(report.bytes)
+            )),
+            // The next build tries again.
+            Err(error) => {
+                Some(format!("the store cannot be kept below its limit: {}", crate::failure::chain(&error).join(": ")))
+            }
+        }
+    }
+
     /// A registry client with docker's logins.
     pub(crate) fn client(&self, insecure_hosts: &[String]) -> Client {
         client(insecure_hosts)

@@ -29,7 +29,9 @@ impl Store {
         let path = self.cache_path(key);
         let record: CacheRecord = self.get_record(&path)?;
         rustix::fs::access(self.snapshot_dir(&record.snapshot), rustix::fs::Access::EXISTS).ok()?;
-        note_use(&path);
+        if note_use(&path) {
+            crate::limit::note_snapshot_use(self, &record.snapshot);
+        }
         Some(record)
     }
 
@@ -76,8 +78,8 @@ struct MemoHead {
     value: Digest,
 }
 
-/// Sets the file's time to now when it is old: prune removes what was not used for long.
-fn note_use(path: &std::path::Path) {
+/// Sets the file's time to now when it is old: prune removes what was not used for long. True when it was.
+fn note_use(path: &std::path::Path) -> bool {
     let is_old = std::fs::metadata(path)
         .and_then(|metadata| metadata.modified())
         .is_ok_and(|used| used.elapsed().is_ok_and(|age| age > USE_NOTED_EVERY));
@@ -85,4 +87,5 @@ fn note_use(path: &std::path::Path) {
         // Only a hint for prune.
         let _ = file.set_modified(std::time::SystemTime::now());
     }
+    is_old
 }

@@ -28,6 +28,7 @@ mod export;
 mod image;
 mod kept;
 mod layer;
+mod limit;
 mod load;
 mod look;
 mod names;

@@ -124,6 +124,19 @@ impl Store {
         Ok(images)
     }
 
+    /// Images that cannot be used any more because a layer or the config is gone (a power loss, a damaged disk), with their
+    /// names: they are missing in [`Store::images`].
+    pub fn lost_images(&self) -> Result<Vec<(Digest, Vec<Reference>)>, StoreError> {
+        let mut lost: BTreeMap<Digest, Vec<Reference>> = BTreeMap::new();
+        for (reference, id) in self.names()? {
+            if !lost.contains_key(&id) && self.image(&id).is_ok_and(|image| image.is_some()) {
+                continue;
+            }
+            lost.entry(id).or_default().push(reference);
+        }
+        Ok(lost.into_iter().collect())
+    }
+
     /// Every name with each image that it means; torn ones are left out.
     pub(crate) fn names(&self) -> Result<Vec<(Reference, Digest)>, StoreError> {
         let mut names = Vec::new();

@@ -24,6 +24,7 @@ use serde::Serialize;
 use crate::{
     SnapshotId, Store, StoreError,
     image::DOCUMENT_BYTES_MAX,
+    limit::MOUNTS,
     names::digest_of,
     seal::{LayerRecord, seconds},
     store::{names_in, random},
@@ -33,7 +34,7 @@ use crate::{
 /// What was written in the last minute may be about to be named by a process that has no scope.
 const YOUNG: Duration = Duration::from_secs(60);
 /// Victims renamed while the lock is held once; a builder waits some milliseconds for it at most.
-const BATCH: usize = 100;
+pub(crate) const BATCH: usize = 100;
 
 /// What to remove.
 #[derive(Clone, Debug, Default)]
@@ -42,12 +43,14 @@ pub struct PruneOptions {
     pub keep_cache: bool,
     /// Of cache records, remove only those not used for so long (with `keep_cache`: these after all).
     pub unused_for: Option<Duration>,
-    /// Remove the least recently used cache records until blobs and snapshots take no more than this.
+    /// Remove the least recently used parts of the cache until the store takes no more than this.
     pub max_bytes: Option<u64>,
     /// Only count.
     pub dry_run: bool,
     /// Keep this many of the latest runs; `None` keeps all.
     pub keep_runs: Option<usize>,
+    /// Keep images without a name and what they need: only the cache is cleaned.
+    pub keep_images: bool,
     /// Remove also what is kept for inspection (the roots of failed steps), however young.
     pub drop_kept: bool,
 }
@@ -65,8 +68,40 @@ pub struct PruneReport {
     pub cache_records: usize,
     /// Runs.
     pub runs: usize,
-    /// Bytes of disk.
+    /// Cache mounts.
+    pub cache_mounts: usize,
+    /// Bytes of disk in all.
     pub bytes: u64,
+    /// Of these, bytes of snapshots.
+    pub snapshot_bytes: u64,
+    /// Bytes of blobs.
+    pub blob_bytes: u64,
+    /// Bytes of cache mounts.
+    pub cache_mount_bytes: u64,
+    /// Bytes of runs.
+    pub run_bytes: u64,
+}
+
+impl PruneReport {
+    pub(crate) fn add_snapshot(&mut self, bytes: u64) {
+        self.snapshot_bytes += bytes;
+        self.bytes += bytes;
+    }
+
+    fn add_blob(&mut self, bytes: u64) {
+        self.blob_bytes += bytes;
+        self.bytes += bytes;
+    }
+
+    pub(crate) fn add_mount(&mut self, bytes: u64) {
+        self.cache_mount_bytes += bytes;
+        self.bytes += bytes;
+    }
+
+    fn add_run(&mut self, bytes: u64) {
+        self.run_bytes += bytes;
+        self.bytes += bytes;
+    }
 }
 
 /// What the store holds.
@@ -80,22 +115,26 @@ pub struct Usage {
     pub images: usize,
     /// Cache records.
     pub cache_records: usize,
+    /// Cache mounts.
+    pub cache_mounts: usize,
+    /// Bytes of disk of cache mounts.
+    pub cache_mount_bytes: u64,
 }
 
 /// A cache record's file.
-struct CacheFile {
+pub(crate) struct CacheFile {
     path: PathBuf,
     snapshot: Option<SnapshotId>,
-    used: SystemTime,
 }
 
 /// What must stay.
 #[derive(Default)]
-struct Needed {
-    snapshots: HashSet<String>,
-    images: HashSet<String>,
-    blobs: HashSet<String>,
-    layers: HashSet<String>,
+pub(crate) struct Needed {
+    pub(crate) snapshots: HashSet<String>,
+    pub(crate) images: HashSet<String>,
+    /// Blobs by digest, and cache mounts by name.
+    pub(crate) blobs: HashSet<String>,
+    pub(crate) layers: HashSet<String>,
 }
 
 impl Store {
@@ -103,18 +142,12 @@ impl Store {
     pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport, StoreError> {
         let mut report = PruneReport::default();
         let young_since = self.young_since()?;
-        let (mut kept, mut doomed) = self.sort_cache(options, young_since)?;
-        let mut needed = self.mark(&kept, options, young_since)?;
         if let Some(max_bytes) = options.max_bytes {
-            kept.sort_by_key(|file| std::cmp::Reverse(file.used));
-            while !kept.is_empty() && self.needed_bytes(&needed)? > max_bytes {
-                // Halves, so that a million records take twenty rounds.
-                let stay = kept.len() / 2;
-                doomed.extend(kept.drain(stay..));
-                needed = self.mark(&kept, options, young_since)?;
-            }
+            self.evict(max_bytes, max_bytes, options.dry_run, &mut report)?;
         }
-        report.cache_records = doomed.len();
+        let (kept, doomed) = self.sort_cache(options, young_since)?;
+        let mut needed = self.mark(&kept, options, young_since)?;
+        report.cache_records += doomed.len();
         if !options.dry_run {
             for file in &doomed {
                 fs::remove_file(&file.path)?;
@@ -123,6 +156,7 @@ impl Store {
         self.sweep_images(&mut needed, young_since, options.dry_run, &mut report)?;
         self.sweep_snapshots(&needed, options.dry_run, &mut report)?;
         self.sweep_blobs(&needed, young_since, options.dry_run, &mut report)?;
+        self.sweep_mounts(options, young_since, &mut report)?;
         self.sweep_runs(options, young_since, &mut report)?;
         if !options.dry_run {
             self.sweep_leftovers(&needed, young_since)?;
@@ -139,6 +173,10 @@ impl Store {
         for name in names_in(&self.path("snapshots"))? {
             usage.snapshot_bytes += tree::size_of(&self.path("snapshots").join(name));
         }
+        for name in names_in(&self.path(MOUNTS))?.into_iter().filter(|name| !name.ends_with(".lock")) {
+            usage.cache_mounts += 1;
+            usage.cache_mount_bytes += tree::size_of(&self.path(MOUNTS).join(name));
+        }
         for shard in names_in(&self.path("cache"))? {
             usage.cache_records += names_in(&self.path("cache").join(shard))?.len();
         }
@@ -146,7 +184,7 @@ impl Store {
     }
 
     /// What changed since then may belong to work in progress.
-    fn young_since(&self) -> Result<SystemTime, StoreError> {
+    pub(crate) fn young_since(&self) -> Result<SystemTime, StoreError> {
         let mut since = SystemTime::now() - YOUNG;
         let mut has_scope = false;
         for name in names_in(&self.path("scopes"))? {
@@ -174,7 +212,8 @@ impl Store {
                 let path = self.path("cache").join(&shard).join(name);
                 let Ok(used) = std::fs::metadata(&path).and_then(|metadata| metadata.modified()) else { continue };
                 let record: Option<crate::CacheRecord> = self.get_record(&path);
-                let file = CacheFile { path, snapshot: record.map(|record| record.snapshot), used };
+                let snapshot = record.map(|record| record.snapshot).filter(|id| self.snapshot_dir(id).exists());
+                let file = CacheFile { path, snapshot };
                 let stays = match unused_since {
                     Some(since) => used >= since,
                     None => options.keep_cache || used >= young_since,
@@ -185,13 +224,18 @@ impl Store {
         Ok((kept, doomed))
     }
 
-    fn mark(&self, cache: &[CacheFile], options: &PruneOptions, young_since: SystemTime) -> Result<Needed, StoreError> {
+    pub(crate) fn mark(
+        &self,
+        cache: &[CacheFile],
+        options: &PruneOptions,
+        young_since: SystemTime,
+    ) -> Result<Needed, StoreError> {
         let mut needed = Needed::default();
         for (_, id) in self.names()? {
             needed.images.insert(id.hex().to_owned());
         }
         for name in names_in(&self.path("images"))? {
-            if is_younger(&self.path("images").join(&name), young_since) {
+            if options.keep_images || is_younger(&self.path("images").join(&name), young_since) {
                 needed.images.extend(digest_of(&name).map(|id| id.hex().to_owned()));
             }
         }
@@ -213,7 +257,7 @@ impl Store {
     }
 
     /// The blobs of the layers that are needed.
-    fn mark_layers(&self, needed: &mut Needed) {
+    pub(crate) fn mark_layers(&self, needed: &mut Needed) {
         for diff_id in &needed.layers {
             let Some(digest) = digest_of(diff_id) else { continue };
             let record = self.layer_record(&DiffId(digest)).unwrap_or_default();
@@ -221,7 +265,7 @@ impl Store {
         }
     }
 
-    fn mark_image(&self, needed: &mut Needed, hex: &str) -> Result<(), StoreError> {
+    pub(crate) fn mark_image(&self, needed: &mut Needed, hex: &str) -> Result<(), StoreError> {
         let Some(id) = digest_of(hex) else { return Ok(()) };
         let Some(record) = self.image_record(&id) else { return Ok(()) };
         for layer in &record.layers {
@@ -267,16 +311,9 @@ impl Store {
         Ok(kept)
     }
 
-    fn snapshot_ids(&self) -> Result<Vec<SnapshotId>, StoreError> {
+    pub(crate) fn snapshot_ids(&self) -> Result<Vec<SnapshotId>, StoreError> {
         // Those in the making have other names.
         Ok(names_in(&self.path("snapshots"))?.into_iter().filter_map(|name| SnapshotId::try_from(name).ok()).collect())
-    }
-
-    fn needed_bytes(&self, needed: &Needed) -> Result<u64, StoreError> {
-        let snapshots: u64 =
-            needed.snapshots.iter().map(|name| tree::size_of(&self.path("snapshots").join(name))).sum();
-        let blob = |name: &String| std::fs::metadata(self.path("blobs/sha256").join(name)).map_or(0, |blob| blob.len());
-        Ok(snapshots + needed.blobs.iter().map(blob).sum::<u64>())
     }
 
     fn sweep_images(
@@ -325,19 +362,19 @@ impl Store {
         let directory = self.path("snapshots");
         if dry_run {
             report.snapshots += victims.len();
-            report.bytes += victims.iter().map(|id| tree::size_of(&directory.join(id))).sum::<u64>();
+            report.add_snapshot(victims.iter().map(|id| tree::size_of(&directory.join(id))).sum::<u64>());
             return Ok(());
         }
         for batch in victims.chunks(BATCH) {
             for moved in self.move_to_trash(&directory, batch, None)? {
                 report.snapshots += 1;
-                report.bytes += tree::remove(&moved)?;
+                report.add_snapshot(tree::remove(&moved)?);
             }
         }
         Ok(())
     }
 
-    fn sweep_blobs(
+    pub(crate) fn sweep_blobs(
         &self,
         needed: &Needed,
         young_since: SystemTime,
@@ -350,13 +387,13 @@ impl Store {
         let size = |name: &String| std::fs::metadata(directory.join(name)).map_or(0, |blob| blob.len());
         if dry_run {
             report.blobs += victims.len();
-            report.bytes += victims.iter().map(size).sum::<u64>();
+            report.add_blob(victims.iter().map(size).sum::<u64>());
             return Ok(());
         }
         for batch in victims.chunks(BATCH) {
             for moved in self.move_to_trash(&directory, batch, Some(young_since))? {
                 report.blobs += 1;
-                report.bytes += tree::remove(&moved)?;
+                report.add_blob(tree::remove(&moved)?);
             }
         }
         Ok(())
@@ -396,6 +433,40 @@ impl Store {
         Ok(moved)
     }
 
+    /// Cache mounts go with the whole cache, or by their age.
+    fn sweep_mounts(
+        &self,
+        options: &PruneOptions,
+        young_since: SystemTime,
+        report: &mut PruneReport,
+    ) -> Result<(), StoreError> {
+        let directory = self.path(MOUNTS);
+        let unused_since = match options.unused_for {
+            Some(age) => SystemTime::now().checked_sub(age),
+            None if options.keep_cache => return Ok(()),
+            None => Some(young_since),
+        };
+        let is_old = |name: &String| {
+            let used = std::fs::metadata(directory.join(name)).and_then(|metadata| metadata.modified());
+            used.is_ok_and(|used| unused_since.is_some_and(|since| used < since))
+        };
+        let leased = self.leased()?;
+        let mut victims = names_in(&directory)?;
+        victims.retain(|name| !name.ends_with(".lock") && is_old(name) && !leased.contains(name));
+        if options.dry_run {
+            report.cache_mounts += victims.len();
+            report.add_mount(victims.iter().map(|name| tree::size_of(&directory.join(name))).sum());
+            return Ok(());
+        }
+        for batch in victims.chunks(BATCH) {
+            for moved in self.move_to_trash(&directory, batch, None)? {
+                report.cache_mounts += 1;
+                report.add_mount(tree::remove(&moved)?);
+            }
+        }
+        Ok(())
+    }
+
     fn sweep_runs(
         &self,
         options: &PruneOptions,
@@ -410,7 +481,7 @@ impl Store {
                 continue;
             }
             report.runs += 1;
-            report.bytes += if options.dry_run { tree::size_of(&run.path) } else { tree::remove(&run.path)? };
+            report.add_run(if options.dry_run { tree::size_of(&run.path) } else { tree::remove(&run.path)? });
         }
         Ok(())
     }
@@ -461,12 +532,19 @@ impl Store {
                 }
             }
         }
+        // Cache mounts that were being made by killed builds.
+        for entry in std::fs::read_dir(self.path(MOUNTS)).into_iter().flatten() {
+            let entry = entry?;
+            if crate::store::is_temporary(&entry.file_name()) {
+                remove_old(entry.path())?;
+            }
+        }
         Ok(())
     }
 }
 
 /// Written (or given its place) at or after that time. What cannot be looked at is gone or about to be: not ours.
-fn is_younger(path: &Path, since: SystemTime) -> bool {
+pub(crate) fn is_younger(path: &Path, since: SystemTime) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::symlink_metadata(path).is_ok_and(|metadata| {
         let changed = Duration::new(metadata.ctime().max(0) as u64, metadata.ctime_nsec() as u32);

@@ -239,6 +239,10 @@ impl Scope {
 }
 
 impl ScopeInner {
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Prune removes names only while it holds `prune.lock` alone, and reads the leases first: what is leased under the
     /// shared lock and exists then, stays.
     pub(crate) fn lease(&self, name: &str, exists: impl FnOnce() -> bool) -> Result<bool, StoreError> {

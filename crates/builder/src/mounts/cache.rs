@@ -52,7 +52,10 @@ pub(super) fn open(
         }
         work.check()?;
     }
-    if !chosen.exists() {
+    let name_of_chosen = chosen.file_name().expect("it has a name").to_string_lossy().into_owned();
+    // The lease keeps prune off; it may have been there a moment ago.
+    while !work.host.scope.lease_cache_mount(&name_of_chosen).during(attempt)? {
+        work.check()?;
         // Filled beside its place and renamed, so that nobody sees it half made.
         let new = base.join(format!(".{name}.{}.{}", work.host.scope.id(), at.number));
         fs_err::create_dir(&new).during(attempt)?;

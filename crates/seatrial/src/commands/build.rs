@@ -193,6 +193,9 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
         terminal::message(&warnings::closing(&warnings));
     }
     show_result(args, &format, &finished, &names, &views)?;
+    if let Some(words) = context.keep_limit(&args.engine).filter(|_| views.shows_summary()) {
+        terminal::message_line(&words);
+    }
     Ok(Exit::Passed)
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde_json::json;
 use store::PruneOptions;
 
 use crate::{
@@ -24,8 +23,12 @@ pub(crate) struct CleanArgs {
     /// Only what was not used for this time, such as `7d`
     #[arg(long, value_name = "TIME", value_parser = text::parse_duration)]
     older_than: Option<Duration>,
-    /// Oldest cache first, until the store is not larger than this, such as `20GB`
-    #[arg(long, value_name = "SIZE", value_parser = text::parse_bytes)]
+    /// Only the cache: images without a name and runs stay
+    #[arg(long)]
+    cache: bool,
+    /// Least recently used first, until the store is not larger than this, such as `20GB`; buildx' words are
+    /// `--max-used-space` and `--keep-storage`
+    #[arg(long, value_name = "SIZE", value_parser = text::parse_bytes, aliases = ["max-used-space", "keep-storage", "reserved-space"])]
     max_size: Option<u64>,
     /// Runs whose logs stay
     #[arg(long, value_name = "NUMBER")]
@@ -48,7 +51,8 @@ pub(crate) fn run(args: &CleanArgs, context: &Context) -> anyhow::Result<Exit> {
         unused_for: args.older_than,
         max_bytes: args.max_size,
         dry_run: args.dry_run,
-        keep_runs: Some(runs_kept),
+        keep_runs: (!args.cache).then_some(runs_kept),
+        keep_images: args.cache,
         drop_kept: args.all,
     };
     let report = store.prune(&options).context("cannot clean the store")?;
@@ -58,14 +62,18 @@ pub(crate) fn run(args: &CleanArgs, context: &Context) -> anyhow::Result<Exit> {
         return Ok(Exit::Passed);
     }
     let counted = [
-        (report.images, "image"),
-        (report.snapshots, "snapshot"),
-        (report.blobs, "blob"),
-        (report.cache_records, "cache record"),
-        (report.runs, "run"),
+        (report.images, "image", None),
+        (report.snapshots, "snapshot", Some(report.snapshot_bytes)),
+        (report.blobs, "blob", Some(report.blob_bytes)),
+        (report.cache_mounts, "cache mount", Some(report.cache_mount_bytes)),
+        (report.cache_records, "cache record", None),
+        (report.runs, "run", Some(report.run_bytes)),
     ];
-    let parts: Vec<String> =
-        counted.iter().filter(|(number, _)| *number > 0).map(|(number, word)| text::count(*number, word)).collect();
+    let words = |(number, word, bytes): &(usize, &str, Option<u64>)| {
+        let size = bytes.map(|bytes| format!(" ({})", text::bytes(bytes))).unwrap_or_default();
+        text::count(*number, word) + &size
+    };
+    let parts: Vec<String> = counted.iter().filter(|(number, ..)| *number > 0).map(words).collect();
     let verb = if args.dry_run { "would remove" } else { "removed" };
     terminal::message_line(&if parts.is_empty() {
         "there is nothing to remove".to_owned()
@@ -74,12 +82,14 @@ pub(crate) fn run(args: &CleanArgs, context: &Context) -> anyhow::Result<Exit> {
     });
     if !args.all && !args.dry_run {
         let usage = store.usage().context("cannot measure the store")?;
-        let left = json!(usage);
-        let bytes = left["blob_bytes"].as_u64().unwrap_or(0) + left["snapshot_bytes"].as_u64().unwrap_or(0);
         terminal::message_line(&format!(
-            "{} stay in {}; `seatrial clean --all` also removes the build cache",
-            text::bytes(bytes),
-            context.settings.home.display()
+            "{} stay in {} ({} of snapshots, {} of blobs, {} of cache mounts); `seatrial clean --all` also removes the \
+             build cache",
+            text::bytes(usage.snapshot_bytes + usage.blob_bytes + usage.cache_mount_bytes),
+            context.settings.home.display(),
+            text::bytes(usage.snapshot_bytes),
+            text::bytes(usage.blob_bytes),
+            text::bytes(usage.cache_mount_bytes),
         ));
     }
     Ok(Exit::Passed)

@@ -42,7 +42,16 @@ pub(crate) struct ImagesArgs {
 /// Lists images, one line per name.
 pub(crate) fn run(args: &ImagesArgs, context: &Context) -> anyhow::Result<Exit> {
     let format = Format::parse(args.format.as_deref())?;
-    let images = named::all(context.store()?)?;
+    let store = context.store()?;
+    let images = named::all(store)?;
+    for (id, names) in store.lost_images()? {
+        let names: Vec<String> = names.iter().map(oci::Reference::familiar).collect();
+        terminal::warning(&format!(
+            "image {} ({}) has lost a layer and is not listed; build, pull or load it again",
+            id.short(),
+            names.join(", ")
+        ));
+    }
     let rows: Vec<Value> = images.iter().flat_map(|image| rows(image, args)).collect();
 
     if args.quiet {

@@ -158,6 +158,9 @@ fn trial(command: &str, args: &PipelineArgs, stages: Stages, publish: bool, cont
         })?;
     }
     views.finish();
+    if let Some(words) = context.keep_limit(&args.engine).filter(|_| views.shows_summary()) {
+        terminal::message_line(&words);
+    }
     match outcome {
         Ok(outcome) => {
             let exit = conclude(command, &plan, &outcome, &views, store, &run);

@@ -5,6 +5,7 @@ mod apply;
 mod compare;
 mod export;
 mod images;
+mod limit;
 mod platforms;
 mod seal;
 mod shared;

@@ -390,7 +390,10 @@ fn least_recently_used_records_go_first_when_room_is_short() {
         store.cache_put(&key, &record(&id)).unwrap();
         let path = store.root().join("cache").join(&key.hex()[..2]).join(key.hex());
         let used = SystemTime::now() - Duration::from_secs(1000 * (10 - u64::from(number)));
-        fs::File::options().append(true).open(path).unwrap().set_modified(used).unwrap();
+        let meta = store.root().join("snapshots").join(id.as_str()).join("meta.json");
+        for path in [path, meta] {
+            fs::File::options().append(true).open(path).unwrap().set_modified(used).unwrap();
+        }
         keys.push(key);
     }
     let World { scope, home, .. } = world;
