@@ -8,6 +8,7 @@ import signal
 import socket
 import statistics
 import subprocess
+import tempfile
 import time
 
 BASE = "localhost/bench-python:1"
@@ -218,7 +219,10 @@ def make_peers(bench, archive):
             said.append("docker is left out: it needs root and dockerd")
         else:
             peers += make_docker(bench, archive, said)
-    storage = ["--root", bench.scratch / "containers", "--runroot", bench.scratch / "containers-run"]
+    # podman takes no more than 50 characters here.
+    runroot = tempfile.mkdtemp(prefix="sb-")
+    bench.stack.callback(lambda: shutil.rmtree(runroot, ignore_errors=True))
+    storage = ["--root", bench.scratch / "containers", "--runroot", runroot]
     for name in ("podman", "buildah"):
         if name not in wanted:
             continue

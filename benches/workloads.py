@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import tempfile
 import time
 
 from engines import BASE
@@ -241,7 +242,13 @@ class Layer(Workload):
             commands = engine.push(self.context, reference, compression)
             if commands is None:
                 continue
-            seconds = [self.bench.run(command, **engine.how) for command in commands]
+            try:
+                seconds = [self.bench.run(command, **engine.how) for command in commands]
+            except RuntimeError:
+                # An engine that cannot push zstd still counts for the other rows.
+                if compression == "gzip":
+                    raise
+                continue
             peak_kb = max(peak for _, peak in seconds)
             self.bench.keep(f"layer-{compression}", engine.name, sum(second for second, _ in seconds), peak_kb)
         reference = f"{self.registry}/layer-{engine.name.replace(' ', '-')}:gzip"
@@ -256,8 +263,9 @@ class Layer(Workload):
             self.bench.measure("layer-pull", engine, [*engine.words, "pull", "-q", reference])
         else:
             fresh = self.bench.scratch / f"pull-{self.bench.next()}"
-            command = [engine.name, "--root", fresh, "--runroot", f"{fresh}-run", "pull", "--tls-verify=false", "-q", reference]
-            self.bench.measure("layer-pull", engine, command)
+            with tempfile.TemporaryDirectory(prefix="sb-") as runroot:
+                command = [engine.name, "--root", fresh, "--runroot", runroot, "pull", "--tls-verify=false", "-q", reference]
+                self.bench.measure("layer-pull", engine, command)
 
     def floor(self):
         tools = {"layer-gzip": "pigz -6", "layer-zstd": "zstd -q -3 -T0"}

@@ -284,8 +284,7 @@ fn put(
     if !written.map_err(|error| problem::write_failure(at, error))? {
         return Ok(false);
     }
-    drop(target);
-    settle_copy(at, request, active).during(attempt)?;
+    settle_copy(at, request, active, &target).during(attempt)?;
     Ok(true)
 }
 
@@ -307,12 +306,11 @@ fn check_room(at: &At<'_>, request: &Request, selection: &Selection<'_>, target:
 }
 
 /// Files got their times as they were written; what is left are directories on the way, and what archives held.
-fn settle_copy(at: &At<'_>, request: &Request, active: &ActiveSnapshot) -> io::Result<()> {
+fn settle_copy(at: &At<'_>, request: &Request, active: &ActiveSnapshot, target: &Target) -> io::Result<()> {
     let work = at.work;
     if request.unpacks || request.unpacks_fetched || request.parents || !request.heredocs.is_empty() {
         return settle(work.host.store, active, work.epoch);
     }
-    let target = Target::open(active)?;
     let resolved = target.resolve(&request.dest.as_bytes()[1..])?;
     settle::settle_way(&target.upper, &resolved.path, work.epoch)
 }

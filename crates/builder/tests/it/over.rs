@@ -7,6 +7,7 @@ use crate::world::{Outcome, World};
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("one_changed_file_is_one_file_written", one_changed_file_is_one_file_written),
     ("every_kind_of_change_gives_the_image_of_a_fresh_build", every_kind_of_change_gives_the_image_of_a_fresh_build),
+    ("builds_in_a_row_stay_like_fresh_ones", builds_in_a_row_stay_like_fresh_ones),
     ("what_a_container_sees_is_what_is_sealed", what_a_container_sees_is_what_is_sealed),
     ("names_below_come_back_when_a_copied_one_is_gone", names_below_come_back_when_a_copied_one_is_gone),
     ("many_changes_are_a_layer_of_their_own", many_changes_are_a_layer_of_their_own),
@@ -113,6 +114,38 @@ fn every_kind_of_change_gives_the_image_of_a_fresh_build() {
         let fresh_outcome = fresh.build(DOCKERFILE);
         let (over, fresh) = (world.seal(over.built()), fresh.seal(fresh_outcome.built()));
         assert_eq!(over, fresh, "{name}");
+    }
+}
+
+fn builds_in_a_row_stay_like_fresh_ones() {
+    // Files come, go and come back; each build compares with the first result, not with the one before.
+    let rounds: &[Change] = &[
+        |world| fs::remove_file(world.context().join("d1/s1/1")).unwrap(),
+        |world| {
+            world.file("d1/s1/1", "content 1");
+            fs::remove_dir_all(world.context().join("d3/s3")).unwrap();
+        },
+        |world| {
+            world.file("d3/s3", "a file now");
+            world.file("d2/s2/2", "changed");
+        },
+        |world| {
+            fs::remove_file(world.context().join("d3/s3")).unwrap();
+            world.file("d3/s3/3", "content 3");
+            world.file("d2/s2/2", "content 2");
+            world.file("d2/s2/extra/file", "new");
+        },
+        |world| fs::remove_dir_all(world.context().join("d2/s2/extra")).unwrap(),
+    ];
+    let world = world();
+    world.build(DOCKERFILE).built();
+    for (number, round) in rounds.iter().enumerate() {
+        round(&world);
+        let over = world.build(DOCKERFILE);
+        let fresh = World::new();
+        fill(&fresh);
+        rounds[..=number].iter().for_each(|round| round(&fresh));
+        assert_eq!(world.seal(over.built()), fresh.seal(fresh.build(DOCKERFILE).built()), "round {number}");
     }
 }
 
