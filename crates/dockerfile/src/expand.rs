@@ -3,10 +3,16 @@
 //! Start at [`expand`]. It tries to mimic a shell without being one: no commands, no field splitting of the result,
 //! no globbing. Source of the forms: the Dockerfile reference, "Environment replacement".
 
+use std::collections::HashSet;
+
 use regex::Regex;
 
 /// Nested `${a:-${b:-…}}` deeper than this is an attack on the stack, not a Dockerfile.
 const DEPTH_MAX: usize = 64;
+
+/// A value may be longer than its text by this. The kernel takes 128 KiB as one variable, and `ENV A=$A$A` repeated would
+/// fill any memory.
+const GROWTH_BYTES_MAX: usize = 1024 * 1024;
 
 /// Looks up a variable; `None` means unset.
 pub type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
@@ -34,6 +40,8 @@ pub enum ExpandError {
     BadPattern(String),
     #[error("substitutions are nested too deeply")]
     TooDeep,
+    #[error("the value is more than {GROWTH_BYTES_MAX} bytes longer than its text")]
+    TooLong,
 }
 
 /// The result of [`expand_noting`].
@@ -112,7 +120,10 @@ pub fn expand_with(word: &str, escape: char, lookup: &Lookup<'_>, options: Optio
         raw_escapes: options.raw_escapes,
         options,
         depth: 0,
+        room: word.len().saturating_add(GROWTH_BYTES_MAX),
         noted: Expansion::default(),
+        seen: HashSet::new(),
+        seen_undefined: HashSet::new(),
     };
     let (value, words) = lexer.until(None, options.raw_escapes)?;
     Ok(Expansion { value, words, ..lexer.noted })
@@ -126,7 +137,12 @@ struct Lexer<'a> {
     raw_escapes: bool,
     options: Options,
     depth: usize,
+    /// Bytes of values that may still be read.
+    room: usize,
     noted: Expansion,
+    /// Names in `matched` or `unmatched`, and names in `undefined` of it.
+    seen: HashSet<String>,
+    seen_undefined: HashSet<String>,
 }
 
 impl Lexer<'_> {
@@ -289,7 +305,7 @@ impl Lexer<'_> {
             if name.is_empty() {
                 return Ok("$".to_owned());
             }
-            return Ok(match self.read(&name, false) {
+            return Ok(match self.read(&name, false)? {
                 None if self.options.skip_unset => format!("${name}"),
                 value => value.unwrap_or_default(),
             });
@@ -303,7 +319,7 @@ impl Lexer<'_> {
         let name = self.name();
         match self.next() {
             None => Err(ExpandError::MissingBrace),
-            Some('}') => Ok(match self.read(&name, false) {
+            Some('}') => Ok(match self.read(&name, false)? {
                 None if self.options.skip_unset => format!("${{{name}}}"),
                 value => value.unwrap_or_default(),
             }),
@@ -321,7 +337,7 @@ impl Lexer<'_> {
     fn modified(&mut self, name: &str, modifier: char, empty_is_unset: bool) -> Result<String, ExpandError> {
         let (word, _) = self.until(Some('}'), matches!(modifier, '#' | '%'))?;
         let guarded = matches!(modifier, '-' | '+' | '?');
-        let value = self.read(name, guarded);
+        let value = self.read(name, guarded)?;
         if value.is_none() && self.options.skip_unset {
             let colon = if empty_is_unset { ":" } else { "" };
             return Ok(format!("${{{name}{colon}{modifier}{word}}}"));
@@ -340,7 +356,8 @@ impl Lexer<'_> {
                 Err(ExpandError::Required { name: name.to_owned(), message })
             }
             '-' | '?' => Ok(value.unwrap_or_default()),
-            '#' | '%' => {
+            // BuildKit knows no `:#`.
+            '#' | '%' if !empty_is_unset => {
                 let value = value.unwrap_or_default();
                 let greedy = word.starts_with(modifier);
                 let pattern = if greedy { &word[1..] } else { &word[..] };
@@ -362,14 +379,22 @@ impl Lexer<'_> {
         }
         let (pattern, _) = self.until(Some('/'), true)?;
         let (replacement, _) = self.until(Some('}'), true)?;
-        let value = self.read(name, false);
+        let value = self.read(name, false)?;
         if value.is_none() && self.options.skip_unset {
             return Ok(format!("${{{name}/{pattern}/{replacement}}}"));
         }
         let value = value.unwrap_or_default();
         let regex = pattern_regex(&pattern, true, false)?;
-        let limit = usize::from(!all);
-        Ok(regex.replacen(&value, limit, regex::NoExpand(&replacement)).into_owned())
+        let mut replaced = String::new();
+        let mut rest = 0;
+        for found in regex.find_iter(&value).take(if all { usize::MAX } else { 1 }) {
+            self.take_room(replacement.len())?;
+            replaced.push_str(&value[rest..found.start()]);
+            replaced.push_str(&replacement);
+            rest = found.end();
+        }
+        replaced.push_str(&value[rest..]);
+        Ok(replaced)
     }
 
     fn name(&mut self) -> String {
@@ -396,22 +421,22 @@ impl Lexer<'_> {
         name
     }
 
-    fn read(&mut self, name: &str, guarded: bool) -> Option<String> {
+    fn read(&mut self, name: &str, guarded: bool) -> Result<Option<String>, ExpandError> {
         let value = (self.lookup)(name);
-        let note = |names: &mut Vec<String>| {
-            if !names.iter().any(|known| known == name) {
-                names.push(name.to_owned());
-            }
-        };
-        if value.is_some() {
-            note(&mut self.noted.matched);
-        } else {
-            note(&mut self.noted.unmatched);
-            if !guarded {
-                note(&mut self.noted.undefined);
-            }
+        self.take_room(value.as_ref().map_or(0, String::len))?;
+        if self.seen.insert(name.to_owned()) {
+            let names = if value.is_some() { &mut self.noted.matched } else { &mut self.noted.unmatched };
+            names.push(name.to_owned());
         }
-        value
+        if value.is_none() && !guarded && self.seen_undefined.insert(name.to_owned()) {
+            self.noted.undefined.push(name.to_owned());
+        }
+        Ok(value)
+    }
+
+    fn take_room(&mut self, bytes: usize) -> Result<(), ExpandError> {
+        self.room = self.room.checked_sub(bytes).ok_or(ExpandError::TooLong)?;
+        Ok(())
     }
 }
 

@@ -4,9 +4,10 @@
 //! something from, declares it or reads it on its FROM line; descriptions are the comments right above (`# name text`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use crate::expand::expand_noting;
-use crate::stages::{Base, Stages};
+use crate::stages::{Base, Heirs, Stages, shortened};
 use crate::{ArgDecl, Diagnostic, Dockerfile, InstructionKind, MountKind, RunMount, Span, Stage, nearest};
 
 /// What the target may be given.
@@ -98,9 +99,15 @@ pub fn outline(
     }
     let stages = Stages::new(file, target, build_args, None);
     let mut walk = Walk { stages: &stages, build_args, scopes: Vec::new() };
+    let mut heirs = Heirs::new(&stages);
     for at in 0..file.stages.len() {
-        let scope = walk.stage(at);
-        walk.scopes.push(scope);
+        let mut scope = Scope::default();
+        if let Base::Stage(earlier) = stages.bases[at] {
+            scope.variables = heirs.inherit(earlier).unwrap_or_default();
+        }
+        walk.stage(at, &mut scope);
+        heirs.leave(scope.variables);
+        walk.scopes.push(scope.args);
     }
     let mut outline = Outline {
         name: file.stages[stages.last].name.as_ref().map(|name| name.raw.clone()),
@@ -119,27 +126,26 @@ fn is_stage(file: &Dockerfile, wanted: &str) -> bool {
     file.stages.iter().any(is_named) || wanted.parse().is_ok_and(|number: usize| number < file.stages.len())
 }
 
+/// By name.
+type Args = BTreeMap<String, Arg>;
+
 /// What a stage has seen when it ends.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Scope {
-    variables: BTreeMap<String, String>,
+    variables: Rc<BTreeMap<String, String>>,
     /// Declared or read by this stage itself.
-    args: Vec<Arg>,
+    args: Args,
 }
 
 struct Walk<'w, 'a> {
     stages: &'w Stages<'a>,
     build_args: &'w [(String, String)],
-    scopes: Vec<Scope>,
+    scopes: Vec<Args>,
 }
 
 impl Walk<'_, '_> {
-    fn stage(&self, at: usize) -> Scope {
+    fn stage(&self, at: usize, scope: &mut Scope) {
         let stage = &self.stages.file.stages[at];
-        let mut scope = Scope::default();
-        if let Base::Stage(earlier) = self.stages.bases[at] {
-            scope.variables = self.scopes[earlier].variables.clone();
-        }
         for word in [Some(&stage.base), stage.platform.as_ref()].into_iter().flatten() {
             for name in self.stages.expand_from(word, false).unwrap_or_default().matched {
                 self.global(&name, &mut scope.args);
@@ -147,18 +153,15 @@ impl Walk<'_, '_> {
         }
         for instruction in &stage.instructions {
             match &instruction.kind {
-                InstructionKind::Arg(args) => {
-                    args.iter().for_each(|arg| self.declare(arg, &instruction.span, &mut scope))
-                }
+                InstructionKind::Arg(args) => args.iter().for_each(|arg| self.declare(arg, &instruction.span, scope)),
                 InstructionKind::Env(pairs) => {
                     let values: Vec<_> =
-                        pairs.iter().map(|(name, value)| (name.raw.clone(), self.expand(&value.raw, &scope))).collect();
-                    scope.variables.extend(values);
+                        pairs.iter().map(|(name, value)| (name.raw.clone(), self.expand(&value.raw, scope))).collect();
+                    Rc::make_mut(&mut scope.variables).extend(values);
                 }
                 _ => {}
             }
         }
-        scope
     }
 
     fn given(&self, name: &str) -> Option<String> {
@@ -174,59 +177,58 @@ impl Walk<'_, '_> {
         if own.is_none() && global.is_some() {
             self.global(name, &mut scope.args);
         } else {
-            scope.args.retain(|known| known.name != *name);
-            let of_global =
-                || self.stages.file.global_args.iter().rfind(|global| global.name.raw == *name)?.description.clone();
+            let of_global = || self.stages.global_arg(name)?.description.clone();
             let description = arg.description.clone().or_else(of_global);
-            scope.args.push(Arg { name: name.clone(), value: value.clone(), description, span: span.clone() });
+            let declared = Arg { name: name.clone(), value: value.clone(), description, span: span.clone() };
+            scope.args.insert(name.clone(), declared);
         }
-        scope.variables.extend(value.map(|value| (name.clone(), value)));
+        if let Some(value) = value {
+            Rc::make_mut(&mut scope.variables).insert(name.clone(), value);
+        }
     }
 
     /// A global argument that is read, and those that its default reads.
-    fn global(&self, name: &str, args: &mut Vec<Arg>) {
-        let file = self.stages.file;
-        let Some(at) = file.global_args.iter().rposition(|arg| arg.name.raw == name) else { return };
-        if args.iter().any(|known| known.name == name) {
-            return;
+    fn global(&self, name: &str, args: &mut Args) {
+        let mut open = vec![name.to_owned()];
+        while let Some(name) = open.pop() {
+            let Some(arg) = self.stages.global_arg(&name).filter(|_| !args.contains_key(&name)) else { continue };
+            let default = arg.default.as_ref().filter(|_| self.given(&name).is_none());
+            open.extend(default.and_then(|word| self.stages.expand_from(word, false)).unwrap_or_default().matched);
+            let read = Arg {
+                name: name.clone(),
+                value: self.stages.globals.get(&name).cloned().flatten(),
+                description: arg.description.clone(),
+                span: arg.name.span.clone(),
+            };
+            args.insert(name, read);
         }
-        let arg = &file.global_args[at];
-        args.push(Arg {
-            name: name.to_owned(),
-            value: self.stages.globals.get(name).cloned().flatten(),
-            description: arg.description.clone(),
-            span: arg.name.span.clone(),
-        });
-        let default = arg.default.as_ref().filter(|_| self.given(name).is_none());
-        let read = default.and_then(|word| self.stages.expand_from(word, false)).unwrap_or_default().matched;
-        read.iter().for_each(|name| self.global(name, args));
     }
 
     fn expand(&self, text: &str, scope: &Scope) -> String {
         let lookup = |name: &str| scope.variables.get(name).cloned();
-        expand_noting(text, self.stages.file.directives.escape, &lookup).map(|found| found.value).unwrap_or_default()
+        let found = expand_noting(text, self.stages.file.directives.escape, &lookup).unwrap_or_default();
+        shortened(found.value)
     }
 
     /// The target first, then what it takes something from; the first mention of a name counts.
     fn collect(&self, outline: &mut Outline) {
         let mut seen = BTreeSet::new();
         let mut open = vec![self.stages.last];
+        let (mut args, mut secrets, mut ssh) = (Args::new(), BTreeMap::new(), BTreeMap::new());
         while let Some(at) = open.pop() {
             if !seen.insert(at) {
                 continue;
             }
-            for arg in &self.scopes[at].args {
-                if !outline.args.iter().any(|known| known.name == arg.name) {
-                    outline.args.push(arg.clone());
-                }
+            for (name, arg) in &self.scopes[at] {
+                args.entry(name.clone()).or_insert_with(|| arg.clone());
             }
             for instruction in &self.stages.file.stages[at].instructions {
                 let InstructionKind::Run(run) = &instruction.kind else { continue };
                 for mount in &run.mounts {
                     match mount.kind {
-                        MountKind::Secret => add(&mut outline.secrets, need(mount, secret_id(mount))),
+                        MountKind::Secret => add(&mut secrets, need(mount, secret_id(mount))),
                         MountKind::Ssh => {
-                            add(&mut outline.ssh, need(mount, option(mount, &["id"]).unwrap_or("default").to_owned()));
+                            add(&mut ssh, need(mount, option(mount, &["id"]).unwrap_or("default").to_owned()));
                         }
                         _ => {}
                     }
@@ -234,6 +236,9 @@ impl Walk<'_, '_> {
             }
             open.extend(self.stages.sources[at].iter().rev());
         }
+        outline.args.extend(args.into_values());
+        outline.secrets.extend(secrets.into_values());
+        outline.ssh.extend(ssh.into_values());
     }
 }
 
@@ -259,9 +264,11 @@ fn need(mount: &RunMount, id: String) -> Need {
 }
 
 /// Needed at one place is needed.
-fn add(needs: &mut Vec<Need>, need: Need) {
-    match needs.iter_mut().find(|known| known.id == need.id) {
+fn add(needs: &mut BTreeMap<String, Need>, need: Need) {
+    match needs.get_mut(&need.id) {
         Some(known) => known.is_required |= need.is_required,
-        None => needs.push(need),
+        None => {
+            needs.insert(need.id.clone(), need);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::expand::{Expansion, expand_noting};
 use crate::lint::{BaseImage, BaseLookup};
-use crate::{Dockerfile, Instruction, InstructionKind, Stage, Word};
+use crate::{ArgDecl, Dockerfile, Instruction, InstructionKind, Stage, Word};
 
 /// Arguments that are always there for FROM, whether declared or not.
 pub(crate) const PLATFORM_ARGS: [&str; 11] = [
@@ -48,6 +48,8 @@ pub(crate) struct Stages<'a> {
     pub(crate) globals: BTreeMap<String, Option<String>>,
     /// The same from defaults only.
     defaults: BTreeMap<String, Option<String>>,
+    /// Positions of the global arguments; of several with one name the last.
+    global_args: HashMap<&'a str, usize>,
 }
 
 impl<'a> Stages<'a> {
@@ -67,6 +69,7 @@ impl<'a> Stages<'a> {
             sources: Vec::new(),
             globals: globals(file, build_args),
             defaults: globals(file, &[]),
+            global_args: file.global_args.iter().enumerate().map(|(at, arg)| (arg.name.raw.as_str(), at)).collect(),
         };
         // Of several stages with one name the latest so far is meant.
         let mut named: HashMap<String, usize> = HashMap::new();
@@ -116,6 +119,11 @@ impl<'a> Stages<'a> {
         expand_noting(&word.raw, self.file.directives.escape, &lookup).ok()
     }
 
+    /// The last declaration of a global argument.
+    pub(crate) fn global_arg(&self, name: &str) -> Option<&'a ArgDecl> {
+        self.global_args.get(name).map(|&at| &self.file.global_args[at])
+    }
+
     /// The built stage, what it stands on, and so on down.
     pub(crate) fn chain(&self) -> Vec<&'a Stage> {
         let mut chain = Vec::new();
@@ -139,6 +147,48 @@ impl<'a> Stages<'a> {
     pub(crate) fn built_on(&self) -> Option<&BaseImage> {
         self.images.get(self.last)?.as_ref()
     }
+}
+
+/// Hands what a stage leaves to those that build on it: a copy to each but the last, which gets the thing itself, so that
+/// a long chain of stages copies nothing.
+pub(crate) struct Heirs<T> {
+    count: Vec<usize>,
+    left: Vec<Option<T>>,
+}
+
+impl<T: Clone> Heirs<T> {
+    pub(crate) fn new(stages: &Stages<'_>) -> Heirs<T> {
+        let mut count = vec![0; stages.bases.len()];
+        for base in &stages.bases {
+            if let Base::Stage(earlier) = base {
+                count[*earlier] += 1;
+            }
+        }
+        Heirs { count, left: Vec::new() }
+    }
+
+    /// What the earlier stage left.
+    pub(crate) fn inherit(&mut self, earlier: usize) -> Option<T> {
+        self.count[earlier] -= 1;
+        let left = &mut self.left[earlier];
+        if self.count[earlier] == 0 { left.take() } else { left.clone() }
+    }
+
+    /// What the next stage leaves.
+    pub(crate) fn leave(&mut self, thing: T) {
+        let is_wanted = self.count[self.left.len()] > 0;
+        self.left.push(is_wanted.then_some(thing));
+    }
+}
+
+/// A variable's value as far as checks and outlines keep it: values can double with each ENV, and no path or port is longer.
+pub(crate) fn shortened(mut value: String) -> String {
+    const BYTES_MAX: usize = 4096;
+    if value.len() > BYTES_MAX {
+        value.truncate(value.floor_char_boundary(BYTES_MAX));
+        value.shrink_to_fit();
+    }
+    value
 }
 
 /// Names or numbers that COPY and mounts of a stage take files from.
@@ -174,7 +224,8 @@ fn globals(file: &Dockerfile, build_args: &[(String, String)]) -> BTreeMap<Strin
         let default = || {
             let default = arg.default.as_ref()?;
             let lookup = |name: &str| values.get(name).cloned().flatten();
-            expand_noting(&default.raw, file.directives.escape, &lookup).ok().map(|found| found.value)
+            let found = expand_noting(&default.raw, file.directives.escape, &lookup).ok()?;
+            Some(shortened(found.value))
         };
         let value = given.or_else(default);
         values.insert(arg.name.raw.clone(), value);

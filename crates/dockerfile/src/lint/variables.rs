@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::context::ignored_by;
 use super::{BaseImage, Findings, LintInput, is_secret_name};
 use crate::expand::{expand_heredoc, expand_noting, expand_words};
-use crate::stages::{Base, PLATFORM_ARGS, Stages};
+use crate::stages::{Base, Heirs, PLATFORM_ARGS, Stages, shortened};
 use crate::{CopyLike, InstructionKind, Stage, Word, nearest};
 
 /// Names that mean something to the builder alone: they are no variables, so nobody can define them wrongly.
@@ -65,35 +65,24 @@ struct Scope {
 
 impl Scope {
     fn set(&mut self, name: &str, value: Option<String>) {
-        Rc::make_mut(&mut self.values).insert(name.to_owned(), value);
+        Rc::make_mut(&mut self.values).insert(name.to_owned(), value.map(shortened));
     }
 }
 
 pub(super) fn check(stages: &Stages<'_>, input: &LintInput<'_>, findings: &mut Findings) {
-    // A scope is handed over to the last stage that builds on it, so that a long chain of stages copies nothing.
-    let mut heirs = vec![0_usize; stages.bases.len()];
-    for base in &stages.bases {
-        if let Base::Stage(earlier) = base {
-            heirs[*earlier] += 1;
-        }
-    }
-    let mut scopes: Vec<Option<Scope>> = Vec::new();
+    let mut heirs = Heirs::new(stages);
     let mut suggestions = SUGGESTIONS_MAX;
     for (at, stage) in stages.file.stages.iter().enumerate() {
         from_line(stages, stage, &mut suggestions, findings);
-        let mut scope = match &stages.bases[at] {
-            Base::Stage(earlier) => {
-                heirs[*earlier] -= 1;
-                let scope = &mut scopes[*earlier];
-                if heirs[*earlier] == 0 { scope.take() } else { scope.clone() }.unwrap_or_default()
-            }
+        let mut scope: Scope = match &stages.bases[at] {
+            Base::Stage(earlier) => heirs.inherit(*earlier).unwrap_or_default(),
             Base::Scratch | Base::Image(_) => image_scope(stages.images[at].as_ref()),
         };
         let mut walk = Walk { stages, input, findings, scope: &mut scope, suggestions: &mut suggestions };
         for instruction in &stage.instructions {
             walk.instruction(&instruction.kind);
         }
-        scopes.push((heirs[at] > 0).then_some(scope));
+        heirs.leave(scope);
     }
 }
 

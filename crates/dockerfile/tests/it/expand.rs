@@ -193,3 +193,25 @@ fn heredoc_texts_keep_their_quotes() {
         assert_eq!(expand_heredoc(text, &environment).as_deref(), Ok(expected), "{text}");
     }
 }
+
+#[test]
+fn growth_is_bounded() {
+    let long = "x".repeat(600_000);
+    let lookup = |name: &str| (name == "A").then(|| long.clone());
+    assert_eq!(expand("$A", '\\', &lookup).map(|value| value.len()), Ok(600_000));
+    assert_eq!(expand("$A$A", '\\', &lookup), Err(ExpandError::TooLong));
+    assert_eq!(expand("${A//x/yyyy}", '\\', &lookup), Err(ExpandError::TooLong));
+    assert_eq!(expand("${A/x/yyyy}", '\\', &lookup).map(|value| value.len()), Ok(600_003));
+    // A long text may be as long as it is.
+    let text = format!("{}$A", "y".repeat(3_000_000));
+    assert_eq!(expand(&text, '\\', &lookup).map(|value| value.len()), Ok(3_600_000));
+}
+
+#[test]
+fn a_colon_goes_with_three_modifiers() {
+    let lookup = |_: &str| Some("ab".to_owned());
+    for modifier in ["#", "%", "x", ":"] {
+        let word = format!("${{A:{modifier}a}}");
+        assert!(matches!(expand(&word, '\\', &lookup), Err(ExpandError::UnsupportedModifier { .. })), "{word}");
+    }
+}

@@ -5,6 +5,7 @@ mod dockerignore;
 mod dump;
 mod edit;
 mod expand;
+mod fuzz;
 mod lint;
 mod nearest;
 mod outline;

@@ -194,3 +194,32 @@ proptest! {
         let _ = expand::expand_heredoc(&word, &lookup);
     }
 }
+
+/// Not timed: what is not linear in here would take minutes or all memory.
+#[test]
+fn large_files_are_read() {
+    use dockerfile::{lint, outline};
+    use std::fmt::Write as _;
+
+    let mut doubling = "FROM scratch\nENV A=xxxxxxxxxxxxxxxx\n".to_owned();
+    let mut chain = "FROM a AS s0\n".to_owned();
+    let mut runs = "FROM a\n".to_owned();
+    let mut unknown = "FROM a\n".to_owned();
+    for at in 1..=3_000 {
+        if at <= 100 {
+            let _ = writeln!(doubling, "ENV A=$A$A B{at}=$A${{A//x/yy}}");
+        }
+        let _ = writeln!(chain, "FROM s{} AS s{at}\nARG A{at}=1\nENV B=$A{at}\nCMD x", at - 1);
+        let _ = writeln!(
+            runs,
+            "RUN apt-get update && echo {at} of a story that is about a hundred bytes long, as usual, {at}"
+        );
+        let _ = writeln!(unknown, "ARG NAME_{at}\nCOPY $NAEM_{at} /");
+    }
+    let one_line = format!("FROM a\nRUN {}y\nENV {}\n", "x && \\\n".repeat(20_000), "A=\"$B\" ".repeat(20_000));
+    for text in [doubling, chain, runs, unknown, one_line] {
+        let file = dockerfile::parse(&text).expect("it is right");
+        lint::check(&file, &text, &lint::LintInput { experimental: true, ..lint::LintInput::default() });
+        outline::outline(&file, None, &[]).expect("it has a last stage");
+    }
+}

@@ -4,6 +4,7 @@
 mod apply;
 mod compare;
 mod export;
+mod fuzz;
 mod images;
 mod limit;
 mod platforms;
