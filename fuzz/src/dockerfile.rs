@@ -39,7 +39,7 @@ fn check_span(span: &Span, text: &str) {
 
 fn check_file(file: &Dockerfile, text: &str) {
     assert!(!file.stages.is_empty(), "a file without a stage is wrong");
-    let values = |name: &str| (name.len() % 2 == 0).then(|| format!("<{name}>"));
+    let values = |name: &str| name.len().is_multiple_of(2).then(|| format!("<{name}>"));
     let word = |word: &Word| {
         check_span(&word.span, text);
         let expanded = expand::expand_noting(&word.raw, file.directives.escape, &values);
@@ -71,7 +71,7 @@ fn check_lint(file: &Dockerfile, text: &str) {
     let base = |name: &str, platform: Option<&str>| {
         let variables = vec!["LANG".to_owned(), name.to_owned()];
         let platform = platform.unwrap_or_default().to_owned();
-        (name.len() % 2 == 0).then(|| BaseImage { variables, platform, ..BaseImage::default() })
+        name.len().is_multiple_of(2).then(|| BaseImage { variables, platform, ..BaseImage::default() })
     };
     let input = LintInput {
         ignore: Some(&ignore),

@@ -160,7 +160,7 @@ impl<'a> Lines<'a> {
 }
 
 /// The offset, or the beginning of the character that it falls into, or the end of the text.
-fn boundary(text: &str, offset: usize) -> usize {
+pub(crate) fn boundary(text: &str, offset: usize) -> usize {
     let mut offset = offset.min(text.len());
     while !text.is_char_boundary(offset) {
         offset -= 1;

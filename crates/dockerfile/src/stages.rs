@@ -185,7 +185,7 @@ impl<T: Clone> Heirs<T> {
 pub(crate) fn shortened(mut value: String) -> String {
     const BYTES_MAX: usize = 4096;
     if value.len() > BYTES_MAX {
-        value.truncate(value.floor_char_boundary(BYTES_MAX));
+        value.truncate(crate::diagnostic::boundary(&value, BYTES_MAX));
         value.shrink_to_fit();
     }
     value

@@ -9,8 +9,9 @@ mod dockerfile_target;
 #[expect(unreachable_pub, reason = "it is part of another crate's interface")]
 mod dockerignore_target;
 
-const TARGETS: [(&str, fn(&[u8])); 2] =
-    [("dockerfile", dockerfile_target::run), ("dockerignore", dockerignore_target::run)];
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 2] = [("dockerfile", dockerfile_target::run), ("dockerignore", dockerignore_target::run)];
 
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
