@@ -6,9 +6,11 @@ mod listing;
 mod mode;
 mod over;
 mod owner;
+mod parents;
 mod problem;
 mod request;
 mod source;
+mod sparse;
 mod target;
 mod write;
 
@@ -189,7 +191,7 @@ fn select<'a>(at: &At<'a>, request: &Request, from: &'a Source) -> Result<Select
         let found = source::select(at.work.host.store, &tree, pattern.as_bytes(), &request.exclude, request.parents)
             .map_err(|why| problem::no_match(at, from, pattern, span, why))?;
         if found.is_empty() && request.exclude.is_empty() {
-            at.work.warn(format!("`{pattern}` names no file"), Some(span));
+            at.work.warn(format!("`{pattern}` names no file"), Some(&at.place_of(Some(span))));
         }
         problem::check_kinds(at, &tree, &found, span)?;
         matches.extend(found);

@@ -257,6 +257,8 @@ impl Git<'_> {
         // Outside of a working tree git would look for one upwards from here.
         command.current_dir(self.directory.unwrap_or(Path::new("/")));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        // What carries the bytes ends with it, for its pipes do.
+        runtime::die_with_parent(&mut command);
         command
     }
 

@@ -86,7 +86,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    fn new(path: Vec<u8>, stat: &Stat, link: Vec<u8>) -> Self {
+    pub(crate) fn new(path: Vec<u8>, stat: &Stat, link: Vec<u8>) -> Self {
         Self {
             path,
             kind: Kind::of(stat.st_mode),

@@ -13,6 +13,8 @@ mod failures;
 mod hostile;
 #[path = "it/over.rs"]
 mod over;
+#[path = "it/rules.rs"]
+mod rules;
 #[path = "it/sources.rs"]
 mod sources;
 #[path = "it/surroundings.rs"]
@@ -37,6 +39,7 @@ fn main() -> std::process::ExitCode {
         failures::TESTS,
         hostile::TESTS,
         over::TESTS,
+        rules::TESTS,
         sources::TESTS,
         surroundings::TESTS,
     ]

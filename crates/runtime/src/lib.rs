@@ -12,6 +12,7 @@ mod bundle;
 mod caps;
 mod cgroup;
 mod checks;
+mod child;
 mod container;
 mod enter;
 mod error;
@@ -26,6 +27,7 @@ mod zygote;
 
 pub use caps::UnknownCapability;
 pub use checks::{HostCheck, host_checks};
+pub use child::die_with_parent;
 pub use container::{Container, Exec, sweep_container};
 pub use enter::{Privilege, enter};
 pub use error::{EnterError, MountError, StartError, WaitError};

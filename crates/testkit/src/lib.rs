@@ -4,6 +4,7 @@
 //! Knows the program only by its path: everything goes through the command line, as users do. Start at [`World`].
 
 mod filter;
+mod git;
 mod image;
 mod session;
 
@@ -18,6 +19,7 @@ use std::{
 };
 
 pub use filter::filtered;
+pub use git::{COMMIT_SECONDS, GitServer, Repository};
 pub use session::{Finished, Running, Session};
 
 /// Name of the tiny image: a shell and a few tools, on no base.

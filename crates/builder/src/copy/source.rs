@@ -12,6 +12,7 @@ use engine::BuildError;
 use rustix::fs::OFlags;
 use store::Store;
 
+use super::parents;
 use crate::{
     base,
     content::FileMemo,
@@ -104,7 +105,7 @@ impl Tree<'_> {
         }
     }
 
-    fn lookup(&self, path: &[u8]) -> io::Result<Option<Node>> {
+    pub(super) fn lookup(&self, path: &[u8]) -> io::Result<Option<Node>> {
         match self {
             Self::Context(context) => context.lookup(path),
             Self::Fetched(context) => context.lookup(path),
@@ -124,7 +125,7 @@ impl Tree<'_> {
         tree::resolve(path, |path| self.lookup(path))
     }
 
-    fn scan(&self, path: &[u8]) -> io::Result<Vec<Entry>> {
+    pub(super) fn scan(&self, path: &[u8]) -> io::Result<Vec<Entry>> {
         match self {
             Self::Context(context) => Ok(Vec::clone(&*context.scan(path)?)),
             Self::Fetched(context) => Ok(Vec::clone(&*context.scan(path)?)),
@@ -132,7 +133,7 @@ impl Tree<'_> {
         }
     }
 
-    fn digest(&self, store: &Store, path: &[u8], entries: &mut [Entry]) -> io::Result<()> {
+    pub(super) fn digest(&self, store: &Store, path: &[u8], entries: &mut [Entry]) -> io::Result<()> {
         match self {
             Self::Context(context) => context.digest(store, path, entries),
             Self::Fetched(context) => context.digest(store, path, entries),
@@ -153,7 +154,7 @@ pub(crate) struct Match {
     pub(crate) path: Vec<u8>,
     /// What it is called at the destination, if that is a directory.
     pub(crate) name: Vec<u8>,
-    /// Directories above it that `--parents` keeps.
+    /// Directories above it that are made as well: where `--parents` met a link in the way.
     pub(crate) parents: Vec<u8>,
     /// Itself and everything below, with digests.
     pub(crate) entries: Vec<Entry>,
@@ -190,25 +191,16 @@ pub(crate) fn select(
     exclude: &PatternSet,
     keeps_parents: bool,
 ) -> Result<Vec<Match>, NoMatch> {
-    let (pivot, written) = pivot(pattern, keeps_parents);
+    if keeps_parents {
+        return Ok(parents::select(store, tree, pattern, exclude)?.into_iter().collect());
+    }
     let mut matches = Vec::new();
-    for path in expand(tree, &tree::join(&clean(pivot), &clean(written)), keeps_parents)? {
+    for path in expand(tree, &clean(pattern))? {
         let resolved = tree.resolve(&path)?;
         if resolved.node.is_none() {
             return Err(NoMatch::Missing);
         }
-        let found = one_at(store, tree, resolved.path, tree::base_name(&path), glob::has_meta(pattern), exclude)?;
-        let Some(matched) = found else { continue };
-        let parents = match keeps_parents {
-            true => {
-                let above = clean(pivot);
-                let below = path.strip_prefix(above.as_slice()).unwrap_or(&path);
-                let below = below.strip_prefix(b"/").unwrap_or(below);
-                tree::parent(below).to_vec()
-            }
-            false => Vec::new(),
-        };
-        matches.push(Match { parents, ..matched });
+        matches.extend(one_at(store, tree, resolved.path, tree::base_name(&path), glob::has_meta(pattern), exclude)?);
     }
     Ok(matches)
 }
@@ -237,14 +229,8 @@ fn one_at(
     Ok(Some(Match { path, name: name.to_vec(), parents: Vec::new(), entries }))
 }
 
-/// `a/b/./c`: with `--parents` only what follows `/./` is kept.
-fn pivot(pattern: &[u8], keeps_parents: bool) -> (&[u8], &[u8]) {
-    let at = pattern.windows(3).position(|window| window == b"/./").filter(|_| keeps_parents);
-    at.map_or((b"".as_slice(), pattern), |at| (&pattern[..at], &pattern[at + 3..]))
-}
-
 /// Relative to the root, without `.` and `..`.
-fn clean(path: &[u8]) -> Vec<u8> {
+pub(super) fn clean(path: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in tree::parts(path) {
         match part {
@@ -255,9 +241,9 @@ fn clean(path: &[u8]) -> Vec<u8> {
     parts.join(&b'/')
 }
 
-/// Paths that a pattern matches; a path without special characters is itself. With `--parents`, `**` is any number of
-/// directories (Dockerfile reference, "COPY --parents").
-fn expand(tree: &Tree<'_>, pattern: &[u8], keeps_parents: bool) -> Result<Vec<Vec<u8>>, NoMatch> {
+/// Paths that a pattern matches, perhaps none (BuildKit's `AllowEmptyWildcard`, by which files are optional: `COPY a b[.]c
+/// /`); a path without special characters is itself.
+fn expand(tree: &Tree<'_>, pattern: &[u8]) -> Result<Vec<Vec<u8>>, NoMatch> {
     let parts: Vec<&[u8]> = tree::parts(pattern).collect();
     let Some(first_meta) = parts.iter().position(glob::has_meta) else {
         return Ok(vec![pattern.to_vec()]);
@@ -273,16 +259,6 @@ fn expand(tree: &Tree<'_>, pattern: &[u8], keeps_parents: bool) -> Result<Vec<Ve
     let mut found = vec![start.path];
     for part in &parts[first_meta..] {
         let mut next = Vec::new();
-        if keeps_parents && *part == b"**" {
-            for directory in found {
-                next.extend(directories_below(tree, &directory)?);
-            }
-            // Two such parts meet in the same directories.
-            next.sort_unstable();
-            next.dedup();
-            found = next;
-            continue;
-        }
         for directory in &found {
             if !tree.lookup(directory)?.is_some_and(|node| node.kind == Kind::Dir) {
                 continue;
@@ -302,15 +278,6 @@ fn expand(tree: &Tree<'_>, pattern: &[u8], keeps_parents: bool) -> Result<Vec<Ve
     // A directory that is only the way to an exception, and a file that only looks like one.
     found.retain(|path| tree.resolve(path).is_ok_and(|resolved| resolved.node.is_some()));
     Ok(found)
-}
-
-/// A directory and all those below it; nothing for a file.
-fn directories_below(tree: &Tree<'_>, directory: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-    if !tree.lookup(directory)?.is_some_and(|node| node.kind == Kind::Dir) {
-        return Ok(Vec::new());
-    }
-    let entries = tree.scan(directory)?.into_iter().filter(|entry| entry.kind == Kind::Dir);
-    Ok(entries.map(|entry| tree::join(directory, &entry.path)).collect())
 }
 
 /// Patterns are relative to the directory that is copied. What a wildcard found is judged by its name too; what is named

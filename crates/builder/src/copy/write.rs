@@ -19,6 +19,7 @@ use super::{
     listing,
     mode::Chmod,
     source::Match,
+    sparse,
     target::{Owner, Target, set_mode, set_owner, set_owner_of_link, set_time, timestamps},
 };
 use crate::{
@@ -357,6 +358,9 @@ fn check_unchanged(source: &OwnedFd, entry: &Entry, path: &[u8]) -> io::Result<(
 }
 
 fn copy_content(from: &OwnedFd, to: &OwnedFd, size: u64, buffer: &mut [u8]) -> io::Result<()> {
+    if size > SMALL_FILE_BYTES && sparse::copy(from, to, size)? {
+        return Ok(());
+    }
     let mut left = size;
     while size > SMALL_FILE_BYTES && left > 0 {
         let count = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);

@@ -4,14 +4,12 @@ use std::{
     fs,
     io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::{Duration, UNIX_EPOCH},
 };
 
 use engine::{NamedContext, RemoteSource};
 use expect_test::{Expect, expect};
+use testkit::{COMMIT_SECONDS, GitServer};
 
 use crate::world::{EPOCH, World, explain};
 
@@ -29,92 +27,6 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("archive_attributes", archive_attributes),
     ("symbolic_modes", symbolic_modes),
 ];
-
-/// Repositories in a directory, served by `git daemon` on a port of the kernel's choice.
-struct GitServer {
-    directory: tempfile::TempDir,
-    address: SocketAddr,
-}
-
-impl GitServer {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let base = directory.path().to_owned();
-        // Ends with the test program.
-        std::thread::spawn(move || {
-            for connection in listener.incoming() {
-                let connection = OwnedFd::from(connection.unwrap());
-                let (input, output) = (connection.try_clone().unwrap(), connection);
-                let mut daemon = Command::new("git");
-                daemon.args(["daemon", "--inetd", "--export-all"]).arg(format!("--base-path={}", base.display()));
-                // The tests may look like root to git, and their directories like somebody else's.
-                daemon
-                    .env("GIT_CONFIG_COUNT", "1")
-                    .env("GIT_CONFIG_KEY_0", "safe.directory")
-                    .env("GIT_CONFIG_VALUE_0", "*");
-                let child = daemon.stdin(Stdio::from(input)).stdout(Stdio::from(output)).stderr(Stdio::null()).spawn();
-                std::thread::spawn(move || child.unwrap().wait());
-            }
-        });
-        Self { directory, address }
-    }
-
-    fn url(&self, repository: &str) -> String {
-        format!("git://{}/{repository}", self.address)
-    }
-
-    /// A new repository.
-    fn repository(&self, name: &str) -> Repository {
-        let path = self.directory.path().join(name);
-        fs::create_dir(&path).unwrap();
-        let repository = Repository { path };
-        repository.git(&["init", "-q", "-b", "main"]);
-        repository
-    }
-}
-
-struct Repository {
-    path: PathBuf,
-}
-
-impl Repository {
-    fn git(&self, arguments: &[&str]) -> String {
-        let date = format!("{} +0000", EPOCH - 5000);
-        let output = Command::new("git")
-            .args(["-c", "user.name=x", "-c", "user.email=x@y", "-c", "protocol.allow=always"])
-            .args(arguments)
-            .current_dir(&self.path)
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_COMMITTER_DATE", &date)
-            .env("GIT_AUTHOR_DATE", &date)
-            .output()
-            .expect("git is installed");
-        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    /// Writes files (`-> x` is a link, `.sh` can be executed) and commits them; gives the commit.
-    fn commit(&self, files: &[(&str, &str)]) -> String {
-        for (name, content) in files {
-            let path = self.path.join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            match content.strip_prefix("-> ") {
-                Some(target) => std::os::unix::fs::symlink(target, &path).unwrap(),
-                None => fs::write(&path, content).unwrap(),
-            }
-            if name.ends_with(".sh") {
-                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-                fs::set_permissions(&path, mode).unwrap();
-            }
-        }
-        self.git(&["add", "-A"]);
-        self.git(&["commit", "-q", "-m", "x"]);
-        self.git(&["rev-parse", "HEAD"])
-    }
-}
 
 fn check(world: &World, dockerfile: &str, expected: Expect) {
     let outcome = world.build(dockerfile);
@@ -164,7 +76,7 @@ fn add_repository() {
          RUN stat -c '%a %Y %n' /head/run.sh /commit/a /sum/dir > /x\n"
     );
     let outcome = world.build(&dockerfile);
-    let expected = EPOCH - 5000;
+    let expected = COMMIT_SECONDS;
     let text = format!("700 {expected} /head/run.sh\n644 {expected} /commit/a\n755 {expected} /sum/dir\n");
     assert_eq!(world.read(outcome.built(), "/x"), text);
     // The repository's own data comes when it is asked for, by either way of asking.
@@ -189,8 +101,8 @@ fn add_repository_is_cached_by_commit() {
     // A commit that is written out asks nobody, so what was made of it is found without its server.
     let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     let with = |address: SocketAddr| format!("FROM base\nADD git://{address}/r.git#{first} /r/\n");
-    assert_eq!(world.read(world.build(&with(server.address)).built(), "/r/a"), "A");
-    assert!(world.build(&with(server.address)).made().is_empty());
+    assert_eq!(world.read(world.build(&with(server.address())).built(), "/r/a"), "A");
+    assert!(world.build(&with(server.address())).made().is_empty());
     assert!(explain(world.build(&with(gone)).failed()).starts_with("cannot fetch git://"));
 }
 
@@ -227,7 +139,7 @@ fn wrong_repositories() {
     let repository = server.repository("r.git");
     let commit = repository.commit(&[("a", "A")]);
     let url = server.url("r.git");
-    let address = server.address.to_string();
+    let address = server.address().to_string();
     check_failure(
         &world,
         &format!("FROM base\nADD {url}#nope /\n"),
@@ -323,13 +235,10 @@ fn hostile_repositories() {
     let secret = server.repository("secret");
     secret.commit(&[("s", "S")]);
     let outer = server.repository("outer.git");
-    outer.git(&["submodule", "--quiet", "add", secret.path.to_str().unwrap(), "sub"]);
+    outer.git(&["submodule", "--quiet", "add", secret.path().to_str().unwrap(), "sub"]);
     outer.commit(&[]);
     let text = explain(world.build(&format!("FROM base\nADD {} /\n", server.url("outer.git"))).failed());
     assert!(text.contains("transport 'file' not allowed"), "{text}");
-    // Hooks of a template or of the user do not run: there is no template, and the user's configuration is not read.
-    let configured = tempfile::tempdir().unwrap();
-    assert!(!Path::new(configured.path()).join("ran").exists());
 }
 
 fn named_repository() {
@@ -504,7 +413,7 @@ fn symbolic_modes() {
         "FROM base\nCOPY --chmod=u=rwX,go= d /t\nCOPY --chmod=+x d/x /s\nCOPY --chmod=a-r,u+s d/sub/y.sh /u\nCOPY --chmod=g=u <<h /h\nH\nh\nADD --chmod=go-r d /v\n",
         expect![[r#"
             layer
-              d755 t/
+              d700 t/
               d700 t/sub/
               -700 t/sub/y.sh "Y"
               -600 t/x "X"
@@ -515,7 +424,7 @@ fn symbolic_modes() {
             layer
               -664 h "H\n"
             layer
-              d755 v/
+              d711 v/
               d711 v/sub/
               -711 v/sub/y.sh "Y"
               -600 v/x "X"
