@@ -3,6 +3,7 @@
 mod build;
 mod checks;
 mod cleanup;
+mod contexts;
 mod diff;
 mod explain;
 mod faults;
