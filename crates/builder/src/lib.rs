@@ -10,6 +10,7 @@ mod build;
 mod content;
 mod context;
 mod copy;
+mod emulation;
 mod fetch;
 mod former;
 mod git;

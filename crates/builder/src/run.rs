@@ -6,7 +6,7 @@ use dockerfile::{Command, Run};
 use engine::BuildError;
 
 use crate::{
-    metadata, mounts,
+    emulation, metadata, mounts,
     process::{self, Job},
     rights,
     settle::settle,
@@ -60,11 +60,14 @@ pub(crate) fn run(at: &At<'_>, state: &mut State, run: &Run) -> Result<Outcome, 
     let (cwd, user) = (working_directory(state), state.config.config.user.clone());
     let text = &at.instruction.text;
     let place = work.place(&at.span);
+    let platform = state.config.platform();
     at.step(state, key, |layers, running| {
+        let emulator = emulation::mount(at, &platform)?;
         let attempt = || format!("cannot run `{text}`");
         let active = work.host.store.prepare(work.host.scope, layers.top()).during(attempt)?;
         let scratch = work.host.scope.dir().join(format!("run-{}", running.step));
         let ready = mounts::prepare(at, &wishes, script.as_ref(), &scratch)?;
+        let mounts = ready.mounts.iter().cloned().chain(emulator).collect();
         let job = Job {
             text,
             place: Some(&place),
@@ -73,7 +76,7 @@ pub(crate) fn run(at: &At<'_>, state: &mut State, run: &Run) -> Result<Outcome, 
             secret_env,
             cwd: &cwd,
             user: &user,
-            mounts: ready.mounts.clone(),
+            mounts,
             network: rights.network,
             privileged: rights.privileged,
             settings: &work.request.run,

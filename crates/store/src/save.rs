@@ -41,6 +41,8 @@ pub struct SaveOptions {
     pub descriptor_annotations: BTreeMap<String, String>,
     /// Annotations of the index of a name that has images of several platforms.
     pub index_annotations: BTreeMap<String, String>,
+    /// Annotations of such an index' descriptor.
+    pub index_descriptor_annotations: BTreeMap<String, String>,
     /// Instead of the first two, for images of these platforms.
     pub platforms: Vec<(Platform, ManifestOptions, BTreeMap<String, String>)>,
 }
@@ -261,7 +263,10 @@ impl Store {
                         descriptor.annotations = options.of(platform).1.clone();
                     })?;
                     listed.blobs.insert(index.digest.clone());
-                    Descriptor::of(index.index.media_type.as_deref().unwrap_or(media_type::INDEX), &index.bytes)
+                    let kind = index.index.media_type.as_deref().unwrap_or(media_type::INDEX);
+                    let mut descriptor = Descriptor::of(kind, &index.bytes);
+                    descriptor.annotations = options.index_descriptor_annotations.clone();
+                    descriptor
                 }
             };
             if let (Some(reference), _) = &group[0] {

@@ -2,6 +2,7 @@
 
 mod annotations;
 mod call;
+mod finished;
 mod flags;
 mod metadata;
 mod output;
@@ -13,11 +14,10 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use engine::{BuildRequest, Built};
-use engine_embedded::Embedded;
 use events::{Event, RunId, Verdict};
-use oci::{Digest, Reference};
+use oci::Reference;
 use serde_json::json;
-use store::{Image, ManifestOptions, SealedManifest, Stop, Store};
+use store::Stop;
 
 use super::{
     cache::Caches,
@@ -33,43 +33,12 @@ use crate::{
     terminal::{self, Palette, model::Model, summary, table::Format, text, views::Views},
 };
 
+use finished::{Finished, Wanted};
 pub(crate) use flags::BuildArgs;
 use output::{Delivery, Output};
 use source::LazyEngine;
 
 pub(crate) use output::{Fields, compression, level};
-
-/// A finished build.
-struct Finished {
-    image: Image,
-    /// Made only when something asks for it: compressing layers is most of the work of a build that pushes nothing.
-    sealed: Option<SealedManifest>,
-    built: Built,
-}
-
-impl Finished {
-    fn digest(&self) -> Option<Digest> {
-        self.sealed.as_ref().map(|sealed| sealed.digest.clone())
-    }
-}
-
-impl Finished {
-    /// Seals the image once more with its own steps in the manifest, and gives the annotation that holds them.
-    fn with_inline_cache(
-        &mut self,
-        engine: &Embedded,
-        store: &Store,
-        mut options: ManifestOptions,
-        stop: Stop<'_>,
-    ) -> Result<(String, String), BuildFailed> {
-        let other = |error: store::StoreError| BuildFailed::Other(error.into());
-        let layers = (&options).into();
-        let (name, value) = engine.inline_cache(&self.image.layers, self.image.epoch, layers, stop).map_err(other)?;
-        options.annotations.insert(name.clone(), value.clone());
-        self.sealed = Some(store.manifest_or_stop(&self.image, &options, stop).map_err(other)?);
-        Ok((name, value))
-    }
-}
 
 /// Builds, names, writes and pushes an image as the flags say.
 pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
@@ -82,6 +51,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     let format = Format::parse(args.format.as_deref())?;
     let request = args.request(context, &engine)?;
     let warnings = warnings::check(&request, context)?;
+    let requests = for_platforms(request, args.platforms()?);
     let outputs = Output::all(args, context)?;
     let tags: Vec<Reference> = args.tag.iter().map(named::with_default_tag).collect();
     // What goes by its digest has no tag, and so no name here.
@@ -100,39 +70,38 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
         name: title.clone(),
         commit: None,
         branch: None,
-        stages: vec![request.stage.clone()],
+        stages: requests.iter().map(|request| request.stage.clone()).collect(),
     });
 
     let started = Instant::now();
-    views.sink().emit(Event::StageStarted { stage: request.stage.clone() });
+    for request in &requests {
+        views.sink().emit(Event::StageStarted { stage: request.stage.clone() });
+    }
     context.watch_signals();
     let cancel = context.cancel.clone();
     let is_stopped = || cancel.is_cancelled();
     let stop = Stop::when(&is_stopped);
-    let made = outputs.iter().find_map(|output| output.manifest(&request.platform));
     let is_read = args.metadata_file.is_some() || format.reads("Digest");
-    let manifest = made.or_else(|| is_read.then(ManifestOptions::default));
+    let wanted = Wanted { outputs: &outputs, is_read, inline_cache: caches.inline, stop };
     let warn = |message| views.sink().emit(Event::Warning { message, place: None });
-    let finished = build(&engine, &request, &views, manifest.as_ref(), stop).and_then(|mut finished| {
-        let inline = match (caches.inline, manifest) {
-            (true, Some(options)) => Some(finished.with_inline_cache(&engine, store, options, stop)?),
-            _ => None,
-        };
+    let finished = Finished::build(&engine, store, &requests, &views, wanted).and_then(|(finished, parts)| {
         let progress = Transfers::new(views.sink(), "build");
         let delivery = Delivery {
             context,
             store,
-            image: &finished.image,
+            parts: &parts,
             names: &tags,
-            inline: inline.as_ref(),
             stop,
             warn: &warn,
             push: &|reference, sealed| {
                 context.block_on_cancellable(transfer::push_sealed(&client, store, reference, sealed, &progress))
             },
+            push_index: &|reference, index| {
+                context.block_on_cancellable(transfer::push_index(&client, store, reference, index, &progress))
+            },
         };
         let pushed = deliver(&finished, &names, &outputs, &delivery, &views)?;
-        caches.write(&engine, &finished.image, stop, &warn).map_err(BuildFailed::Other)?;
+        caches.write(&engine, &finished.first().image, stop, &warn).map_err(BuildFailed::Other)?;
         Ok((finished, pushed))
     });
     // Whatever failed while the user's wish to stop was known, failed by it.
@@ -149,18 +118,19 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
         Err(_) => Verdict::Failed,
     };
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    views.sink().emit(Event::StageFinished {
-        stage: "build".into(),
-        verdict,
-        duration_ms,
-        summary: match &finished {
-            Ok((finished, _)) => {
-                format!("{}, {}", text::bytes(finished.image.size_bytes), steps_words(&finished.built))
-            }
+    for request in &requests {
+        let of_platform = |finished: &Finished| {
+            let made = finished.made.iter().find(|made| made.image.config.platform() == request.platform);
+            let made = made.unwrap_or(finished.first());
+            format!("{}, {}", text::bytes(made.image.size_bytes), steps_words(&made.built))
+        };
+        let summary = match &finished {
+            Ok((finished, _)) => of_platform(finished),
             Err(BuildFailed::Build(engine::BuildError::Step(step))) => summary::exit_words(&step.exit),
             Err(_) => String::new(),
-        },
-    });
+        };
+        views.sink().emit(Event::StageFinished { stage: request.stage.clone(), verdict, duration_ms, summary });
+    }
     views.sink().emit(Event::RunFinished { verdict, duration_ms });
     views.finish();
 
@@ -184,7 +154,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
             return Err(error.into_failure(run.number));
         }
     };
-    record.image = Some(finished.image.id.to_string());
+    record.image = Some(finished.first().image.id.to_string());
     record.write(&run);
 
     metadata::write(args, context, &finished, &names, run.number)?;
@@ -214,22 +184,17 @@ impl BuildFailed {
     }
 }
 
-fn build(
-    engine: &Embedded,
-    request: &BuildRequest,
-    views: &Views,
-    manifest: Option<&ManifestOptions>,
-    stop: Stop<'_>,
-) -> Result<Finished, BuildFailed> {
-    let fail = |error: engine::EngineError| BuildFailed::Build(error.into());
-    let built = engine.build_blocking(request, views.sink()).map_err(BuildFailed::Build)?;
-    let Some(manifest) = manifest else {
-        let image = engine.image_blocking(&built, stop).map_err(fail)?;
-        return Ok(Finished { image, sealed: None, built });
+/// One request for each platform.
+fn for_platforms(request: BuildRequest, platforms: Vec<oci::Platform>) -> Vec<BuildRequest> {
+    if platforms.len() == 1 {
+        return vec![request];
+    }
+    let of = |platform: oci::Platform| BuildRequest {
+        stage: format!("{} {platform}", request.stage),
+        platform,
+        ..request.clone()
     };
-    let (image, sealed) = engine.seal_as(&built, manifest, stop).map_err(fail)?;
-    views.sink().emit(Event::ImageSealed { digest: sealed.digest.clone(), size_bytes: sealed.size_bytes });
-    Ok(Finished { image, sealed: Some(sealed), built })
+    platforms.into_iter().map(of).collect()
 }
 
 /// Names first: whoever pushes or saves finds the image by them.
@@ -243,9 +208,9 @@ fn deliver(
     let store = delivery.store;
     for name in names {
         // One that is right already is not written again.
-        let is_named = store.resolve(name).ok().flatten().is_some_and(|known| known.id == finished.image.id);
-        if !is_named {
-            let tagged = store.tag_relaxed(name, &finished.image.id).with_context(|| format!("cannot tag {name}"));
+        let known = store.resolve_all(name).unwrap_or_default();
+        if !known.iter().map(|image| &image.id).eq(finished.made.iter().map(|made| &made.image.id)) {
+            let tagged = store.tag_all_relaxed(name, &finished.images()).with_context(|| format!("cannot tag {name}"));
             tagged.map_err(BuildFailed::Other)?;
         }
         views.sink().emit(Event::TagWritten { reference: name.familiar(), digest: finished.digest() });
@@ -264,36 +229,55 @@ fn show_result(
     names: &[Reference],
     views: &Views,
 ) -> anyhow::Result<()> {
-    let value = json!({
-        "Id": finished.image.id,
+    let first = finished.first();
+    let mut value = json!({
+        "Id": finished.id(),
         "Digest": finished.digest(),
         "Tags": names.iter().map(Reference::familiar).collect::<Vec<_>>(),
-        "Size": finished.image.size_bytes,
-        "Layers": finished.image.layers.len(),
-        "Steps": finished.built.steps,
-        "StepsCached": finished.built.steps_cached,
+        "Size": first.image.size_bytes,
+        "Layers": first.image.layers.len(),
+        "Steps": finished.made.iter().map(|made| made.built.steps).sum::<usize>(),
+        "StepsCached": finished.made.iter().map(|made| made.built.steps_cached).sum::<usize>(),
     });
+    if finished.made.len() > 1 {
+        let of = |made: &finished::Made| {
+            let digest = made.sealed.as_ref().map(|sealed| sealed.digest.clone());
+            json!({"Platform": made.image.config.platform().to_string(), "Id": made.image.id, "Digest": digest})
+        };
+        value["Platforms"] = finished.made.iter().map(of).collect();
+    }
     if let Some(line) = format.line(&value)? {
         terminal::result_line(&line);
     } else if args.quiet || views.progress == Progress::Quiet {
-        terminal::result_line(&finished.image.id.to_string());
+        terminal::result_line(&finished.id().to_string());
     }
     Ok(())
 }
 
 fn closing(finished: &Finished, names: &[Reference], pushed: &[String], duration_ms: u64, model: &Model) -> String {
     let palette = Palette::stderr();
-    let image = &finished.image;
-    let mut out = format!(
-        "{} {}  {}…  {}, {}\n",
-        palette.good("✓"),
-        palette.strong(&format!("built in {}", text::millis(duration_ms))),
-        &image.id.to_string()[..15],
-        text::bytes(image.size_bytes),
-        text::count(image.layers.len(), "layer"),
-    );
-    let steps = steps_words(&finished.built);
-    let saved = finished.built.saved;
+    let mut out =
+        format!("{} {}", palette.good("✓"), palette.strong(&format!("built in {}", text::millis(duration_ms))),);
+    let is_one = finished.made.len() == 1;
+    for made in &finished.made {
+        let platform = made.image.config.platform().to_string();
+        let lead = if is_one { String::new() } else { format!("\n  {platform}") };
+        out.push_str(&format!(
+            "{lead}  {}…  {}, {}",
+            &made.image.id.to_string()[..15],
+            text::bytes(made.image.size_bytes),
+            text::count(made.image.layers.len(), "layer"),
+        ));
+    }
+    out.push('\n');
+    let mut total = finished.first().built.clone();
+    for made in &finished.made[1..] {
+        total.steps += made.built.steps;
+        total.steps_cached += made.built.steps_cached;
+        total.saved += made.built.saved;
+    }
+    let steps = steps_words(&total);
+    let saved = total.saved;
     let saved = if saved.as_secs() >= 1 { format!(" (saved {})", text::duration(saved)) } else { String::new() };
     let mut parts = vec![format!("{steps}{saved}")];
     if !names.is_empty() {

@@ -5,6 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use oci::Platform;
 use runtime::Privilege;
 use serde_json::{Value, json};
 
@@ -65,6 +66,7 @@ pub(crate) fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<Exit> 
         let finding = if check.ok { Finding::Good } else { Finding::Lacking };
         checks.push(Check { name: check.name.to_owned(), finding, detail: check.detail, remedy: check.remedy });
     }
+    checks.push(platforms());
     checks.push(git());
     checks.extend(helpers());
 
@@ -173,6 +175,20 @@ fn disk(home: &Path) -> Check {
             }
         }
         Err(error) => Check::lacking("disk", format!("cannot ask for free space: {error}"), "see `df`"),
+    }
+}
+
+/// Which platforms' programs can be run, for builds of several.
+fn platforms() -> Check {
+    const NAME: &str = "platforms";
+    let host = Platform::host();
+    let words = |names: &[&str]| names.iter().map(|name| format!("linux/{name}")).collect::<Vec<_>>().join(", ");
+    match &runtime::emulated_architectures()[..] {
+        [] => Check::good(
+            NAME,
+            format!("{host} only; others can be built where they need no RUN (qemu-user-static runs them)"),
+        ),
+        others => Check::good(NAME, format!("{host}; also {}", words(others))),
     }
 }
 

@@ -10,6 +10,7 @@ mod faults;
 mod front;
 mod images;
 mod outputs;
+mod platforms;
 mod registry;
 mod run;
 mod secrets;

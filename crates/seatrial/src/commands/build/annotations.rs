@@ -79,6 +79,16 @@ impl Annotations {
         self.of(Place::Manifest, platform)
     }
 
+    /// Of the index of several platforms' images.
+    pub(super) fn index(&self) -> BTreeMap<String, String> {
+        self.of(Place::Index, &Platform::host())
+    }
+
+    /// Of the descriptor that names such an index.
+    pub(super) fn index_descriptor(&self) -> BTreeMap<String, String> {
+        self.of(Place::IndexDescriptor, &Platform::host())
+    }
+
     /// Of the descriptor that names an image's manifest.
     pub(super) fn manifest_descriptor(&self, platform: &Platform) -> BTreeMap<String, String> {
         self.of(Place::ManifestDescriptor, platform)

@@ -23,6 +23,9 @@ use crate::{
     terminal::text,
 };
 
+/// Go knows some fifty platforms, and each is built on threads of its own.
+const PLATFORMS_MAX: usize = 16;
+
 /// Flags of `seatrial build`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BuildArgs {
@@ -49,9 +52,9 @@ pub(crate) struct BuildArgs {
     /// Label of the image
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) label: Vec<String>,
-    /// Platform of the image
-    #[arg(long, value_name = "PLATFORM")]
-    pub(super) platform: Option<String>,
+    /// Platform of the image; several (`linux/amd64,linux/arm64`) make an image for each, under one name
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub(super) platform: Vec<String>,
     /// Network of RUN: default, none or host
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(super) network: String,
@@ -194,7 +197,7 @@ impl BuildArgs {
             target: self.target.clone(),
             build_args,
             labels: key_values("--label", &self.label, false)?,
-            platform: self.platform()?,
+            platform: self.platforms()?.swap_remove(0),
             network: network(&self.network)?,
             extra_hosts: self.add_host.iter().map(|given| extra_host(given)).collect::<Result<Vec<_>, Failure>>()?,
             run: self.run.settings(context)?,
@@ -207,15 +210,23 @@ impl BuildArgs {
         })
     }
 
-    fn platform(&self) -> Result<Platform, Failure> {
-        match &self.platform {
-            None => Ok(Platform::host()),
-            Some(list) if list.contains(',') => {
-                Err(Failure::usage("`--platform` with several platforms is not supported yet")
-                    .hint("build one platform at a time"))
+    /// The platforms to build for, each once; at least one.
+    pub(super) fn platforms(&self) -> Result<Vec<Platform>, Failure> {
+        let mut platforms: Vec<Platform> = Vec::new();
+        for given in self.platform.iter().filter(|given| !given.is_empty()) {
+            let platform =
+                given.trim().parse().map_err(|error| Failure::usage("`--platform` is wrong").because(&error))?;
+            if !platforms.contains(&platform) {
+                platforms.push(platform);
             }
-            Some(one) => one.parse().map_err(|error| Failure::usage("`--platform` is wrong").because(&error)),
         }
+        if platforms.is_empty() {
+            platforms.push(Platform::host());
+        }
+        if platforms.len() > PLATFORMS_MAX {
+            return Err(Failure::usage(format!("`--platform`: more than {PLATFORMS_MAX} platforms")));
+        }
+        Ok(platforms)
     }
 }
 

@@ -15,23 +15,33 @@ pub(super) fn write(
     run: u64,
 ) -> anyhow::Result<()> {
     if let Some(path) = &args.iidfile {
-        fs_err::write(context.settings.cwd.join(path), finished.image.id.to_string())?;
+        fs_err::write(context.settings.cwd.join(path), finished.id().to_string())?;
     }
     let Some(path) = &args.metadata_file else { return Ok(()) };
     let mut metadata = json!({
         "buildx.build.ref": format!("seatrial/{}/{run}", context.settings.home.display()),
-        "containerimage.config.digest": finished.image.id,
     });
-    if let Some(sealed) = &finished.sealed {
+    let made = finished.first();
+    if let Some(index) = &finished.index {
+        metadata["containerimage.descriptor"] = json!({
+            "mediaType": index.index.media_type,
+            "digest": index.digest,
+            "size": index.bytes.len(),
+        });
+        metadata["containerimage.digest"] = json!(index.digest);
+    } else {
+        metadata["containerimage.config.digest"] = json!(made.image.id);
+    }
+    if let Some(sealed) = made.sealed.as_ref().filter(|_| finished.index.is_none()) {
         metadata["containerimage.descriptor"] = json!({
             "mediaType": sealed.manifest.media_type,
             "digest": sealed.digest,
             "size": sealed.bytes.len(),
             "annotations": {
-                "config.digest": finished.image.id,
-                "org.opencontainers.image.created": finished.image.config.created,
+                "config.digest": made.image.id,
+                "org.opencontainers.image.created": made.image.config.created,
             },
-            "platform": finished.image.config.platform(),
+            "platform": made.image.config.platform(),
         });
         metadata["containerimage.digest"] = json!(sealed.digest);
     }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use oci::{Platform, Reference};
 use runtime::Privilege;
-use store::{ArchiveFormat, Image, ManifestOptions, SaveOptions, SealedManifest, Stop, Store};
+use store::{ArchiveFormat, Image, ManifestOptions, SaveOptions, SealedIndex, SealedManifest, Stop, Store, StoreError};
 
 use super::{annotations::Annotations, flags::BuildArgs};
 use crate::{
@@ -85,33 +85,47 @@ impl Form {
     }
 
     /// As [`Form::options`], with what comes of the build itself.
-    fn delivered(&self, to: &Delivery<'_>) -> ManifestOptions {
-        let mut options = self.options(&to.image.config.platform());
-        options.annotations.extend(to.inline.cloned());
+    fn delivered(&self, part: &Part) -> ManifestOptions {
+        let mut options = self.options(&part.image.config.platform());
+        options.annotations.extend(part.inline.clone());
         options
     }
+
+    /// The index of images for several platforms.
+    fn index(&self, store: &Store, parts: &[(Image, SealedManifest)]) -> Result<SealedIndex, StoreError> {
+        store.index(parts, self.annotations.index(), &|platform, descriptor| {
+            descriptor.annotations = self.annotations.manifest_descriptor(platform);
+        })
+    }
+}
+
+/// The image of one platform.
+pub(super) struct Part {
+    pub(super) image: Image,
+    /// The annotation with the image's own steps (`--cache-to type=inline`).
+    pub(super) inline: Option<(String, String)>,
 }
 
 /// What outputs work with.
 pub(super) struct Delivery<'a> {
     pub(super) context: &'a Context,
     pub(super) store: &'a Store,
-    pub(super) image: &'a Image,
+    /// One for each platform.
+    pub(super) parts: &'a [Part],
     /// Of `--tag`.
     pub(super) names: &'a [Reference],
-    /// The annotation with the image's own steps (`--cache-to type=inline`).
-    pub(super) inline: Option<&'a (String, String)>,
     pub(super) stop: Stop<'a>,
     /// Says something that the user should know.
     pub(super) warn: &'a dyn Fn(String),
     pub(super) push: &'a dyn Fn(&Reference, &SealedManifest) -> anyhow::Result<Pushed>,
+    pub(super) push_index: &'a dyn Fn(&Reference, &SealedIndex) -> anyhow::Result<Pushed>,
 }
 
 impl Output {
     /// All places that the flags name.
     pub(super) fn all(args: &BuildArgs, context: &Context) -> Result<Vec<Output>, Failure> {
         let annotations = Annotations::parse(&args.annotation)?;
-        annotations.refuse_index()?;
+        let is_for_several = args.platforms()?.len() > 1;
         let mut outputs = Vec::new();
         for given in &args.output {
             outputs.push(parse::output(given, &context.settings.cwd, &annotations)?);
@@ -137,6 +151,11 @@ impl Output {
         if outputs.iter().any(is_nameless) {
             return Err(Failure::usage("an image needs a name to be pushed").hint("name it: `--tag REGISTRY/NAME:TAG`"));
         }
+        if is_for_several {
+            outputs.iter().try_for_each(Output::refuse_several)?;
+        } else {
+            outputs.iter().filter_map(Output::form).try_for_each(|form| form.annotations.refuse_index())?;
+        }
         let is_stdout = |output: &&Output| match output {
             Output::Archive(archive) => archive.path.is_none(),
             Output::Tar { path } => path.is_none(),
@@ -157,6 +176,34 @@ impl Output {
         }
     }
 
+    /// The index that this output makes of images for several platforms; `None` when it makes none.
+    pub(super) fn index(
+        &self,
+        store: &Store,
+        parts: &[(Image, SealedManifest)],
+    ) -> Option<Result<SealedIndex, StoreError>> {
+        self.form().map(|form| form.index(store, parts))
+    }
+
+    fn form(&self) -> Option<&Form> {
+        match self {
+            Output::Image(image) => Some(&image.form),
+            Output::Archive(archive) => Some(&archive.form),
+            _ => None,
+        }
+    }
+
+    /// Forms that hold the image of one platform only.
+    fn refuse_several(&self) -> Result<(), Failure> {
+        let (kind, instead) = match self {
+            Output::Archive(archive) if archive.kind == Archive::Docker => ("docker", "oci"),
+            Output::Tar { .. } => ("tar", "local"),
+            _ => return Ok(()),
+        };
+        Err(Failure::usage(format!("`--output type={kind}` holds one platform, and several are built"))
+            .hint(format!("use `--output type={instead},dest=…`, or build one platform at a time")))
+    }
+
     /// Names that the image gets in the store by this output.
     pub(super) fn names(&self) -> &[Reference] {
         match self {
@@ -170,10 +217,13 @@ impl Output {
         match self {
             Output::Image(image) => return image.write(to),
             Output::Archive(archive) => archive.write(to)?,
-            Output::Local { directory, is_split } => export(to, directory, *is_split)?,
+            Output::Local { directory, is_split } => {
+                let is_split = *is_split || to.parts.len() > 1;
+                to.parts.iter().try_for_each(|part| export(to, &part.image, directory, is_split))?;
+            }
             Output::Tar { path } => {
                 let write = |out: &mut dyn std::io::Write| {
-                    to.store.export_tar(to.image, out, to.stop).context("cannot export the image's files")
+                    to.store.export_tar(&to.parts[0].image, out, to.stop).context("cannot export the image's files")
                 };
                 to_file_or_stdout(path.as_deref(), write)?;
             }
@@ -185,20 +235,28 @@ impl Output {
 
 impl ImageOutput {
     fn write(&self, to: &Delivery<'_>) -> anyhow::Result<Vec<String>> {
-        let options = self.form.delivered(to);
-        if self.form.is_explicit || to.inline.is_some() {
-            to.store.prefer_manifest(&to.image.id, &options)?;
+        for part in to.parts.iter().filter(|part| self.form.is_explicit || part.inline.is_some()) {
+            to.store.prefer_manifest(&part.image.id, &self.form.delivered(part))?;
         }
         let mut pushed = Vec::new();
         if !self.push {
             return Ok(pushed);
         }
         let names = if self.names.is_empty() { to.names } else { &self.names };
-        names.iter().try_for_each(|name| refuse_unpublishable(name, to.image))?;
-        let sealed = to.store.manifest_or_stop(to.image, &options, to.stop)?;
+        let mut sealed = Vec::new();
+        for part in to.parts {
+            names.iter().try_for_each(|name| refuse_unpublishable(name, &part.image))?;
+            let manifest = to.store.manifest_or_stop(&part.image, &self.form.delivered(part), to.stop)?;
+            sealed.push((part.image.clone(), manifest));
+        }
+        let index = if sealed.len() > 1 { Some(self.form.index(to.store, &sealed)?) } else { None };
+        let digest = index.as_ref().map_or(&sealed[0].1.digest, |index| &index.digest);
         for name in names {
-            let target = if self.by_digest { name.with_digest(sealed.digest.clone()) } else { name.clone() };
-            let done = (to.push)(&target, &sealed)?;
+            let target = if self.by_digest { name.with_digest(digest.clone()) } else { name.clone() };
+            let done = match &index {
+                Some(index) => (to.push_index)(&target, index)?,
+                None => (to.push)(&target, &sealed[0].1)?,
+            };
             pushed.push(format!("{}@{}", name.repository(), done.digest));
         }
         Ok(pushed)
@@ -208,20 +266,25 @@ impl ImageOutput {
 impl ArchiveOutput {
     fn write(&self, to: &Delivery<'_>) -> anyhow::Result<()> {
         let names = if self.names.is_empty() { to.names } else { &self.names };
-        let mut images: Vec<(Option<Reference>, Image)> =
-            names.iter().map(|name| (Some(name.clone()), to.image.clone())).collect();
-        if images.is_empty() {
-            images.push((None, to.image.clone()));
+        let nameless = names.is_empty().then_some(None);
+        let mut images: Vec<(Option<Reference>, Image)> = Vec::new();
+        for name in names.iter().map(Some).chain(nameless) {
+            images.extend(to.parts.iter().map(|part| (name.cloned(), part.image.clone())));
         }
-        let platform = to.image.config.platform();
-        let options = SaveOptions {
-            manifest: self.form.delivered(to),
-            descriptor_annotations: self.form.annotations.manifest_descriptor(&platform),
+        let annotations = &self.form.annotations;
+        let mut options = SaveOptions {
+            index_annotations: annotations.index(),
+            index_descriptor_annotations: annotations.index_descriptor(),
             ..SaveOptions::default()
         };
-        if self.kind != Archive::Docker {
-            // The part that takes long, and can be stopped.
-            to.store.manifest_or_stop(to.image, &options.manifest, to.stop)?;
+        for part in to.parts {
+            let (platform, manifest) = (part.image.config.platform(), self.form.delivered(part));
+            if self.kind != Archive::Docker {
+                // The part that takes long, and can be stopped.
+                to.store.manifest_or_stop(&part.image, &manifest, to.stop)?;
+            }
+            let descriptor = annotations.manifest_descriptor(&platform);
+            options.platforms.push((platform, manifest, descriptor));
         }
         let format = match (self.kind, &self.path) {
             (Archive::OciDirectory, Some(path)) => {
@@ -240,14 +303,14 @@ impl ArchiveOutput {
 }
 
 /// Writes the image's files into a directory.
-fn export(to: &Delivery<'_>, directory: &Path, is_split: bool) -> anyhow::Result<()> {
-    let platform = to.image.config.platform().to_string().replace('/', "_");
+fn export(to: &Delivery<'_>, image: &Image, directory: &Path, is_split: bool) -> anyhow::Result<()> {
+    let platform = image.config.platform().to_string().replace('/', "_");
     let directory = if is_split { directory.join(platform) } else { directory.to_owned() };
     // An ordinary user cannot give files away; in his namespace the image's owners are ids that mean nothing outside.
     let keep_owners = matches!(to.context.privilege(), Privilege::Root { .. });
     let report = to
         .store
-        .export_directory(to.image, &directory, keep_owners, to.stop)
+        .export_directory(image, &directory, keep_owners, to.stop)
         .with_context(|| format!("cannot write the image's files to {}", directory.display()))?;
     let many = |number: u64, word: &str| text::count(usize::try_from(number).unwrap_or(usize::MAX), word);
     if report.special > 0 {

@@ -136,7 +136,6 @@ fn form(fields: &mut Fields, annotations: &Annotations) -> Result<Form, Failure>
         own.add_named(&name, &value)?;
     }
     form.annotations = own.over(annotations);
-    form.annotations.refuse_index()?;
     form.is_explicit =
         compression.is_some() || form.manifest != Default::default() || form.annotations != Default::default();
     Ok(form)
@@ -229,7 +228,6 @@ mod tests {
             ("type=image,compression=estargz", "estargz is not offered"),
             ("type=oci,dest=x,compression-level=12", "not 0 to 9"),
             ("type=image,push-by-digest=true,name=a:1", "has a tag"),
-            ("type=image,annotation-index.a=b", "for an index"),
             ("type=oci,tar=perhaps,dest=x", "neither true nor false"),
         ] {
             let message = check(given).expect_err(given);
