@@ -3,6 +3,9 @@
 //! Codes are stable: a number is never given a second meaning. Build checks have their own table,
 //! [`crate::lint::RULES`].
 
+pub mod examples;
+pub mod rules;
+
 /// `(code, title, long explanation)`, ascending.
 pub const ALL: &[(&str, &str, &str)] = &[
     (

@@ -96,3 +96,36 @@ pub(crate) const NO_SUCH_PATH: &str = "ST310";
 pub(crate) const LEAVES_REPOSITORY: &str = "ST311";
 pub(crate) const BAD_TEMPLATE: &str = "ST312";
 pub(crate) const ABSENT_VALUE: &str = "ST313";
+
+/// `(code, wrong, right)`: pieces of a pipeline file.
+const EXAMPLES: &[(&str, &str, &str)] = &[
+    (NOT_YAML, "image: app\n test: {}\n", "image: app\ntest: {}\n"),
+    (UNKNOWN_KEY, "tests:\n  gates: {unit: make test}\n", "test:\n  gates: {unit: make test}\n"),
+    (DUPLICATE_KEY, "image: app\nimage: other\n", "image: app\n"),
+    (WRONG_TYPE, "test:\n  gates: make test\n", "test:\n  gates: {unit: make test}\n"),
+    (INVALID_VALUE, "health: {interval: 2}\n", "health: {interval: 2s}\n"),
+    (
+        MISSING_KEY,
+        "test:\n  gates:\n    unit: {user: app}\n",
+        "test:\n  gates:\n    unit: {user: app, run: make test}\n",
+    ),
+    (
+        UNKNOWN_GATE,
+        "test:\n  gates:\n    unit: {run: make test, needs: [lnit]}\n    lint: make lint\n",
+        "test:\n  gates:\n    unit: {run: make test, needs: [lint]}\n    lint: make lint\n",
+    ),
+    (
+        NEEDS_CYCLE,
+        "test:\n  gates:\n    a: {run: make a, needs: [b]}\n    b: {run: make b, needs: [a]}\n",
+        "test:\n  gates:\n    a: make a\n    b: {run: make b, needs: [a]}\n",
+    ),
+    (NO_SUCH_PATH, "test:\n  mounts: [test]\n", "test:\n  mounts: [tests]\n"),
+    (LEAVES_REPOSITORY, "test:\n  mounts: [../shared/tests]\n", "test:\n  mounts: [tests]\n"),
+    (BAD_TEMPLATE, "publish:\n  tags: [\"${git.sah}\"]\n", "publish:\n  tags: [\"${git.sha}\"]\n"),
+    (ABSENT_VALUE, "build:\n  args: {V: \"${V}\"}\n", "build:\n  args: {V: \"${V:-1}\"}\n"),
+];
+
+/// Something wrong and the same put right, of a code that has an example.
+pub fn example(code: &str) -> Option<(&'static str, &'static str)> {
+    EXAMPLES.iter().find(|(known, ..)| known.eq_ignore_ascii_case(code)).map(|&(_, wrong, right)| (wrong, right))
+}

@@ -180,13 +180,23 @@ fn codes() -> String {
         let _ = write!(out, "## {title}\n\n");
         for (code, says, explanation) in codes {
             let _ = write!(out, "### {code}: {says}\n\n{explanation}\n\n");
+            out.push_str(&example(code));
         }
     }
     out.push_str("## Build checks\n\n`seatrial check` runs them; `# check=skip=NAME` at the top of a Dockerfile leaves one out.\n\n");
     for rule in dockerfile::lint::RULES {
         let _ = write!(out, "### {}: {}\n\n{}. {}\n\n", rule.code, rule.name, rule.title, rule.docs);
+        out.push_str(&example(rule.code));
     }
     out.trim_end().to_owned() + "\n"
+}
+
+/// What `explain` shows as wrong and right.
+fn example(code: &str) -> String {
+    let example = dockerfile::codes::examples::of(code).or_else(|| pipeline::codes::example(code));
+    example
+        .map(|(wrong, right)| format!("Wrong:\n\n```\n{wrong}```\n\nRight:\n\n```\n{right}```\n\n"))
+        .unwrap_or_default()
 }
 
 /// A bar would end the cell.

@@ -4,6 +4,7 @@ mod buildkit_checks;
 mod dockerignore;
 mod dump;
 mod edit;
+mod examples;
 mod expand;
 mod fuzz;
 mod lint;

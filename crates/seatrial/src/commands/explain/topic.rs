@@ -1,19 +1,25 @@
 //! Codes and rules with their texts.
 
-use crate::terminal::table;
+use crate::terminal::{table, text};
+
+/// Lines of a text are broken here: longer ones are hard to read.
+const COLUMNS: usize = 96;
 
 /// One thing that can be explained.
-#[derive(Clone, Copy)]
 pub(super) struct Topic {
     code: &'static str,
     name: &'static str,
-    text: &'static str,
+    text: String,
 }
 
 fn topics() -> Vec<Topic> {
     let codes = dockerfile::codes::ALL.iter().chain(pipeline::codes::ALL);
-    let codes = codes.map(|&(code, name, text)| Topic { code, name, text });
-    let rules = dockerfile::lint::RULES.iter().map(|rule| Topic { code: rule.code, name: rule.name, text: rule.docs });
+    let codes = codes.map(|&(code, name, text)| Topic { code, name, text: text.to_owned() });
+    let rules = dockerfile::lint::RULES.iter().map(|rule| Topic {
+        code: rule.code,
+        name: rule.name,
+        text: format!("{}.\n{}", rule.title, rule.docs),
+    });
     let mut topics: Vec<Topic> = codes.chain(rules).collect();
     topics.sort_by_key(|topic| topic.code);
     topics
@@ -44,6 +50,19 @@ pub(super) fn all() -> String {
 
 /// The whole texts.
 pub(super) fn texts(topics: &[Topic]) -> String {
-    let text = |topic: &Topic| format!("{}: {}\n\n{}\n", topic.code, topic.name, topic.text.trim_end());
+    let text = |topic: &Topic| {
+        let example = dockerfile::codes::examples::of(topic.code).or_else(|| pipeline::codes::example(topic.code));
+        let example = example.map(|(wrong, right)| format!("\nwrong:\n{}right:\n{}", indented(wrong), indented(right)));
+        format!("{}: {}\n\n{}\n{}", topic.code, topic.name, wrapped(&topic.text), example.unwrap_or_default())
+    };
     topics.iter().map(text).collect::<Vec<_>>().join("\n")
+}
+
+fn wrapped(long: &str) -> String {
+    let lines = long.trim_end().lines().flat_map(|line| text::wrap(line, COLUMNS, usize::MAX));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
 }
