@@ -148,6 +148,14 @@ pub enum RunError {
         /// A whole command or change that helps.
         hint: Option<String>,
     },
+    /// What was asked needs a verdict that is not there: exit 1.
+    #[error("{message}")]
+    Refused {
+        /// What is missing.
+        message: String,
+        /// A whole command that helps.
+        hint: String,
+    },
     /// There is no image: exit by its variant (2 invalid, 3 engine, 4 authentication, 130 cancelled). Never
     /// [`BuildError::Step`]: that is an outcome.
     #[error("cannot build the image")]

@@ -173,7 +173,8 @@ pub(super) struct Tags {
 /// Chooses local and published tags, and tells which rules do not apply.
 pub(super) fn choose(cx: RunContext<'_>, plan: &Plan, intention: &Intention, values: &Values) -> Tags {
     let choose = |rules: &[TagRule], source: &Source| choose_tags(rules, source, values);
-    let mut local = choose(&plan.local_tags, &plan.source).tags;
+    let local_tags: Vec<TagRule> = plan.local_tags.iter().map(|rule| of_tree(rule, &plan.source)).collect();
+    let mut local = choose(&local_tags, &plan.source).tags;
     if local.is_empty() {
         // Without Git the image would have no name at all.
         local.push("latest".into());
@@ -187,6 +188,15 @@ pub(super) fn choose(cx: RunContext<'_>, plan: &Plan, intention: &Intention, val
         local.extend(chosen.tags.iter().filter(|tag| !local.contains(tag)).cloned().collect::<Vec<_>>());
     }
     Tags { local, registry: chosen.tags, skipped: chosen.skipped }
+}
+
+/// Names that say a commit keep meaning what that commit gave: a tree with changes gets `3f2a91c-dirty`.
+fn of_tree(rule: &TagRule, source: &Source) -> TagRule {
+    let names_commit = ["${git.sha", "${git.short", "${git.tag", "${version"];
+    if source.is_dirty && names_commit.iter().any(|name| rule.tag.contains(name)) {
+        return TagRule { tag: format!("{}-dirty", rule.tag), ..rule.clone() };
+    }
+    rule.clone()
 }
 
 /// Names the image in the local store.

@@ -109,9 +109,9 @@ pub(super) fn remember_passed(cx: RunContext<'_>, plan: &Plan, sealed: &Sealed) 
 /// `publish` alone: an earlier run has to have passed with this very image, commit and definition.
 pub(super) fn require_passed(cx: RunContext<'_>, plan: &Plan, sealed: &Sealed) -> Result<(), RunError> {
     let refuse = |message: &str| {
-        Err(RunError::Usage {
+        Err(RunError::Refused {
             message: message.into(),
-            hint: Some("test and publish it with `seatrial run --publish`".into()),
+            hint: "test and publish it with `seatrial run --publish`".into(),
         })
     };
     if plan.source.is_dirty {

@@ -216,7 +216,7 @@ async fn publish_alone_needs_a_verdict_for_this_very_image() {
     let options = RunOptions { stages: Stages::Publish, ..publish() };
     let world = World::new(TWO_GATES);
     match world.run(&options).await {
-        Err(RunError::Usage { message, .. }) => assert_eq!(message, "this image has not passed its gates yet"),
+        Err(RunError::Refused { message, .. }) => assert_eq!(message, "this image has not passed its gates yet"),
         other => panic!("{other:?}"),
     }
     assert!(!world.story().iter().any(|line| line.starts_with("manifest")));
@@ -226,7 +226,7 @@ async fn publish_alone_needs_a_verdict_for_this_very_image() {
     // Another gate since then.
     let world = world.file(&TWO_GATES.replace("unit: b", "unit: c"));
     match world.run(&options).await {
-        Err(RunError::Usage { message, .. }) => assert_eq!(message, "the gates have changed since the image passed"),
+        Err(RunError::Refused { message, .. }) => assert_eq!(message, "the gates have changed since the image passed"),
         other => panic!("{other:?}"),
     }
 }

@@ -277,6 +277,7 @@ fn run_failure(error: RunError, run: u64) -> Failure {
                 None => failure,
             }
         }
+        RunError::Refused { message, hint } => Failure::refused(message).hint(hint),
         RunError::Build(error) => failure::build(error, run),
         RunError::Cancelled => Failure::cancelled(),
         RunError::WithCleanup { first, cleanup } => {

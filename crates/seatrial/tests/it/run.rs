@@ -117,7 +117,7 @@ fn publishing_changes_that_no_commit_has_is_warned_of() {
 #[test]
 fn publish_needs_a_passing_run() {
     let world = app();
-    world.seatrial(["publish"]).run().exits(2);
+    world.seatrial(["publish"]).run().exits(1);
     assert!(world.registry_tags("team/app").is_empty());
     world.seatrial(["run"]).run().exits(0);
     world.seatrial(["publish"]).run().exits(0);
@@ -171,4 +171,20 @@ fn the_pipeline_file_is_found_upwards() {
         app
     "#]],
     );
+}
+
+#[test]
+fn a_tree_with_changes_leaves_the_commits_name_alone() {
+    let world = app();
+    world.seatrial(["publish"]).run().exits(1).stderr_has("this image has not passed its gates yet");
+    world.seatrial(["run"]).run().exits(0);
+    let git = std::process::Command::new("git").args(["rev-parse", "--short=7", "HEAD"]).current_dir(world.repo()).output();
+    let short = String::from_utf8(git.unwrap().stdout).unwrap().trim().to_owned();
+    let name = |tag: &str| format!("{}/team/app:{tag}", world.registry());
+    let id = |tag: &str| world.seatrial(["inspect", "--format", "{{.Id}}", &name(tag)]).run().exits(0).stdout();
+    let clean = id(&short);
+    world.file("app.sh", "sleep 0.1; touch /tmp/ready; sleep 50\n");
+    world.seatrial(["run"]).run().exits(0).stderr_has("-dirty");
+    assert_eq!(id(&short), clean);
+    assert_ne!(id(&format!("{short}-dirty")), clean);
 }
