@@ -208,6 +208,10 @@ impl At<'_> {
             return Err(self.invalid(Diagnostic::error("ST123", message), None));
         }
         let path = state.absolute(&path);
+        if path == "/proc" || path.starts_with("/proc/") {
+            let message = format!("`{path}` cannot be a working directory: /proc is each container's own");
+            return Err(self.invalid(Diagnostic::error("ST123", message), None));
+        }
         state.config.config.working_dir.clone_from(&path);
         let mut outcome = Outcome::Nothing;
         if path != "/" {

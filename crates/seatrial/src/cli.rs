@@ -269,6 +269,10 @@ fn with_environment(command: clap::Command) -> clap::Command {
             let name: &'static str =
                 Box::leak(format!("SEATRIAL_{}", long.to_uppercase().replace('-', "_")).into_boxed_str());
             let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
+            // An empty value is how a script says that a variable is not set.
+            if !is_flag && std::env::var_os(name).is_some_and(|value| value.is_empty()) {
+                return arg;
+            }
             let arg = arg.env(name).hide_env(true);
             // `SEATRIAL_NO_CACHE=0` and an empty value mean no.
             if is_flag { arg.value_parser(clap::builder::FalseyValueParser::new()) } else { arg }
@@ -298,6 +302,26 @@ fn grouped_help(command: &clap::Command) -> String {
          Begin with `seatrial demo`, or with `seatrial run` in a repository with a Dockerfile.\n",
     );
     out
+}
+
+/// What clap has to say without its guesses that mislead: a flag that is not like what was written, and the advice to hand
+/// a misspelt flag on as a value.
+pub(crate) fn without_far_guesses(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    if error.kind() != ErrorKind::UnknownArgument {
+        return error;
+    }
+    error.remove(ContextKind::Suggested);
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    if let (Some(written), Some(guess)) = (text(ContextKind::InvalidArg), text(ContextKind::SuggestedArg))
+        && dockerfile::nearest(&written, [guess.as_str()]).is_none()
+    {
+        error.remove(ContextKind::SuggestedArg);
+    }
+    error
 }
 
 /// What clap has to say, with its colours or without.

@@ -85,7 +85,7 @@ impl Cli {
     /// The command line, with `SEATRIAL_*` behind each flag. Mistakes and help are shown here.
     fn from_arguments() -> Result<Cli, Exit> {
         let parsed = cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
-        parsed.map_err(|error| {
+        parsed.map_err(cli::without_far_guesses).map_err(|error| {
             if error.use_stderr() {
                 terminal::message(&cli::styled(&error, terminal::streams().stderr_colours));
                 return Exit::Usage;

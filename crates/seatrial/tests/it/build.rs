@@ -80,6 +80,8 @@ fn wrong_invocations_exit_2() {
     let world = world();
     world.file("Dockerfile", "FROM scratch\n");
     world.seatrial(["build", "--no-cahce"]).run().exits(2).stderr_has("--no-cache");
+    let far = world.seatrial(["run", "--frobnicate"]).run().exits(2).stderr();
+    assert!(far.contains("--frobnicate") && !far.contains("tip:"), "{far}");
     world.seatrial(["build", "--sbom"]).run().exits(2).stderr_is(&expect![[r#"
         error: `--sbom` is not supported yet
 
@@ -94,6 +96,23 @@ fn wrong_invocations_exit_2() {
 
         hint: name one with `-f FILE`, or the directory that has one: `seatrial build DIRECTORY`
     "#]]);
+}
+
+#[test]
+fn an_empty_variable_is_not_set() {
+    let world = world();
+    world.file("Dockerfile", "FROM scratch\nENV A=1\n");
+    world.seatrial(["build"]).env("SEATRIAL_PROGRESS", "").env("SEATRIAL_TARGET", "").run().exits(0);
+}
+
+#[test]
+fn mistakes_that_only_the_files_show_are_the_dockerfiles() {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\nWORKDIR /proc/self/fd/7\nRUN true\n");
+    world.seatrial(["build"]).run().exits(2).stderr_has("--> Dockerfile:2");
+    world.file("Dockerfile", "FROM tiny:1\nCOPY out /out\n");
+    std::os::unix::fs::symlink("../../elsewhere", world.repo().join("out")).unwrap();
+    world.seatrial(["build"]).run().exits(2).stderr_has("`out` is a link to `../../elsewhere`, which is not in the");
 }
 
 #[test]

@@ -178,7 +178,8 @@ fn a_tree_with_changes_leaves_the_commits_name_alone() {
     let world = app();
     world.seatrial(["publish"]).run().exits(1).stderr_has("this image has not passed its gates yet");
     world.seatrial(["run"]).run().exits(0);
-    let git = std::process::Command::new("git").args(["rev-parse", "--short=7", "HEAD"]).current_dir(world.repo()).output();
+    let git =
+        std::process::Command::new("git").args(["rev-parse", "--short=7", "HEAD"]).current_dir(world.repo()).output();
     let short = String::from_utf8(git.unwrap().stdout).unwrap().trim().to_owned();
     let name = |tag: &str| format!("{}/team/app:{tag}", world.registry());
     let id = |tag: &str| world.seatrial(["inspect", "--format", "{{.Id}}", &name(tag)]).run().exits(0).stdout();
