@@ -56,7 +56,7 @@ pub(crate) fn image(
         return Ok(image);
     }
     let index: Index = serde_json::from_slice(&index_bytes)?;
-    let mut chosen = choose(&index, name)?.clone();
+    let mut chosen = choose(&index, name, platform)?.clone();
     let mut bytes = Vec::new();
     for depth in 0.. {
         if depth == DEPTH_MAX {
@@ -87,12 +87,12 @@ pub(crate) fn image(
     Ok(image)
 }
 
-fn choose<'a>(index: &'a Index, name: Option<&str>) -> Result<&'a Descriptor, LayoutError> {
-    let is_image = |descriptor: &&Descriptor| {
+fn choose<'a>(index: &'a Index, name: Option<&str>, wanted: &Platform) -> Result<&'a Descriptor, LayoutError> {
+    let is_image = |descriptor: &&'a Descriptor| {
         media_type::is_manifest(&descriptor.media_type) || media_type::is_index(&descriptor.media_type)
     };
     let name_of = |descriptor: &'a Descriptor| descriptor.annotations.get(NAME_ANNOTATION).map(String::as_str);
-    let fits = |descriptor: &&Descriptor| match name {
+    let fits = |descriptor: &&'a Descriptor| match name {
         None => true,
         Some(name) => {
             let known = descriptor.annotations.get(NAME_ANNOTATION);
@@ -101,11 +101,20 @@ fn choose<'a>(index: &'a Index, name: Option<&str>) -> Result<&'a Descriptor, La
                     .is_some_and(|known| known == name || known.rsplit_once(':').is_some_and(|(_, tag)| tag == name))
         }
     };
-    let mut fitting = index.manifests.iter().filter(is_image).filter(fits);
-    match (fitting.next(), fitting.next()) {
-        (Some(only), None) => Ok(only),
-        (Some(_), Some(_)) => Err(LayoutError::Wrong("it holds several images; name one as `PATH:TAG`".into())),
-        (None, _) => {
+    let fitting: Vec<&Descriptor> = index.manifests.iter().filter(is_image).filter(fits).collect();
+    // One image for several machines may stand here without an index of its own.
+    let of_platform = |is_it: &dyn Fn(&Platform) -> bool| {
+        let mut found = fitting.iter().filter(|descriptor| descriptor.platform.as_ref().is_some_and(is_it));
+        found.next().filter(|_| found.next().is_none()).copied()
+    };
+    match fitting.as_slice() {
+        [only] => Ok(only),
+        [_, ..] => {
+            of_platform(&|has| has == wanted).or_else(|| of_platform(&|has| has.runs_on(wanted))).ok_or_else(|| {
+                LayoutError::Wrong(format!("it holds several images, and not one for {wanted}; name one as `PATH:TAG`"))
+            })
+        }
+        [] => {
             let names: Vec<&str> = index.manifests.iter().filter_map(name_of).collect();
             let has = if names.is_empty() { "no named one".to_owned() } else { names.join(", ") };
             Err(LayoutError::Wrong(format!("it has no image `{}`; it has {has}", name.unwrap_or(""))))

@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("named_contexts_override", named_contexts_override),
     ("named_target", named_target),
     ("directory_as_base", directory_as_base),
+    ("layouts_of_several_platforms", layouts_of_several_platforms),
     ("compressed_archives", compressed_archives),
     ("archive_attributes", archive_attributes),
     ("symbolic_modes", symbolic_modes),
@@ -335,6 +336,42 @@ fn directory_as_base() {
     assert!(world.run(&request).made().is_empty());
     fs::write(other.join("f"), "new").unwrap();
     assert_eq!(world.run(&request).made(), ["FROM root", "COPY x /x"]);
+}
+
+/// An index in the layout's own list, and platforms in that list itself.
+fn layouts_of_several_platforms() {
+    let world = World::new();
+    let layout = world.path().join("layout");
+    let image = world.store.resolve(&"base".parse().unwrap()).unwrap().unwrap();
+    world
+        .store
+        .save_layout_dir(&[(Some("base:1".parse().unwrap()), image)], &store::SaveOptions::default(), &layout)
+        .unwrap();
+    let path = layout.join("index.json");
+    let mut index: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut here = index["manifests"][0].clone();
+    here["annotations"] = serde_json::json!({});
+    here["platform"] = serde_json::to_value(oci::Platform::host()).unwrap();
+    let mut elsewhere = here.clone();
+    elsewhere["platform"] = serde_json::json!({"os": "linux", "architecture": "s390x"});
+    elsewhere["digest"] = serde_json::json!(format!("sha256:{}", "0".repeat(64)));
+    index["manifests"] = serde_json::json!([elsewhere, here]);
+    let bytes = serde_json::to_vec(&index).unwrap();
+    let digest = oci::Digest::of(&bytes);
+    fs::write(layout.join("blobs/sha256").join(digest.hex()), &bytes).unwrap();
+    let nested = serde_json::json!({"schemaVersion": 2, "manifests": [
+        {"mediaType": "application/vnd.oci.image.index.v1+json", "digest": digest, "size": bytes.len()}
+    ]});
+    for content in [bytes, serde_json::to_vec(&nested).unwrap()] {
+        fs::write(&path, content).unwrap();
+        let mut request = world.request("FROM many\nCOPY --from=many /etc/group /g\n");
+        let name = NamedContext::OciLayout { path: layout.clone(), name: None };
+        request.build_contexts.insert("many".into(), name);
+        assert_eq!(world.run(&request).built().layers.len(), 2);
+        request.platform = "linux/riscv64".parse().unwrap();
+        let text = explain(world.run(&request).failed());
+        assert!(text.contains("linux/riscv64"), "{text}");
+    }
 }
 
 fn tar() -> Vec<u8> {
