@@ -45,13 +45,17 @@ pub(crate) fn write_layer<W: Write>(
         epoch_s,
         newest_s: 0,
         links: HashMap::new(),
+        unchanged: Vec::new(),
         tar,
     };
     differ.root_entry()?;
     let tops = differ.on(b"/", roots.iter().map(|root| tree::open_dir_at(root, b".")).collect())?;
-    differ.directory(b"", tops, 0)?;
+    differ.directory(b"", tops, 0, false)?;
     Ok(differ.newest_s)
 }
+
+/// Sorted names, and those of them that are gone.
+type Names = (Vec<Vec<u8>>, Vec<Vec<u8>>);
 
 struct Differ<'a, W: Write> {
     roots: &'a [OwnedFd],
@@ -63,6 +67,9 @@ struct Differ<'a, W: Write> {
     newest_s: i64,
     /// Files with several names: device and inode to the first path.
     links: HashMap<(u64, u64), Vec<u8>>,
+    /// Directories of a full copy on the way to where the walk is, that are as they were: written before the first change
+    /// within, because an overlay's upper directory has them too.
+    unchanged: Vec<(Vec<u8>, Stat, tree::Attributes)>,
     tar: &'a mut TarWriter<W>,
 }
 
@@ -95,15 +102,19 @@ impl<W: Write> Differ<'_, W> {
             && stat.st_uid == rustix::process::geteuid().as_raw()
     }
 
-    /// `parts` are the directories that are merged at this path, topmost first.
-    fn directory(&mut self, path: &[u8], parts: Vec<OwnedFd>, depth: usize) -> Result<(), StoreError> {
+    /// `parts` are the directories that are merged at this path, topmost first. `is_replaced` says that nothing of the layers
+    /// below is seen in it.
+    fn directory(
+        &mut self,
+        path: &[u8],
+        parts: Vec<OwnedFd>,
+        depth: usize,
+        is_replaced: bool,
+    ) -> Result<(), StoreError> {
         if depth > DEPTH_MAX {
             return Err(unsealable(path, "it lies too deep"));
         }
-        let names = self.names(path, &parts)?;
-        if self.is_full {
-            self.removed(path, &names)?;
-        }
+        let (names, removed) = self.names_and_removed(path, &parts, is_replaced)?;
         let mut held = Some(parts);
         for name in names {
             let here = match held.take() {
@@ -111,6 +122,11 @@ impl<W: Write> Differ<'_, W> {
                 None => self.open_again(path)?,
             };
             let child_path = join(path, &name);
+            if removed.binary_search(&name).is_ok() {
+                self.removed_entry(path, &name)?;
+                held = Some(here);
+                continue;
+            }
             let Some((at, stat)) = self.topmost(&child_path, &here, &name)? else {
                 held = Some(here);
                 continue;
@@ -128,11 +144,31 @@ impl<W: Write> Differ<'_, W> {
                 continue;
             }
             let child = self.on(&child_path, open_parts(&here[at..], &name))?;
-            self.directory_entry(&child_path, &child[0], &stat)?;
+            let waiting = self.unchanged.len();
+            let is_replaced = self.directory_entry(&child_path, &child[0], &stat)?;
             held = (depth < DESCRIPTORS_MAX).then_some(here);
-            self.directory(&child_path, child, depth + 1)?;
+            self.directory(&child_path, child, depth + 1, is_replaced)?;
+            self.unchanged.truncate(waiting);
         }
         Ok(())
+    }
+
+    /// What a directory shows and what of the layers below is gone from it, sorted together, and the latter alone. (The walk
+    /// goes deep, so its own frame is kept small.)
+    fn names_and_removed(&mut self, path: &[u8], parts: &[OwnedFd], is_replaced: bool) -> Result<Names, StoreError> {
+        let mut names = self.names(path, parts)?;
+        let mut removed = Vec::new();
+        if self.is_full || is_replaced {
+            // Each at its place among the names, where an overlay has its whiteouts.
+            removed = self.removed(path, &names)?;
+            names.extend(removed.iter().cloned());
+            names.sort_unstable();
+        }
+        Ok((names, removed))
+    }
+
+    fn removed_entry(&mut self, path: &[u8], name: &[u8]) -> Result<(), StoreError> {
+        self.whiteout(&join(path, &[b".wh.", name].concat()))
     }
 
     fn names(&self, path: &[u8], parts: &[OwnedFd]) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -172,7 +208,9 @@ impl<W: Write> Differ<'_, W> {
         self.on(path, open_parts(&parts, name))
     }
 
-    fn directory_entry(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<(), StoreError> {
+    /// Writes a directory. True when it hides a directory of the layers below: then what is gone of it is told name by name,
+    /// which is the same in every store, rather than by a mark that only an overlay has (image-spec, "Opaque Whiteout").
+    fn directory_entry(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<bool, StoreError> {
         let attributes = self.on(path, tree::read_attributes_of(directory))?;
         if self.is_full
             && let Some(old) = self.find_below(path)?
@@ -181,19 +219,16 @@ impl<W: Write> Differ<'_, W> {
             && same_time(stat, &old.stat)
             && attributes == self.on(path, tree::read_attributes(&old.parent, &old.name))?
         {
-            return Ok(());
+            self.unchanged.push((path.to_vec(), *stat, attributes));
+            return Ok(false);
         }
         let name = [path, b"/"].concat();
         let member = self.member(&name, stat, b'5', &attributes);
         self.append(path, &member, &mut io::empty())?;
-        // The kernel marks every new directory as opaque; only one that hides something says so in the layer.
-        let hides = !self.is_full
+        // The kernel marks every new directory as opaque, also one that hides nothing.
+        Ok(!self.is_full
             && self.on(path, tree::is_opaque(directory))?
-            && self.find_below(path)?.is_some_and(|old| tree::kind(&old.stat).is_dir());
-        if hides {
-            self.whiteout(&join(path, b".wh..wh..opq"))?;
-        }
-        Ok(())
+            && self.find_below(path)?.is_some_and(|old| tree::kind(&old.stat).is_dir()))
     }
 
     fn entry(&mut self, path: &[u8], parent: &OwnedFd, name: &[u8], stat: &Stat) -> Result<(), StoreError> {
@@ -242,9 +277,9 @@ impl<W: Write> Differ<'_, W> {
         self.append(path, &member, file)
     }
 
-    /// Names that a whole root file system no longer has.
-    fn removed(&mut self, path: &[u8], names: &[Vec<u8>]) -> Result<(), StoreError> {
-        let Some(top) = self.below_paths.first() else { return Ok(()) };
+    /// Names of the layers below that are gone, sorted.
+    fn removed(&mut self, path: &[u8], names: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, StoreError> {
+        let Some(top) = self.below_paths.first() else { return Ok(Vec::new()) };
         let top = tree::open_dir(top)?;
         // Parents of full copies are full copies, or one merged view of many layers.
         let mut gone = Vec::new();
@@ -264,12 +299,13 @@ impl<W: Write> Differ<'_, W> {
             gone.dedup();
         }
         gone.retain(|name| names.binary_search(name).is_err());
+        let mut removed = Vec::new();
         for name in gone {
             if self.find_below(&join(path, &name))?.is_some() {
-                self.whiteout(&join(path, &[b".wh.", &*name].concat()))?;
+                removed.push(name);
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// Whether a full copy still has what the parent has. Times and sizes may agree by intent, so contents are compared.
@@ -330,6 +366,12 @@ impl<W: Write> Differ<'_, W> {
     }
 
     fn append(&mut self, path: &[u8], member: &Member<'_>, data: &mut dyn Read) -> Result<(), StoreError> {
+        for (path, stat, attributes) in std::mem::take(&mut self.unchanged) {
+            let name = [&*path, b"/"].concat();
+            let member = self.member(&name, &stat, b'5', &attributes);
+            let appended = self.tar.append(&member, &mut io::empty());
+            self.on(&path, appended)?;
+        }
         let appended = self.tar.append(member, data);
         self.on(path, appended)
     }

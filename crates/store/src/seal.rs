@@ -119,7 +119,7 @@ impl Store {
         stop: Stop<'_>,
     ) -> Result<(DiffId, u64), StoreError> {
         let mut meta = self.meta_of(id)?;
-        if let Some(known) = known_diff_id(&meta, seconds(epoch)) {
+        if let Some(known) = self.known_diff_id(id, &meta, seconds(epoch)) {
             return Ok(known);
         }
         let hashed = stop.told(self.write_tar(id, &meta, epoch, stop.watch(SideHasher::default())))?;
@@ -154,7 +154,7 @@ impl Store {
             self.diff_id(id, epoch)?;
             meta = self.meta_of(id)?;
         }
-        if let Some((diff_id, _)) = known_diff_id(&meta, seconds(epoch)) {
+        if let Some((diff_id, _)) = self.known_diff_id(id, &meta, seconds(epoch)) {
             if let Some(known) = self.known_blob(&diff_id, options) {
                 return Ok(known);
             }
@@ -305,6 +305,11 @@ impl Store {
         if meta.is_unpacked {
             return Ok(());
         }
+        if meta.meta.diff_id.is_some() && meta.epoch_s != Some(seconds(epoch)) {
+            // Another epoch's is known, which images made with it go on asking for.
+            let value = oci::to_json(&(&found.0, found.1));
+            return self.memo_put(OTHER_EPOCHS, &epoch_key(id, seconds(epoch)), &value);
+        }
         meta.meta.diff_id = Some(found.0.clone());
         meta.meta.tar_bytes = Some(found.1);
         meta.epoch_s = Some(seconds(epoch));
@@ -347,6 +352,23 @@ struct TarPass<W> {
     out: W,
     tar_bytes: u64,
     newest_s: i64,
+}
+
+impl Store {
+    /// The diff id with this epoch, if it was found before.
+    fn known_diff_id(&self, id: &SnapshotId, meta: &MetaFile, epoch_s: i64) -> Option<(DiffId, u64)> {
+        known_diff_id(meta, epoch_s).or_else(|| {
+            meta.meta.diff_id.as_ref()?;
+            serde_json::from_slice(&self.memo_get(OTHER_EPOCHS, &epoch_key(id, epoch_s))?).ok()
+        })
+    }
+}
+
+/// Memo namespace: diff ids with other epochs than the first.
+const OTHER_EPOCHS: &str = "diff-ids";
+
+fn epoch_key(id: &SnapshotId, epoch_s: i64) -> String {
+    format!("{id} {epoch_s}")
 }
 
 /// The diff id in the meta file, if it holds for this epoch.

@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("stage_content_decides", stage_content_decides),
     ("no_cache", no_cache),
     ("same_bytes_in_two_stores", same_bytes_in_two_stores),
+    ("same_bytes_with_overlays_and_copies", same_bytes_with_overlays_and_copies),
     ("unchanged_files_are_linked", unchanged_files_are_linked),
     ("later_epoch_keeps_layers", later_epoch_keeps_layers),
     ("stages_run_side_by_side", stages_run_side_by_side),
@@ -181,6 +182,29 @@ fn same_bytes_in_two_stores() {
         digests.push(world.seal(world.build(dockerfile).built()));
     }
     assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+}
+
+fn same_bytes_with_overlays_and_copies() {
+    // Deep directories, links, what is removed, replaced, merged and hidden.
+    let dockerfile = "FROM base AS one\n\
+                      RUN mkdir -p /d/e/f /d/g /gone/x /again; echo 1 > /d/e/f/1; echo 2 > /d/2; ln /d/2 /d/g/hard; touch /again/a /again/b\n\
+                      RUN echo 3 > /d/e/f/3; chmod 700 /d/e/f; ln -s 3 /d/e/f/link\n\
+                      RUN rm -rf /gone /d/e/f/1; rm -r /again; mkdir /again; echo b > /again/b; echo c > /again/c\n\
+                      RUN rm -r /d/g; echo file > /d/g\n\
+                      FROM base\nWORKDIR /w/x\nCOPY . /w/\nCOPY --from=one /d /deep/d\n\
+                      COPY --from=one --chown=5:6 /again /again\nRUN touch /now /w/x/y && mkdir -p /new/dir && rm /w/a.txt\n";
+    for target in ["one", "1"] {
+        let digests = [World::new(), World::with_copies()].map(|world| {
+            world.file("a.txt", "A");
+            world.file("sub/b", "B");
+            let mut request = world.request(dockerfile);
+            request.target = Some(target.into());
+            let outcome = world.run(&request);
+            (world.tars(outcome.built()), world.seal(outcome.built()))
+        });
+        assert_eq!(digests[0].0, digests[1].0, "{target}");
+        assert_eq!(digests[0].1, digests[1].1, "{target}");
+    }
 }
 
 fn unchanged_files_are_linked() {
