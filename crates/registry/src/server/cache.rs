@@ -21,8 +21,8 @@ const BYTES_MAX: usize = 8 * 1024 * 1024;
 const ENTRY_BYTES: usize = 256;
 /// A larger manifest would push out a hundred others.
 const MANIFEST_BYTES_MAX: usize = 256 * 1024;
-/// That a manifest is in use is written down this often at most.
-const PULL_NOTED_EVERY: Duration = Duration::from_secs(3600);
+/// That a manifest is in use is written down this often at most: less than any sensible grace of garbage collection.
+const USE_NOTED_EVERY: Duration = Duration::from_secs(60);
 
 /// A manifest as it is answered.
 #[derive(Debug)]
@@ -30,21 +30,21 @@ pub(super) struct Kept {
     pub(super) digest: Digest,
     pub(super) media_type: String,
     pub(super) bytes: Bytes,
-    /// When its last pull was written down, in seconds since 1970.
-    pull_noted_s: AtomicU64,
+    /// When its last use was written down, in seconds since 1970.
+    use_noted_s: AtomicU64,
 }
 
 impl Kept {
     pub(super) fn new(digest: Digest, media_type: String, bytes: Bytes) -> Arc<Self> {
-        Arc::new(Self { digest, media_type, bytes, pull_noted_s: AtomicU64::new(0) })
+        Arc::new(Self { digest, media_type, bytes, use_noted_s: AtomicU64::new(0) })
     }
 
-    /// Whether its being pulled now should be written down; says so once.
-    pub(super) fn is_pull_news(&self, now: SystemTime) -> bool {
+    /// Whether its being asked for now should be written down; says so once.
+    pub(super) fn is_use_news(&self, now: SystemTime) -> bool {
         let now_s = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let last_s = self.pull_noted_s.load(Ordering::Relaxed);
-        now_s.saturating_sub(last_s) >= PULL_NOTED_EVERY.as_secs()
-            && self.pull_noted_s.compare_exchange(last_s, now_s, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let last_s = self.use_noted_s.load(Ordering::Relaxed);
+        now_s.saturating_sub(last_s) >= USE_NOTED_EVERY.as_secs()
+            && self.use_noted_s.compare_exchange(last_s, now_s, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 

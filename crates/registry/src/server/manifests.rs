@@ -58,7 +58,6 @@ pub(super) async fn get(
     name: RepositoryName,
     reference: String,
     headers: &HeaderMap,
-    is_head: bool,
 ) -> Result<Response, Refusal> {
     let address = Address::parse(&reference)?;
     let kept = match &address {
@@ -72,10 +71,10 @@ pub(super) async fn get(
             spawn_blocking(move || find(&shared, &name, address)).await??
         }
     };
-    if !is_head && kept.is_pull_news(std::time::SystemTime::now()) {
+    if kept.is_use_news(std::time::SystemTime::now()) {
         let digest = kept.digest.clone();
-        // Retention looks at it. A pull does not wait for it, and does not fail with it.
-        spawn_blocking(move || shared.storage.note_pull(&name, &digest));
+        // Retention looks at it. Nobody waits for it or fails with it.
+        spawn_blocking(move || shared.storage.note_use(&name, &digest));
     }
     let digest = HeaderValue::from_str(&kept.digest.to_string()).expect("digests are ASCII");
     let tag = HeaderValue::from_str(&format!("\"{}\"", kept.digest)).expect("digests are ASCII");

@@ -76,9 +76,7 @@ async fn dispatch(shared: Arc<Shared>, request: Request) -> Result<Response, Ref
         Endpoint::Base if is_read => Ok(([(header::CONTENT_TYPE, "application/json")], "{}").into_response()),
         Endpoint::Catalog if is_read => listing::catalog(shared, query).await,
         Endpoint::Tags(name) if is_read => listing::tags(shared, name, query).await,
-        Endpoint::Manifest(name, reference) if is_read => {
-            manifests::get(shared, name, reference, &headers, method == Method::HEAD).await
-        }
+        Endpoint::Manifest(name, reference) if is_read => manifests::get(shared, name, reference, &headers).await,
         Endpoint::Manifest(name, reference) if method == Method::PUT => {
             manifests::put(shared, name, reference, query, &headers, body).await
         }

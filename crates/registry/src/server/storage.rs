@@ -251,9 +251,14 @@ impl Storage {
         Ok(Some(kept))
     }
 
-    /// Notes that a manifest was pulled.
-    pub(super) fn note_pull(&self, name: &RepositoryName, digest: &Digest) -> io::Result<()> {
-        self.backend.write(&[Record::new(pulled(name, digest), [])])
+    /// Notes that a manifest was asked for: from now on it is young. Clients that pull often look
+    /// first and then find that they have it, so that asking counts as pulling.
+    pub(super) fn note_use(&self, name: &RepositoryName, digest: &Digest) -> io::Result<()> {
+        let _held = self.leases.hold([digest]);
+        if self.backend.touch(&manifest_link(name, digest))? {
+            self.backend.write(&[Record::new(pulled(name, digest), [])])?;
+        }
+        Ok(())
     }
 
     /// Keeps a manifest whose parts are all there: content, link, referrer. `Err(digest)` inside names the first part

@@ -144,6 +144,7 @@ async fn retention_keeps_the_youngest_the_pulled_and_what_they_refer_to() {
     let child = image_with(&app, None, "child", None).await;
     put(&app, Some("multi"), media_type::INDEX, oci::to_json(&Index::of(vec![child.clone()]))).await;
     let loose = image_with(&app, None, "loose", None).await;
+    let asked = image_with(&app, None, "asked", None).await;
     let elsewhere = image_with(&other, None, "loose", None).await;
     let pulled = image_with(&app, Some("build-1"), "pulled", None).await;
     let expired = image_with(&app, Some("build-2"), "expired", None).await;
@@ -152,6 +153,9 @@ async fn retention_keeps_the_youngest_the_pulled_and_what_they_refer_to() {
     // Pulled now, and `build-0` written last.
     client().fetch_manifest(&app.with_tag("build-1"), 1 << 20).await.unwrap();
     wait_for(|| directory.path().join("repositories/app/_pulled").join(pulled.digest.hex()).exists()).await;
+    // A manifest that is asked for is in use, also without a tag.
+    client().resolve(&app.with_digest(asked.digest.clone())).await.unwrap();
+    wait_for(|| directory.path().join("repositories/app/_pulled").join(asked.digest.hex()).exists()).await;
     let times = std::fs::FileTimes::new().set_modified(SystemTime::now() - 2 * HOUR);
     let tag = directory.path().join("repositories/app/_tags/build-0");
     fs::File::open(tag).unwrap().into_parts().0.set_times(times).unwrap();
@@ -161,7 +165,7 @@ async fn retention_keeps_the_youngest_the_pulled_and_what_they_refer_to() {
     let report = run(directory.path(), all, Duration::ZERO, false).await;
     assert_eq!(counts(&report)[..3], [1, 2, 2], "{report:?}");
     assert_eq!(client().list_tags(&app).await.unwrap(), ["1.0.0", "build-0", "build-1", "multi"]);
-    for kept in [&release, &signature, &child, &pulled] {
+    for kept in [&release, &signature, &child, &pulled, &asked] {
         client().fetch_manifest(&app.with_digest(kept.digest.clone()), 1 << 20).await.unwrap();
     }
     for gone in [&loose, &expired] {
