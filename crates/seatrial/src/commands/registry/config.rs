@@ -3,10 +3,11 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use ::registry::{Pattern, RepositoryRules, Retention, Rules, ServerOptions};
+use ::registry::{Backend, Pattern, RepositoryRules, Retention, Rules, ServerOptions};
 use fs_err as fs;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -34,6 +35,7 @@ pub(super) struct Config {
 struct File {
     listen: Option<SocketAddr>,
     directory: Option<PathBuf>,
+    storage: Option<Storage>,
     store: bool,
     quota: Option<Size>,
     collect: Collect,
@@ -98,6 +100,34 @@ read_from_text!(Span, Duration, text::parse_duration);
 read_from_text!(Size, u64, text::parse_bytes);
 read_from_text!(Glob, Pattern, Pattern::parse);
 
+/// Where records and content are kept instead of in the directory.
+#[derive(Debug)]
+struct Storage(Arc<dyn Backend>);
+
+impl<'de> Deserialize<'de> for Storage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let url = String::deserialize(deserializer)?;
+        open_storage(&url).map(Self).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(feature = "object-store")]
+fn open_storage(url: &str) -> Result<Arc<dyn Backend>, String> {
+    // Settings and keys come by the names that the clouds' own tools know; names that are not text are none of these.
+    let named =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let wanted = named.filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|start| name.starts_with(start)));
+    registry_object_store::open(url, wanted).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("{error}{cause}")
+    })
+}
+
+#[cfg(not(feature = "object-store"))]
+fn open_storage(url: &str) -> Result<Arc<dyn Backend>, String> {
+    Err(format!("`{url}` needs a seatrial that was built with `--features object-store`"))
+}
+
 /// Reads a file; relative paths in it are relative to it.
 pub(super) fn read(path: &Path) -> anyhow::Result<Config> {
     let cannot = |error: std::io::Error| Failure::usage("cannot read the settings").because(&error);
@@ -133,6 +163,7 @@ fn parse(text: &str, beside: &Path) -> Result<Config, String> {
         options: ServerOptions {
             upload_life: file.uploads.life.map_or(defaults.upload_life, |life| life.0),
             collect_every,
+            backend: file.storage.map(|storage| storage.0),
             collect_grace: file.collect.grace.map_or(defaults.collect_grace, |grace| grace.0),
             rules,
             ..defaults
@@ -202,7 +233,7 @@ mod tests {
         check(
             "quotas: 1GB\n",
             expect![
-                "1:1: unknown field `quotas`, expected one of listen, directory, store, quota, collect, uploads, repositories"
+                "1:1: unknown field `quotas`, expected one of listen, directory, storage, store, quota, collect, uploads, repositories"
             ],
         );
         check("repositories:\n  - immutable: ['*']\n", expect!["2:5: missing field `match`"]);
