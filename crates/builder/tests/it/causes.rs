@@ -32,11 +32,11 @@ fn world() -> World {
 fn causes(outcome: &Outcome) -> Vec<(String, String)> {
     outcome.built();
     let text = |wanted: u64| {
-        let texts = outcome.events.iter().filter_map(|event| match event {
+        let mut texts = outcome.events.iter().filter_map(|event| match event {
             Event::StepStarted { step, text, .. } if *step == wanted => Some(text.clone()),
             _ => None,
         });
-        texts.last().expect("a step starts before it ends")
+        texts.next_back().expect("a step starts before it ends")
     };
     let missed = outcome.events.iter().filter_map(|event| match event {
         Event::StepMissed { step, cause, .. } => Some((text(*step), cause.summary())),
@@ -59,8 +59,9 @@ fn every_difference_is_named() {
         assert!(request.dockerfile.text.contains(from), "{from}");
         request.dockerfile.text = request.dockerfile.text.replace(from, to);
     }
-    // What is done, and the instructions that are made again, each with its cause.
-    let table: &[(&str, Edit, &[(&str, &str)])] = &[
+    /// Name, what is done, and the instructions that are made again, each with its cause.
+    type Case = (&'static str, Edit, &'static [(&'static str, &'static str)]);
+    let table: &[Case] = &[
         (
             "an instruction in between",
             |_, request| edit(request, "RUN echo b", "RUN echo new > /n\nRUN echo b"),
