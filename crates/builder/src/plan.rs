@@ -8,6 +8,9 @@ use oci::{Platform, Reference};
 
 use crate::variables::Globals;
 
+/// Each needed stage has a thread of its own. Real Dockerfiles have some dozens of stages.
+const NEEDED_STAGES_MAX: usize = 1000;
+
 /// What a stage begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Base {
@@ -90,7 +93,12 @@ impl Plan {
                 }
             }
         }
-        let needed = (0..stages.len()).filter(|at| is_needed[*at]).collect();
+        let needed: Vec<usize> = (0..stages.len()).filter(|at| is_needed[*at]).collect();
+        if needed.len() > NEEDED_STAGES_MAX {
+            let message = format!("{} stages are needed, and the limit is {NEEDED_STAGES_MAX}", needed.len());
+            let span = file.stages[target].base.span.clone();
+            return Err(Box::new(Diagnostic::error("ST123", message).with_span(span)));
+        }
         // Stages that are not needed keep their place with a plan that nobody asks for.
         let unused = || StagePlan { base: Base::Scratch, platform: None, needs: Vec::new(), is_replaced: false };
         let stages = stages.into_iter().map(|stage| stage.unwrap_or_else(|_| unused())).collect();

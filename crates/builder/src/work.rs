@@ -177,6 +177,22 @@ impl<'a> Work<'a> {
 
     /// The result of a stage: built here, or awaited when another thread is at it.
     pub(crate) fn stage(&self, at: usize) -> Result<Arc<State>, BuildError> {
+        // A long chain of bases is walked from below: its length must not become the depth of the stack.
+        let mut chain = vec![at];
+        while let crate::plan::Base::Stage(below) = self.plan.stages[chain[chain.len() - 1]].base {
+            if matches!(*locked(&self.slots[below].state), Progress::Done(_)) {
+                break;
+            }
+            chain.push(below);
+        }
+        while chain.len() > 1 {
+            self.one_stage(chain.pop().expect("it is not empty"))?;
+        }
+        self.one_stage(at)
+    }
+
+    /// The same, when the stage's base is known.
+    fn one_stage(&self, at: usize) -> Result<Arc<State>, BuildError> {
         let slot = &self.slots[at];
         let mut progress = locked(&slot.state);
         loop {

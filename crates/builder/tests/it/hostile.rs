@@ -19,6 +19,9 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("archives_stay_inside", archives_stay_inside),
     ("archive_bombs_are_refused", archive_bombs_are_refused),
     ("odd_attributes_are_kept", odd_attributes_are_kept),
+    ("names_that_speak_to_terminals", names_that_speak_to_terminals),
+    ("dockerfiles_of_many_stages", dockerfiles_of_many_stages),
+    ("dockerfiles_of_long_lines", dockerfiles_of_long_lines),
 ];
 
 fn links_do_not_lead_out() {
@@ -201,4 +204,47 @@ fn odd_attributes_are_kept() {
           -6751 x/d/f "F"
     "#]]
     .assert_eq(&world.show(world.build("FROM base\nCOPY . /x\n").built()));
+}
+
+fn names_that_speak_to_terminals() {
+    let world = World::new();
+    fs::create_dir(world.context().join("d")).unwrap();
+    let fifo = world.context().join("d/\u{1b}[2Jcleared\n");
+    assert!(Command::new("mkfifo").arg("--").arg(&fifo).status().unwrap().success());
+    let text = explain(world.build("FROM base\nCOPY d /x\n").failed());
+    assert!(text.contains("is a named pipe") && !text.contains('\u{1b}'), "{text:?}");
+    fs::remove_file(fifo).unwrap();
+    fs::write(world.context().join("d/.wh.passwd"), "").unwrap();
+    let text = explain(world.build("FROM base\nCOPY d /etc/\n").failed());
+    assert!(text.contains("names that begin with `.wh.` mark deleted files"), "{text}");
+}
+
+fn dockerfiles_of_many_stages() {
+    let world = World::new();
+    let unused: String = (0..10_000).map(|at| format!("FROM base AS s{at}\nRUN false\n")).collect();
+    world.build(&format!("{unused}FROM base\nENV A=1\n")).built();
+    // Each built on the one before.
+    let chain = |count: usize| {
+        let stages = (1..count).map(|at| format!("FROM s{} AS s{at}\nENV A={at}\n", at - 1));
+        world.build(&format!("FROM base AS s0\n{}", stages.collect::<String>()))
+    };
+    assert!(chain(1000).built().root.config.config.env.contains(&"A=999".to_owned()));
+    let text = explain(chain(10_000).failed());
+    assert!(text.contains("10000 stages are needed, and the limit is 1000"), "{text}");
+}
+
+fn dockerfiles_of_long_lines() {
+    let world = World::new();
+    let long = "x".repeat(1 << 20);
+    let outcome = world.build(&format!("FROM base\nLABEL a={long}\n"));
+    assert_eq!(outcome.built().root.config.config.labels["a"].len(), long.len());
+    // The kernel takes 128 KiB for one argument (MAX_ARG_STRLEN).
+    let text = explain(world.build(&format!("FROM base\nRUN : {long}\n")).failed());
+    assert!(text.contains("`/bin/sh` cannot be executed"), "{}", &text[text.len() - text.len().min(300)..]);
+    // Values that double themselves again and again.
+    let doubled = "ARG A=$A$A\n".repeat(60);
+    let text = explain(world.build(&format!("FROM base\nARG A=laughter\n{doubled}")).failed());
+    assert!(text.contains("bytes longer than its text"), "{text}");
+    let text = explain(world.build(&format!("ARG A=laughter\n{doubled}FROM base\n")).failed());
+    assert!(text.contains("bytes longer than its text"), "{text}");
 }

@@ -104,11 +104,19 @@ impl Case {
         self.headers.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    /// Names a fact that machines find out, such as which peers agree.
-    pub(crate) fn set_header(&mut self, key: &str, value: &str) {
-        self.headers.retain(|(name, _)| name != key);
-        if !value.is_empty() {
-            self.headers.push((key.into(), value.into()));
+    /// Whether a peer, named as `docker 20.10`, gave the answer on record too.
+    pub(crate) fn agrees(&self, peer: &str) -> bool {
+        self.header("agrees").is_some_and(|peers| peers.split(", ").any(|name| name == peer))
+    }
+
+    /// Notes that a peer agrees, or that it does not.
+    pub(crate) fn set_agrees(&mut self, peer: &str, is_same: bool) {
+        let peers = self.header("agrees").unwrap_or_default().to_owned();
+        let mut peers: Vec<&str> = peers.split(", ").filter(|name| !name.is_empty() && *name != peer).collect();
+        peers.extend(is_same.then_some(peer));
+        self.headers.retain(|(name, _)| name != "agrees");
+        if !peers.is_empty() {
+            self.headers.push(("agrees".into(), peers.join(", ")));
         }
     }
 

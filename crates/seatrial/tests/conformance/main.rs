@@ -30,10 +30,10 @@ const LIVE_ONE_IN: usize = 4;
 #[test]
 fn every_case_gets_its_answer() {
     let table = Table::new();
-    // Where differences are wanted, our own answers are recorded beside the peer's, or alone.
     if let Some(peer) = setting("RECORD").filter(|peer| peer != "seatrial") {
         let peer = table.peer(&peer).unwrap_or_else(|missing| panic!("no peer to record from: {missing}"));
         table.each(|case| table.record(case, &peer));
+        return;
     }
     let failures = table.each(|case| table.check(case));
     assert!(failures.is_empty(), "{}\n{} of {} cases fail", failures.join("\n"), failures.len(), table.cases.len());
@@ -52,16 +52,19 @@ fn installed_peers_still_agree() {
         };
         let agreed = |case: &&Mutex<Case>| {
             let case = case.lock().expect("no case panics with its lock");
-            case.answered_by() == peer.name
-                || case.header("agrees").is_some_and(|by| by.split(", ").any(|by| by == peer.name))
+            // What fails may fail for another reason than was meant.
+            let is_image = case.answer(Answer::Peer).is_some_and(|answer| answer.starts_with("ok"));
+            is_image && (case.answered_by() == peer.name || case.agrees(peer.series()))
         };
         let chosen: Vec<&Mutex<Case>> = table.cases.iter().filter(agreed).step_by(LIVE_ONE_IN).collect();
+        if chosen.is_empty() {
+            testkit::skip(&format!("no answers of {} are on record", peer.name));
+        }
         let failures = each_of(&chosen, |case| {
             let live = table.ask(&peer, case);
             compare(case.answer(Answer::Peer).unwrap_or_default(), &live.unwrap_or_else(|said| refused(&said)))
         });
         assert!(failures.is_empty(), "{} gives another answer than was recorded:\n{}", peer.name, failures.join("\n"));
-        assert!(setting("CASE").is_some() || !chosen.is_empty(), "no recorded answer names {}", peer.name);
     }
 }
 
@@ -112,14 +115,8 @@ impl Table {
         if is_first {
             case.set_answer(Answer::Peer, &peer.name, &answer);
         } else {
-            let before = case.header("agrees").unwrap_or_default().to_owned();
-            let program = peer.name.split(' ').next().unwrap_or_default().to_owned() + " ";
-            let mut agreeing: Vec<&str> =
-                before.split(", ").filter(|by| !by.is_empty() && !by.starts_with(&program)).collect();
-            if compare(case.answer(Answer::Peer).unwrap_or_default(), &answer).is_ok() {
-                agreeing.push(&peer.name);
-            }
-            case.set_header("agrees", &agreeing.join(", "));
+            let is_same = compare(case.answer(Answer::Peer).unwrap_or_default(), &answer).is_ok();
+            case.set_agrees(peer.series(), is_same);
         }
         case.save();
         Ok(())
@@ -242,7 +239,9 @@ fn placed(case: &Case, context: &Path) -> Vec<String> {
 /// What a peer that fails answers: that it does, and for readers, why.
 fn refused(said: &str) -> String {
     let line = said.lines().rev().find(|line| line.to_lowercase().contains("error")).unwrap_or_default();
-    format!("error\n# {}\n", line.trim())
+    // Names of BuildKit's own are new each time.
+    let words = line.split_whitespace().map(|word| if word.contains("::") { "…" } else { word });
+    format!("error\n# {}\n", words.collect::<Vec<_>>().join(" "))
 }
 
 /// Nothing, or the lines that are only in one of two answers. Lines that begin with `#` are for readers.

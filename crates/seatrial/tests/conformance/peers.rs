@@ -23,6 +23,8 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     kind: Kind,
     path: OsString,
+    /// docker's command line; a newer one than the daemon would ask for a plugin.
+    client: PathBuf,
     /// Ends before its directory goes.
     daemon: Option<Daemon>,
     directory: tempfile::TempDir,
@@ -47,8 +49,15 @@ impl Peer {
             return Err(format!("only root can start a private {kind}"));
         }
         let directory = tempfile::Builder::new().prefix("seatrial-peer-").tempdir().expect("a temporary directory");
-        let mut peer =
-            Peer { name: String::new(), kind: Kind::Buildah, path, daemon: None, directory, next: AtomicUsize::new(0) };
+        let mut peer = Peer {
+            name: String::new(),
+            kind: Kind::Buildah,
+            path,
+            client: "docker".into(),
+            daemon: None,
+            directory,
+            next: AtomicUsize::new(0),
+        };
         match kind {
             "buildah" => {
                 fs::write(peer.directory.path().join("config.json"), "{}").expect("a fresh directory takes files");
@@ -60,15 +69,29 @@ impl Peer {
                 let version = peer.output("dockerd", &["--version"])?;
                 let version = version.split_whitespace().nth(2).unwrap_or("?").trim_end_matches(',').to_owned();
                 let version = version.split(['+', '-']).next().expect("a first part").to_owned();
+                let clients = std::env::split_paths(&peer.path).map(|part| part.join("docker"));
+                let is_of_version = |client: &PathBuf| {
+                    let output = Command::new(client).arg("--version").output();
+                    output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&version))
+                };
+                if let Some(client) = clients.into_iter().find(is_of_version) {
+                    peer.client = client;
+                }
                 let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
                 peer.kind = if major >= CONTAINERD_SINCE { Kind::Buildx } else { Kind::Docker };
                 peer.daemon = Some(Daemon::start(&peer)?);
                 peer.name = format!("docker {version}");
-                peer.run("docker", &["load", "-q", "-i", &base.display().to_string()])?;
+                peer.run(&peer.client(), &["load", "-q", "-i", &base.display().to_string()])?;
             }
             other => panic!("there is no peer `{other}`: say docker or buildah"),
         }
         Ok(peer)
+    }
+
+    /// Name without the last part of the version, which no answer depends on.
+    pub(crate) fn series(&self) -> &str {
+        let is_patch = self.name.matches('.').count() > 1;
+        if is_patch { self.name.rsplit_once('.').expect("it has dots").0 } else { &self.name }
     }
 
     /// Builds and gives an archive of the image, or what the peer said.
@@ -99,10 +122,10 @@ impl Peer {
             }
             Kind::Docker => {
                 self.run(
-                    "docker",
+                    &self.client(),
                     &[&["build", "--progress=plain", "-t", &tag][..], &common, &flags, &[context]].concat(),
                 )?;
-                self.run("docker", &["save", "-o", out, &tag])?;
+                self.run(&self.client(), &["save", "-o", out, &tag])?;
             }
             Kind::Buildah => {
                 let own = ["build", "--format=docker", "--identity-label=false", "--layers=false", "-t", &tag];
@@ -111,6 +134,10 @@ impl Peer {
             }
         }
         Ok(archive)
+    }
+
+    fn client(&self) -> String {
+        self.client.to_string_lossy().into_owned()
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Result<(), String> {
