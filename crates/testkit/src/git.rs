@@ -29,23 +29,7 @@ impl GitServer {
     /// Without a temporary directory or a port there are no tests.
     pub fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("seatrial-git-").tempdir().expect("a temporary directory");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-        let address = listener.local_addr().expect("a bound socket has an address");
-        let base = directory.path().to_owned();
-        std::thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
-                let Ok(output) = connection.try_clone() else { continue };
-                let mut daemon = Command::new("git");
-                daemon.args(["daemon", "--inetd", "--export-all"]).arg(format!("--base-path={}", base.display()));
-                // The tests may look like root to git, and their directories like somebody else's.
-                daemon.env("GIT_CONFIG_COUNT", "1");
-                daemon.env("GIT_CONFIG_KEY_0", "safe.directory").env("GIT_CONFIG_VALUE_0", "*");
-                daemon.stdin(Stdio::from(OwnedFd::from(connection))).stdout(Stdio::from(OwnedFd::from(output)));
-                if let Ok(mut child) = daemon.stderr(Stdio::null()).spawn() {
-                    std::thread::spawn(move || child.wait());
-                }
-            }
-        });
+        let address = serve_repositories(directory.path());
         Self { directory, address }
     }
 
@@ -70,6 +54,31 @@ impl GitServer {
         repository.git(&["init", "-q", "-b", "main"]);
         repository
     }
+}
+
+/// Serves every repository below a directory until the test program ends, at the address that comes back.
+///
+/// # Panics
+/// Without a free port there are no tests.
+pub fn serve_repositories(directory: &Path) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let base = directory.to_owned();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            let Ok(output) = connection.try_clone() else { continue };
+            let mut daemon = Command::new("git");
+            daemon.args(["daemon", "--inetd", "--export-all"]).arg(format!("--base-path={}", base.display()));
+            // The tests may look like root to git, and their directories like somebody else's.
+            daemon.env("GIT_CONFIG_COUNT", "1");
+            daemon.env("GIT_CONFIG_KEY_0", "safe.directory").env("GIT_CONFIG_VALUE_0", "*");
+            daemon.stdin(Stdio::from(OwnedFd::from(connection))).stdout(Stdio::from(OwnedFd::from(output)));
+            if let Ok(mut child) = daemon.stderr(Stdio::null()).spawn() {
+                std::thread::spawn(move || child.wait());
+            }
+        }
+    });
+    address
 }
 
 impl Repository {

@@ -19,7 +19,7 @@ use std::{
 };
 
 pub use filter::filtered;
-pub use git::{COMMIT_SECONDS, GitServer, Repository};
+pub use git::{COMMIT_SECONDS, GitServer, Repository, serve_repositories};
 pub use session::{Finished, Running, Session};
 
 /// Name of the tiny image: a shell and a few tools, on no base.

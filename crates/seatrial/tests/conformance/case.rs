@@ -27,6 +27,9 @@ use std::{
 /// Time of every file of a context, in seconds, unless its case says `times: kept`.
 const CONTEXT_TIME: u64 = 1_600_000_000;
 
+/// Time of every commit that a setup makes.
+const GIT_DATE: &str = "1600000000 +0000";
+
 /// A case as it stands in its file.
 #[derive(Default)]
 pub(crate) struct Case {
@@ -114,6 +117,7 @@ impl Case {
         let peers = self.header("agrees").unwrap_or_default().to_owned();
         let mut peers: Vec<&str> = peers.split(", ").filter(|name| !name.is_empty() && *name != peer).collect();
         peers.extend(is_same.then_some(peer));
+        peers.sort_unstable();
         self.headers.retain(|(name, _)| name != "agrees");
         if !peers.is_empty() {
             self.headers.push(("agrees".into(), peers.join(", ")));
@@ -183,16 +187,16 @@ impl Case {
         directory.join(self.name.replace('/', "-"))
     }
 
-    /// Lays out the context in an empty directory.
-    pub(crate) fn write_context(&self, directory: &Path) {
+    /// Lays out the context in an empty directory. `place` says where things are to whom the text asks.
+    pub(crate) fn write_context(&self, directory: &Path, place: impl Fn(&str) -> String) {
         for section in &self.sections {
             let title: Vec<&str> = section.title.iter().map(String::as_str).collect();
             match title[..] {
-                ["Dockerfile"] => write(&directory.join("Dockerfile"), &section.body, 0o644),
-                ["file", name] => write(&directory.join(name), &section.body, 0o644),
+                ["Dockerfile"] => write(&directory.join("Dockerfile"), &place(&section.body), 0o644),
+                ["file", name] => write(&directory.join(name), &place(&section.body), 0o644),
                 ["file", name, mode] => {
                     let mode = u32::from_str_radix(mode, 8).unwrap_or_else(|_| panic!("{}: mode {mode}", self.name));
-                    write(&directory.join(name), &section.body, mode);
+                    write(&directory.join(name), &place(&section.body), mode);
                 }
                 ["setup"] => self.set_up(directory, &section.body),
                 ["image", _] | ["expected"] | ["answer", ..] | ["seatrial"] => {}
@@ -210,7 +214,22 @@ impl Case {
 
     fn set_up(&self, directory: &Path, script: &str) {
         let script = format!("umask 022; set -e\n{script}");
-        let status = Command::new("bash").args(["-c", &script]).current_dir(directory).status().expect("bash");
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &script]).current_dir(directory);
+        // The same commits for everybody, whatever the settings of whoever runs this.
+        for (name, value) in [
+            ("GIT_CONFIG_GLOBAL", "/dev/null"),
+            ("GIT_CONFIG_NOSYSTEM", "1"),
+            ("GIT_AUTHOR_NAME", "Ann"),
+            ("GIT_AUTHOR_EMAIL", "ann@localhost"),
+            ("GIT_AUTHOR_DATE", GIT_DATE),
+            ("GIT_COMMITTER_NAME", "Ann"),
+            ("GIT_COMMITTER_EMAIL", "ann@localhost"),
+            ("GIT_COMMITTER_DATE", GIT_DATE),
+        ] {
+            bash.env(name, value);
+        }
+        let status = bash.status().expect("bash");
         assert!(status.success(), "{}: the setup failed", self.name);
     }
 

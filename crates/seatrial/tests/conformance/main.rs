@@ -9,6 +9,7 @@ mod base;
 mod case;
 mod image;
 mod peers;
+mod served;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use std::{
 use case::{Answer, Case};
 use image::{EPOCH, Image, Tree};
 use peers::Peer;
+use served::Served;
 use testkit::World;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_seatrial");
@@ -71,6 +73,7 @@ fn installed_peers_still_agree() {
 /// Everything that cases need: the base image on both sides, and where differences are wanted.
 struct Table {
     world: World,
+    served: Served,
     base: Tree,
     cases: Vec<Mutex<Case>>,
     /// Case to reason.
@@ -92,7 +95,8 @@ impl Table {
         if let Some(parts) = setting("CASE") {
             cases.retain(|case| parts.split(',').any(|part| case.name.contains(part)));
         }
-        Self { world, base, cases: cases.into_iter().map(Mutex::new).collect(), differences }
+        let served = Served::start(&world.path(""));
+        Self { world, served, base, cases: cases.into_iter().map(Mutex::new).collect(), differences }
     }
 
     fn peer(&self, kind: &str) -> Result<Peer, String> {
@@ -131,7 +135,7 @@ impl Table {
             peer.build(&case.context(directory.path()), &file, Some(name), &[])?;
         }
         let context = case.context(directory.path());
-        let flags = placed(case, &context);
+        let flags = self.flags(case, &context);
         Ok(self.show(&peer.build(&context, &context.join("Dockerfile"), None, &flags)?))
     }
 
@@ -204,7 +208,7 @@ impl Table {
         let output = format!("type=oci,dest={}", archive.display());
         let mut session =
             self.world.seatrial(["build", "--progress=plain", "-o", &output, "-f"]).arg(context.join("Dockerfile"));
-        for flag in placed(case, &context) {
+        for flag in self.flags(case, &context) {
             session = session.arg(flag);
         }
         let finished = session.arg(&context).env("SOURCE_DATE_EPOCH", EPOCH.to_string()).run();
@@ -225,15 +229,14 @@ impl Table {
         let directory = tempfile::Builder::new().prefix("case-").tempdir_in(self.world.path("")).expect("a directory");
         let context = case.context(directory.path());
         fs::create_dir(&context).expect("a fresh directory takes directories");
-        case.write_context(&context);
+        case.write_context(&context, |text| self.served.place(text, &context));
         directory
     }
-}
 
-/// The case's flags, with `{context}` for the place of its files.
-fn placed(case: &Case, context: &Path) -> Vec<String> {
-    let context = context.display().to_string();
-    case.flags().into_iter().map(|flag| flag.replace("{context}", &context)).collect()
+    /// The flags of a case, with the place of its files in them.
+    fn flags(&self, case: &Case, context: &Path) -> Vec<String> {
+        case.flags().iter().map(|flag| self.served.place(flag, context)).collect()
+    }
 }
 
 /// What a peer that fails answers: that it does, and for readers, why.
