@@ -131,15 +131,7 @@ impl Context {
 
     /// Watches for SIGINT and SIGTERM from here on: the first cancels, the second kills.
     pub(crate) fn watch_signals(&self) {
-        self.watching.get_or_init(|| {
-            let watch = signals::watch(self.cancel.clone(), self.stopped.clone());
-            // A thread of its own hears signals also while everything else is busy. Without it they end the process,
-            // which is what the second one means anyway.
-            let _ = std::thread::Builder::new().name("signals".into()).spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.map(|runtime| runtime.block_on(watch))
-            });
-        });
+        self.watching.get_or_init(|| signals::watch(self.cancel.clone(), self.stopped.clone()));
     }
 
     /// Waits for a future; SIGINT and SIGTERM cancel from here on. Work that looks at [`Context::cancel`] ends by itself.

@@ -6,7 +6,10 @@ use std::sync::{
 };
 
 use engine::Cancel;
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
 
 use crate::{exit::Exit, terminal};
 
@@ -25,26 +28,23 @@ impl Stopped {
     }
 }
 
-/// Watches until the program ends. The first signal cancels; the second ends the process at once: the kernel ends its
-/// containers with it, and the next command sweeps the rest.
-pub(crate) async fn watch(cancel: Cancel, stopped: Stopped) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        // Without handlers the signals end the process themselves, which is the second signal's meaning.
-        return;
+/// Watches until the program ends, on a thread of its own, so that signals are heard while everything else is busy. The
+/// first signal cancels; the second ends the process at once: the kernel ends its containers with it, and the next command
+/// sweeps the rest. A signal that comes after this returned is heard.
+pub(crate) fn watch(cancel: Cancel, stopped: Stopped) {
+    // Without handlers the signals end the process themselves, which is the second signal's meaning.
+    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else { return };
+    let hear = move || {
+        let mut heard =
+            signals.forever().map(|signal| if signal == SIGINT { Exit::Interrupted } else { Exit::Terminated });
+        let Some(first) = heard.next() else { return };
+        stopped.0.store(first.code(), Ordering::SeqCst);
+        terminal::message_line("stopping… (once more to kill)");
+        cancel.cancel();
+        let Some(second) = heard.next() else { return };
+        terminal::message_line("killed");
+        #[expect(clippy::exit, reason = "the second signal asks for exactly this")]
+        std::process::exit(second.code().into());
     };
-    let mut next = async || {
-        tokio::select! {
-            _ = interrupt.recv() => Exit::Interrupted,
-            _ = terminate.recv() => Exit::Terminated,
-        }
-    };
-    let first = next().await;
-    stopped.0.store(first.code(), Ordering::SeqCst);
-    terminal::message_line("stopping… (once more to kill)");
-    cancel.cancel();
-    let second = next().await;
-    terminal::message_line("killed");
-    #[expect(clippy::exit, reason = "the second signal asks for exactly this")]
-    std::process::exit(second.code().into());
+    let _ = std::thread::Builder::new().name("signals".into()).spawn(hear);
 }
