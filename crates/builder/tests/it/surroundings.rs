@@ -24,6 +24,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("agents_that_are_missing", agents_that_are_missing),
     ("rights_have_to_be_allowed", rights_have_to_be_allowed),
     ("bounds_hold", bounds_hold),
+    ("mounts_nest_and_leave_no_places", mounts_nest_and_leave_no_places),
+    ("caches_differ_by_how_they_begin", caches_differ_by_how_they_begin),
 ];
 
 const SECRET: &str = "correct-horse-battery";
@@ -334,4 +336,43 @@ fn bounds_hold() {
             outcome.warnings()
         );
     }
+}
+
+fn mounts_nest_and_leave_no_places() {
+    let world = World::new();
+    world.file("dir/in", "inner\n");
+    // The inner mount is written first; targets are relative to the working directory; flags are Go's booleans.
+    let outcome = world.build(
+        "FROM base\nWORKDIR /w\n\
+         RUN --mount=source=dir,target=outer/inner --mount=type=tmpfs,target=outer,size=1m \
+         cat outer/inner/in; touch outer/x; (echo x > outer/inner/in) 2>/dev/null || echo read-only\n\
+         RUN --mount=source=dir,target=/far/away,readonly=F echo changed > /far/away/in; cat /far/away/in\n\
+         RUN --mount=source=dir,target=/far/away,rw cat /far/away/in; rm /far/away/in; ls / | tr '\\n' ' '; ls /w\n",
+    );
+    let built = outcome.built();
+    let logs = outcome.logs();
+    assert_eq!(logs[..4], ["inner", "read-only", "changed", "inner"], "{logs:?}");
+    // Nothing of the places is left, in any of the layers.
+    assert_eq!(world.show(built), "layer\n  d755 w/\nlayer\nlayer\nlayer\nWorkingDir: \"/w\"\n");
+    let told = explain(world.build("FROM base\nRUN --mount=source=nowhere,target=/x true\n").failed());
+    assert!(told.contains("`nowhere` is not in the build context") && told.contains("at \"--mount"), "{told}");
+    let told = explain(world.build("FROM base\nARG MODE=x\nRUN --mount=type=cache,target=/x,ro=$MODE true\n").failed());
+    assert!(told.contains("`x` is neither `true` nor `false`"), "{told}");
+}
+
+fn caches_differ_by_how_they_begin() {
+    let world = World::new();
+    let mut request = world.request(
+        "FROM base AS other\nRUN mkdir /seed && echo seed > /seed/s\n\
+         FROM base\n\
+         RUN --mount=type=cache,id=c,target=/a echo one > /a/f\n\
+         RUN --mount=type=cache,id=c,target=/b cat /b/f; stat -c %a /b\n\
+         RUN --mount=type=cache,id=c,target=/c,mode=0700 stat -c %a /c; ls /c\n\
+         RUN --mount=type=cache,id=c,from=other,source=/seed,target=/d cat /d/s; ls /d\n\
+         RUN --mount=type=cache,target=/a ls /a; echo end\n",
+    );
+    request.no_cache = true;
+    let outcome = world.run(&request);
+    outcome.built();
+    assert_eq!(outcome.logs(), ["one", "755", "700", "seed", "s", "end"]);
 }
