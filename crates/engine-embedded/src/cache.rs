@@ -115,8 +115,8 @@ pub(crate) fn shared(options: &EmbeddedOptions, imports: Vec<CacheImport>) -> Sh
 }
 
 impl Embedded {
-    /// Writes the steps that builds of this engine used to another place. `image` are the layers of the image, `epoch` is
-    /// its time. Called only for builds that passed.
+    /// Writes the steps that builds of this engine used to another place. `image` are the layers of the image, or of the
+    /// images of several platforms, `epoch` is its time. Called only for builds that passed.
     ///
     /// # Errors
     /// The place cannot be written, the store failed, or it was stopped.

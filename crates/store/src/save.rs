@@ -45,6 +45,8 @@ pub struct SaveOptions {
     pub index_descriptor_annotations: BTreeMap<String, String>,
     /// Instead of the first two, for images of these platforms.
     pub platforms: Vec<(Platform, ManifestOptions, BTreeMap<String, String>)>,
+    /// Images without a name are one for several platforms, rather than each on its own.
+    pub nameless_are_one: bool,
 }
 
 impl SaveOptions {
@@ -238,10 +240,11 @@ impl Store {
         Err(StoreError::LayerGone { diff_id: oci::DiffId(expected.clone()) })
     }
 
-    /// Seals the images; those that follow each other with the same name are one entry.
+    /// Seals the images; those that follow each other with the same name are one entry, and where they are one also those without.
     fn listed(&self, images: &[(Option<Reference>, Image)], options: &SaveOptions) -> Result<Listed, StoreError> {
         let mut listed = Listed { index: Index::of(Vec::new()), blobs: BTreeSet::new() };
-        for group in images.chunk_by(|(one, _), (other, _)| one.is_some() && one == other) {
+        for group in images.chunk_by(|(one, _), (other, _)| one == other && (one.is_some() || options.nameless_are_one))
+        {
             let mut parts = Vec::new();
             for (_, image) in group {
                 let sealed = self.manifest(image, options.of(&image.config.platform()).0.clone())?;

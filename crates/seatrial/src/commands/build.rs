@@ -101,7 +101,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
             },
         };
         let pushed = deliver(&finished, &names, &outputs, &delivery, &views)?;
-        caches.write(&engine, &finished.first().image, stop, &warn).map_err(BuildFailed::Other)?;
+        caches.write(&engine, &finished.images(), stop, &warn).map_err(BuildFailed::Other)?;
         Ok((finished, pushed))
     });
     // Whatever failed while the user's wish to stop was known, failed by it.

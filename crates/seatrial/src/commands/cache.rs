@@ -60,16 +60,19 @@ impl Caches {
         Ok(caches)
     }
 
-    /// Writes the steps of a build that passed.
+    /// Writes the steps of a build that passed, for all its platforms.
     pub(crate) fn write(
         &self,
         engine: &Embedded,
-        image: &Image,
+        images: &[Image],
         stop: Stop<'_>,
         warn: &dyn Fn(String),
     ) -> anyhow::Result<()> {
+        let layers: Vec<_> = images.iter().flat_map(|image| image.layers.iter().cloned()).collect();
+        // They are of one build, so they have one time.
+        let Some(epoch) = images.first().map(|image| image.epoch) else { return Ok(()) };
         for Export { export, ignore_error } in &self.exports {
-            match engine.export_cache(&image.layers, image.epoch, export, stop) {
+            match engine.export_cache(&layers, epoch, export, stop) {
                 Ok(written) => {
                     if written.is_outdated {
                         warn(format!(

@@ -153,7 +153,7 @@ fn trial(command: &str, args: &PipelineArgs, stages: Stages, publish: bool, cont
     {
         let (cancel, sink) = (context.cancel.clone(), views.sink());
         let is_stopped = || cancel.is_cancelled();
-        caches.write(&embedded, &image, Stop::when(&is_stopped), &|message| {
+        caches.write(&embedded, std::slice::from_ref(&image), Stop::when(&is_stopped), &|message| {
             sink.emit(events::Event::Warning { message, place: None });
         })?;
     }

@@ -180,3 +180,73 @@ fn emulators_run_what_the_processor_does_not() {
         fs::remove_dir_all(world.repo().join("files")).unwrap();
     }
 }
+
+const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+
+/// What an index and the manifests in it say, by architecture; `read` gives a document by its digest.
+fn check_forms(index: &Value, read: &dyn Fn(&str) -> Value) {
+    assert_eq!(index["annotations"], serde_json::json!({"org.example.flag": "1", "org.example.output": "2"}));
+    for of in index["manifests"].as_array().unwrap() {
+        let manifest = read(of["digest"].as_str().unwrap());
+        assert_eq!(manifest["layers"][0]["mediaType"], ZSTD);
+        let is_s390x = of["platform"]["architecture"] == "s390x";
+        let mut expected = serde_json::json!({"org.example.all": "3"});
+        if is_s390x {
+            expected["org.example.one"] = "4".into();
+        }
+        assert_eq!(manifest["annotations"], expected);
+        assert_eq!(
+            of["annotations"],
+            if is_s390x { serde_json::json!({"org.example.beside": "5"}) } else { Value::Null }
+        );
+    }
+}
+
+#[test]
+fn annotations_and_compression_reach_index_and_manifests() {
+    let world = world_of_two();
+    let form = "compression=zstd,force-compression=true,annotation-index.org.example.output=2,\
+                annotation-manifest-descriptor[linux/s390x].org.example.beside=5";
+    let build = |output: &str| {
+        let output = format!("{output},{form}");
+        let args = ["build", "--progress=none", "--platform=linux/amd64,linux/s390x", "--output", &output];
+        let annotations = ["index:org.example.flag=1", "org.example.all=3", "manifest[linux/s390x]:org.example.one=4"];
+        let annotations = annotations.iter().flat_map(|annotation| ["--annotation", annotation]);
+        let built = world.seatrial(args.into_iter().chain(annotations).chain(["--format={{.Digest}}"])).run();
+        built.exits(0).stdout().trim().to_owned()
+    };
+
+    let digest = build("type=oci,tar=false,dest=layout");
+    let blob = |digest: &str| {
+        let path = world.repo().join("layout/blobs").join(digest.replace(':', "/"));
+        json(&fs::read_to_string(path).unwrap())
+    };
+    let top = json(&fs::read_to_string(world.repo().join("layout/index.json")).unwrap());
+    assert_eq!(top["manifests"][0]["digest"], digest.as_str());
+    assert_eq!(top["manifests"].as_array().unwrap().len(), 1);
+    check_forms(&blob(&digest), &blob);
+    // Also without a name it is loaded whole.
+    build("type=oci,dest=layout.tar");
+    let loaded = world.seatrial(["load", "layout.tar"]).run().exits(0).stdout();
+    assert_eq!(loaded.lines().count(), 2, "{loaded}");
+
+    let name = format!("{}/forms", world.registry());
+    assert_eq!(build(&format!("type=registry,name={name}:1")), digest);
+    let raw =
+        |digest: &str| json(&skopeo(&["inspect", "--tls-verify=false", "--raw", &format!("docker://{name}@{digest}")]));
+    check_forms(&raw(&digest), &raw);
+}
+
+#[test]
+fn a_shared_cache_has_the_steps_of_all_platforms() {
+    for mode in ["min", "max"] {
+        let world = world_of_two();
+        let args = ["build", "--progress=none", "--platform=linux/s390x,linux/amd64", "--format={{.StepsCached}}"];
+        let to = format!("--cache-to=type=local,mode={mode},dest={}", world.path("cache").display());
+        world.seatrial(args.iter().copied().chain([to.as_str()])).run().exits(0).stdout_has("0");
+        let other = world_of_two();
+        let from = format!("--cache-from=type=local,src={}", world.path("cache").display());
+        let built = other.seatrial(args.iter().copied().chain([from.as_str()])).run().exits(0);
+        assert_eq!(built.stdout().trim(), "2", "{mode}");
+    }
+}

@@ -275,6 +275,7 @@ impl ArchiveOutput {
         let mut options = SaveOptions {
             index_annotations: annotations.index(),
             index_descriptor_annotations: annotations.index_descriptor(),
+            nameless_are_one: true,
             ..SaveOptions::default()
         };
         for part in to.parts {
