@@ -283,7 +283,15 @@ fn start_failure(error: runtime::StartError, job: &Job<'_>) -> Failure {
     let program = job.args.first().map_or("", String::as_str);
     let (code, message) = match &error {
         runtime::StartError::NotFound { .. } => (127, format!("`{program}` is not in the image")),
-        runtime::StartError::NotExecutable { .. } => (126, format!("`{program}` cannot be executed")),
+        runtime::StartError::NotExecutable { source, .. }
+            if source.raw_os_error() == Some(Errno::TOOBIG.raw_os_error()) =>
+        {
+            return Failure::Command { code: 126, message: too_long(job) };
+        }
+        runtime::StartError::NotExecutable { source, .. } => {
+            let message = format!("`{program}` cannot be executed: {source}");
+            return Failure::Command { code: 126, message };
+        }
         runtime::StartError::UnknownUser { .. } => (125, format!("user `{}` is not known in the image", job.user)),
         _ => {
             let hint = error.remedy().unwrap_or("`seatrial doctor` checks what this machine offers").to_owned();
@@ -292,6 +300,33 @@ fn start_failure(error: runtime::StartError, job: &Job<'_>) -> Failure {
         }
     };
     Failure::Command { code, message: format!("{message}: {error}") }
+}
+
+/// The kernel takes so many bytes in one argument or variable, its end included (`execve(2)`, MAX_ARG_STRLEN: 32 pages).
+const ARGUMENT_BYTES_MAX: usize = 128 * 1024;
+
+/// Why `execve` says E2BIG.
+fn too_long(job: &Job<'_>) -> String {
+    if let Some(argument) = job.args.iter().find(|argument| argument.len() >= ARGUMENT_BYTES_MAX) {
+        return format!(
+            "the command is too long: an argument has {} bytes, and the kernel takes {}; put it into a file of the context, \
+             or into a heredoc that begins with `#!/bin/sh`",
+            argument.len(),
+            ARGUMENT_BYTES_MAX - 1
+        );
+    }
+    let mut variables = job.env.iter().chain(&job.secret_env);
+    match variables.find(|(name, value)| name.len() + value.len() + 1 >= ARGUMENT_BYTES_MAX) {
+        Some((name, value)) => format!(
+            "variable `{name}` is too long for a command: it has {} bytes, and the kernel takes {} with its name",
+            value.len(),
+            ARGUMENT_BYTES_MAX - 1
+        ),
+        None => {
+            "arguments and variables are longer than the kernel takes for a command (a quarter of the stack's limit)"
+                .into()
+        }
+    }
 }
 
 /// Cuts output into lines and keeps the last ones.

@@ -2,16 +2,17 @@
 
 use std::time::UNIX_EPOCH;
 
-use dockerfile::{Command, Run};
+use dockerfile::{Command, Diagnostic, Run};
 use engine::BuildError;
 
 use crate::{
     emulation, metadata, mounts,
     process::{self, Job},
     rights,
-    settle::settle,
+    settle::Written,
     stage::{At, State},
     step::{Key, Made, Outcome},
+    tree,
     work::During as _,
 };
 
@@ -89,7 +90,16 @@ pub(crate) fn run(at: &At<'_>, state: &mut State, run: &Run) -> Result<Outcome, 
         // The scope removes its directory in the end in any case.
         let _ = fs_err::remove_dir_all(&scratch);
         let active = active?;
-        settle(work.host.store, &active, work.epoch).during(attempt)?;
+        let written = Written::find(&active).during(attempt)?;
+        if let Some(path) = written.reserved_name() {
+            let path = tree::show(path);
+            let message = format!("this made `/{path}`: names that begin with `.wh.` mark deleted files in a layer");
+            let help = "give the file another name, or remove it in the same RUN";
+            return Err(at.invalid(Diagnostic::error("ST130", message).with_help(help), None));
+        }
+        if !work.host.store.options().copy_snapshots {
+            written.settle(work.epoch).during(attempt)?;
+        }
         Ok(Made::layer(active.commit().during(attempt)?))
     })
 }

@@ -172,6 +172,13 @@ pub const ALL: &[(&str, &str, &str)] = &[
          address, or somebody exchanged it. The message says both; write the new one only if the change is meant.",
     ),
     (
+        "ST130",
+        "reserved name",
+        "A layer says that a file of an earlier layer is gone by an empty file `.wh.NAME` beside it (image-spec, \
+         \"Whiteouts\"), so no file of an image can have a name that begins with `.wh.`: it would delete another one. Give \
+         it another name, leave it out by `.dockerignore`, or remove it in the RUN that makes it.",
+    ),
+    (
         "ST140",
         "a secret or key agent is missing",
         "`RUN --mount=type=secret,required=true` or `type=ssh,required=true` names something that the build was not \

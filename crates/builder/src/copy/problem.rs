@@ -8,6 +8,7 @@ use engine::BuildError;
 use super::source::{Match, NoMatch, Source, Tree};
 use crate::{
     context::{Census, Context},
+    settle::WHITEOUT_PREFIX,
     stage::At,
     tree::{self, Kind},
     work::During as _,
@@ -15,8 +16,6 @@ use crate::{
 
 /// Names that are looked through for a suggestion; a larger context would make the error slow.
 const NAMES_MAX: usize = 50_000;
-/// What names of whiteouts begin with.
-const WHITEOUT_PREFIX: &[u8] = b".wh.";
 
 /// A source that names nothing.
 pub(crate) fn no_match(at: &At<'_>, from: &Source, pattern: &str, span: &Span, why: NoMatch) -> BuildError {
@@ -122,7 +121,7 @@ pub(crate) fn check_kinds(at: &At<'_>, tree: &Tree<'_>, matches: &[Match], span:
             if tree::base_name(&entry.path).starts_with(WHITEOUT_PREFIX) {
                 let message = format!("`{path}` cannot be copied: names that begin with `.wh.` mark deleted files");
                 let help = "give it another name, or name it in `.dockerignore`";
-                return Err(at.invalid(Diagnostic::error("ST104", message).with_help(help), Some(span)));
+                return Err(at.invalid(Diagnostic::error("ST130", message).with_help(help), Some(span)));
             }
             let kind = match entry.kind {
                 Kind::File | Kind::Dir | Kind::Symlink => continue,

@@ -250,7 +250,7 @@ fn missing_programs_and_users() {
         "FROM base\nRUN [\"/etc/passwd\"]\n",
         expect![[r#"
         `RUN ["/etc/passwd"]` exited 126 at line 2
-        `/etc/passwd` cannot be executed: cannot execute /etc/passwd in the container"#]],
+        `/etc/passwd` cannot be executed: Permission denied (os error 13)"#]],
     );
     check(
         &world,

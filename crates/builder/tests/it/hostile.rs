@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("names_that_speak_to_terminals", names_that_speak_to_terminals),
     ("dockerfiles_of_many_stages", dockerfiles_of_many_stages),
     ("dockerfiles_of_long_lines", dockerfiles_of_long_lines),
+    ("names_of_whiteouts_are_refused_at_their_step", names_of_whiteouts_are_refused_at_their_step),
 ];
 
 fn links_do_not_lead_out() {
@@ -240,11 +241,35 @@ fn dockerfiles_of_long_lines() {
     assert_eq!(outcome.built().root.config.config.labels["a"].len(), long.len());
     // The kernel takes 128 KiB for one argument (MAX_ARG_STRLEN).
     let text = explain(world.build(&format!("FROM base\nRUN : {long}\n")).failed());
-    assert!(text.contains("`/bin/sh` cannot be executed"), "{}", &text[text.len() - text.len().min(300)..]);
+    let end = &text[text.len() - text.len().min(300)..];
+    assert!(
+        end.contains("the command is too long: an argument has 1048578 bytes, and the kernel takes 131071"),
+        "{end}"
+    );
+    let outcome = world.build(&format!("FROM base\nENV LONG={long}\nRUN true\n"));
+    let text = explain(outcome.failed());
+    assert!(text.contains("variable `LONG` is too long for a command: it has 1048576 bytes"), "{text}");
+    // As a program of its own there is no bound.
+    let script = format!("FROM base\nRUN <<EOF\n#!/bin/sh\n: {long}\necho done\nEOF\n");
+    let outcome = world.build(&script);
+    outcome.built();
+    assert_eq!(outcome.logs(), ["done"]);
     // Values that double themselves again and again.
     let doubled = "ARG A=$A$A\n".repeat(60);
     let text = explain(world.build(&format!("FROM base\nARG A=laughter\n{doubled}")).failed());
     assert!(text.contains("bytes longer than its text"), "{text}");
     let text = explain(world.build(&format!("ARG A=laughter\n{doubled}FROM base\n")).failed());
     assert!(text.contains("bytes longer than its text"), "{text}");
+}
+
+fn names_of_whiteouts_are_refused_at_their_step() {
+    for world in [World::new(), World::with_copies()] {
+        let text = explain(world.build("FROM base\nRUN true\nRUN mkdir /d; touch /d/.wh.x\nRUN true\n").failed());
+        assert!(text.contains("this made `/d/.wh.x`") && text.contains("at \"RUN mkdir"), "{text}");
+        world.file(".wh.y", "");
+        let text = explain(world.build("FROM base\nCOPY . /\n").failed());
+        assert!(text.contains("`.wh.y` cannot be copied"), "{text}");
+        // What is gone again at the end of the step does no harm.
+        world.build("FROM base\nRUN touch /.wh.x; rm /.wh.x /etc/group\n").built();
+    }
 }

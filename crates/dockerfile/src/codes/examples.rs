@@ -53,6 +53,7 @@ pub const ALL: &[(&str, &str, &str)] = &[
         "FROM debian:12\nADD https://example.com/app-1.2.tar /\n",
         "FROM debian:12\nADD https://example.com/app-1.2.tar.gz /\n",
     ),
+    ("ST130", "FROM debian:12\nRUN touch /srv/.wh.log\n", "FROM debian:12\nRUN touch /srv/wh.log\n"),
     (
         "ST140",
         "# seatrial build .\nFROM debian:12\nRUN --mount=type=secret,id=token,required=true fetch\n",
