@@ -27,5 +27,5 @@ pub use prepare::{
     FILE_NAME, Invalid, PrepareError, PrepareRequest, Prepared, SourceText, find_file, init_yaml, prepare,
 };
 pub use run::{StageRecord, run, stage_record};
-pub use source::{Source, SourceEvent, changed_paths, read_source};
+pub use source::{Head, Source, SourceEvent, changed_paths, read_source};
 pub use tags::{ChosenTags, TagRule, When, choose_tags, legal_tag};

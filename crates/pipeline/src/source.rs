@@ -4,6 +4,7 @@
 //! monitors and optional locks are switched off: reading a stranger's branch must run nothing and write nothing.
 
 mod ci;
+mod head;
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +17,8 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+
+pub use head::Head;
 
 /// Where the source comes from. Everything is optional: a directory without Git is fine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -31,6 +31,7 @@ pub(crate) enum Command {
     /// The whole pipeline: build, gates in the built image, health check, tags; `--publish` to push
     Run(run::RunArgs),
     /// Build an image from a Dockerfile, with docker's flags
+    #[command(after_help = build::FILE_TIMES)]
     Build(Box<build::BuildArgs>),
     /// Build, then run the gates (or only those named)
     Test(run::TestArgs),

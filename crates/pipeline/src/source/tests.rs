@@ -209,3 +209,45 @@ fn variables_of_a_git_hook_do_not_lead_elsewhere() {
     env.insert("GIT_INDEX_FILE".into(), "/nonexistent".into());
     assert_eq!(read_source(here.path(), &env).sha, read_source(here.path(), &self::env()).sha);
 }
+
+#[test]
+fn the_head_is_found_without_git_wherever_refs_are() {
+    let time = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_714_979_289));
+    let check = |dir: &Path, root: &Path| {
+        let head = Head::find(dir).expect("a work tree");
+        let source = read_source(root, &env());
+        assert!(source.sha.is_some());
+        assert_eq!(head.id(), source.sha.as_deref());
+        assert_eq!(head.time(&env()), Ok(time));
+    };
+    let dir = repository();
+    commit(dir.path(), "deep/er/c.txt", "two");
+    check(&dir.path().join("deep/er"), dir.path());
+    // Packed, and a loose ref over a packed one.
+    git(dir.path(), &["pack-refs", "--all"]);
+    check(dir.path(), dir.path());
+    commit(dir.path(), "d.txt", "three");
+    check(dir.path(), dir.path());
+    // Another work tree, and one without a branch.
+    let other = tempfile::tempdir().expect("a temporary directory");
+    let tree = other.path().join("tree");
+    git(dir.path(), &["worktree", "add", "-q", "-b", "side", tree.to_str().expect("text")]);
+    check(&tree, &tree);
+    commit(&tree, "e.txt", "four");
+    check(&tree, &tree);
+    git(dir.path(), &["checkout", "-q", "--detach", "HEAD~1"]);
+    check(dir.path(), dir.path());
+}
+
+#[test]
+fn a_work_tree_without_a_commit_has_no_time() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    assert_eq!(Head::find(dir.path()), None);
+    git(dir.path(), &["init", "-q"]);
+    let head = Head::find(dir.path()).expect("a work tree");
+    assert_eq!((head.id(), head.time(&env())), (None, Ok(None)));
+    // What is no repository at all is nothing to warn about.
+    fs_err::remove_dir_all(dir.path().join(".git")).expect("removed");
+    fs_err::write(dir.path().join(".git"), "gitdir: ../nowhere\n").expect("written");
+    assert_eq!(Head::find(dir.path()), None);
+}

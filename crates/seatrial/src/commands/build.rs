@@ -2,6 +2,7 @@
 
 mod annotations;
 mod call;
+mod commit;
 mod finished;
 mod flags;
 mod metadata;
@@ -40,6 +41,11 @@ use source::LazyEngine;
 
 pub(crate) use output::{Fields, compression, level};
 
+/// Ends the help.
+pub(crate) const FILE_TIMES: &str = "File times later than SOURCE_DATE_EPOCH are set to it. Where it is not given: later \
+    than the commit of the Git repository that the context lies in (changes that are not committed are dated so as \
+    well), or than the newest file of the context outside of Git.";
+
 /// Builds, names, writes and pushes an image as the flags say.
 pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     args.refuse_what_is_missing()?;
@@ -51,7 +57,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     let format = Format::parse(args.format.as_deref())?;
     let request = args.request(context, &engine)?;
     let warnings = warnings::check(&request, context)?;
-    let requests = for_platforms(request, args.platforms()?);
+    let mut requests = for_platforms(request, args.platforms()?);
     let outputs = Output::all(args, context)?;
     let tags: Vec<Reference> = args.tag.iter().map(named::with_default_tag).collect();
     // What goes by its digest has no tag, and so no name here.
@@ -60,6 +66,8 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     names.extend(named.cloned());
 
     let store = context.store()?;
+    let commit = commit::time(&requests[0], store);
+    requests.iter_mut().for_each(|request| request.epoch = request.epoch.or(commit.known));
     let engine = engine.get()?.clone();
     let client = context.client(&args.engine.insecure_registry);
     let run = store.new_run().context("cannot record a run in the store")?;
@@ -84,6 +92,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     let is_read = args.metadata_file.is_some() || format.reads("Digest");
     let wanted = Wanted { outputs: &outputs, is_read, inline_cache: caches.inline, stop };
     let warn = |message| views.sink().emit(Event::Warning { message, place: None });
+    commit.remark.into_iter().for_each(warn);
     let finished = Finished::build(&engine, store, &requests, &views, wanted).and_then(|(finished, parts)| {
         let progress = Transfers::new(views.sink(), "build");
         let delivery = Delivery {

@@ -12,6 +12,7 @@ mod images;
 mod outputs;
 mod platforms;
 mod registry;
+mod reproducible;
 mod run;
 mod secrets;
 mod shared_cache;
