@@ -7,7 +7,7 @@ use super::context::ignored_by;
 use super::{BaseImage, Findings, LintInput, is_secret_name};
 use crate::expand::{expand_heredoc, expand_noting, expand_words};
 use crate::stages::{Base, Heirs, PLATFORM_ARGS, Stages, shortened};
-use crate::{CopyLike, InstructionKind, Stage, Word, nearest};
+use crate::{CopyLike, InstructionKind, Word, nearest};
 
 /// Names that mean something to the builder alone: they are no variables, so nobody can define them wrongly.
 const NO_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
@@ -73,7 +73,7 @@ pub(super) fn check(stages: &Stages<'_>, input: &LintInput<'_>, findings: &mut F
     let mut heirs = Heirs::new(stages);
     let mut suggestions = SUGGESTIONS_MAX;
     for (at, stage) in stages.file.stages.iter().enumerate() {
-        from_line(stages, stage, &mut suggestions, findings);
+        from_line(stages, at, &mut suggestions, findings);
         let mut scope: Scope = match &stages.bases[at] {
             Base::Stage(earlier) => heirs.inherit(*earlier).unwrap_or_default(),
             Base::Scratch | Base::Image(_) => image_scope(stages.images[at].as_ref()),
@@ -102,7 +102,8 @@ fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>, left: &mut 
     nearest(name, known)
 }
 
-fn from_line(stages: &Stages<'_>, stage: &Stage, suggestions: &mut usize, findings: &mut Findings) {
+fn from_line(stages: &Stages<'_>, at: usize, suggestions: &mut usize, findings: &mut Findings) {
+    let stage = &stages.file.stages[at];
     for word in [Some(&stage.base), stage.platform.as_ref()].into_iter().flatten() {
         let found = stages.expand_from(word, false).unwrap_or_default();
         let is_declared = |name: &str| stages.globals.contains_key(name) || PLATFORM_ARGS.contains(&name);
@@ -113,7 +114,10 @@ fn from_line(stages: &Stages<'_>, stage: &Stage, suggestions: &mut usize, findin
             findings.add("UndefinedArgInFrom", &word.span, message).label = near;
         }
     }
+    // The name of a stage, in whatever letters, is none of an image.
+    let is_stage = matches!(stages.bases[at], Base::Stage(_)) && !stage.base.raw.contains('$');
     if let Some(found) = stages.expand_from(&stage.base, true)
+        && !is_stage
         && !is_image_name(&found.value)
     {
         let message = format!("default value for ARG {} results in empty or invalid base image name", stage.base.raw);

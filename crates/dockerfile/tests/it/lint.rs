@@ -97,6 +97,7 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("InvalidDefaultArgInFrom", "ARG V\nFROM $V", &["$V"]),
     ("InvalidDefaultArgInFrom", "ARG V\nFROM a:$V", &["a:$V"]),
     ("InvalidDefaultArgInFrom", "ARG V=1\nFROM a:$V", &[]),
+    ("InvalidDefaultArgInFrom", "FROM a AS Build\nFROM Build", &[]),
     (
         "InvalidDefaultArgInFrom",
         "FROM localhost:5000/a/b:1\nFROM x.y/z\nFROM c@sha256:0123456789abcdef0123456789abcdef",
