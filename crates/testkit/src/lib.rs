@@ -252,6 +252,22 @@ pub fn skip(reason: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }
 
+/// User and group id of an ordinary user who may have containers: one with an entry in `/etc/subuid` and `/etc/subgid`.
+#[must_use]
+pub fn user_with_subordinate_ids() -> Option<(u32, u32)> {
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    let granted = |file: &str, name: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().any(|line| line.split(':').next() == Some(name))
+    };
+    passwd.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, ..] = fields[..] else { return None };
+        let uid: u32 = uid.parse().ok().filter(|uid| *uid != 0)?;
+        (granted("/etc/subuid", name) && granted("/etc/subgid", name)).then_some((uid, gid.parse().ok()?))
+    })
+}
+
 /// Whether this is root: some tests speak of what only root, or only others, can see.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

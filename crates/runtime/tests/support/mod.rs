@@ -42,7 +42,7 @@ impl World {
             (As::Root, true) => None,
             (As::Root, false) => return skip("not root"),
             (As::User, false) => None,
-            (As::User, true) => match user_with_subordinate_ids() {
+            (As::User, true) => match testkit::user_with_subordinate_ids() {
                 Some(user) => Some(user),
                 None => return skip("no user has an entry in /etc/subuid and /etc/subgid"),
             },
@@ -216,20 +216,6 @@ fn give(path: &Path, uid: u32, gid: u32) {
             give(&entry.unwrap().path(), uid, gid);
         }
     }
-}
-
-fn user_with_subordinate_ids() -> Option<(u32, u32)> {
-    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
-    let granted = |file: &str, name: &str| {
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        text.lines().any(|line| line.split(':').next() == Some(name))
-    };
-    passwd.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let [name, _, uid, gid, ..] = fields[..] else { return None };
-        let uid: u32 = uid.parse().ok().filter(|uid| *uid != 0)?;
-        (granted("/etc/subuid", name) && granted("/etc/subgid", name)).then_some((uid, gid.parse().ok()?))
-    })
 }
 
 const APPLETS: &str = "sh cat ls id echo true false sleep mount ps touch chown chmod mkdir rm mv env pwd stat grep find dd \

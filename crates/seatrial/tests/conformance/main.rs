@@ -10,6 +10,7 @@ mod case;
 mod image;
 mod peers;
 mod served;
+mod user;
 
 use std::{
     collections::BTreeMap,
@@ -82,8 +83,8 @@ struct Table {
 
 impl Table {
     fn new() -> Self {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
-        let world = World::new(PROGRAM);
+        let directory = directory();
+        let world = World::new(setting("PROGRAM").as_deref().unwrap_or(PROGRAM));
         base::write(&world.path("base.tar"));
         world.seatrial(["load"]).arg(world.path("base.tar")).run().exits(0);
         let base = Image::read_all(&world.path("base.tar")).remove(0).tree;
@@ -94,6 +95,9 @@ impl Table {
         }
         if let Some(parts) = setting("CASE") {
             cases.retain(|case| parts.split(',').any(|part| case.name.contains(part)));
+        }
+        if let Some(one_in) = setting("ONE_IN") {
+            cases = cases.into_iter().step_by(one_in.parse().expect("ONE_IN is a number")).collect();
         }
         let served = Served::start(&world.path(""));
         Self { world, served, base, cases: cases.into_iter().map(Mutex::new).collect(), differences }
@@ -295,6 +299,11 @@ fn read_differences(path: &Path) -> BTreeMap<String, String> {
         }
     }
     differences
+}
+
+/// Where the cases lie.
+fn directory() -> PathBuf {
+    setting("DIRECTORY").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance"), PathBuf::from)
 }
 
 /// `SEATRIAL_CONFORMANCE_…`.
