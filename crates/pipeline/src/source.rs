@@ -229,6 +229,9 @@ fn start(root: &Path, env: &BTreeMap<String, String>, args: &[&str]) -> std::io:
         .envs(env.iter().filter(|(name, _)| !name.starts_with("GIT_") || is_git_config(name)))
         .env("LC_ALL", "C")
         .env("GIT_TERMINAL_PROMPT", "0")
+        // In a partial clone a missing object would be fetched, by whatever program the configuration names.
+        .env("GIT_NO_LAZY_FETCH", "1")
+        .env("GIT_ALLOW_PROTOCOL", "none")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use store::Compression;
+
 use crate::world::{EPOCH, World};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
@@ -200,10 +202,12 @@ fn same_bytes_with_overlays_and_copies() {
             let mut request = world.request(dockerfile);
             request.target = Some(target.into());
             let outcome = world.run(&request);
-            (world.tars(outcome.built()), world.seal(outcome.built()))
+            let forms = [Compression::Gzip, Compression::Zstd].map(|form| world.seal_as(outcome.built(), form));
+            (world.tars(outcome.built()), forms)
         });
         assert_eq!(digests[0].0, digests[1].0, "{target}");
         assert_eq!(digests[0].1, digests[1].1, "{target}");
+        assert_ne!(digests[0].1[0], digests[0].1[1], "{target}");
     }
 }
 

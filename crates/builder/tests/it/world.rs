@@ -345,11 +345,15 @@ impl World {
 
     /// Seals the image and gives its manifest digest.
     pub(crate) fn seal(&self, built: &Built) -> Digest {
+        self.seal_as(built, Compression::Gzip)
+    }
+
+    pub(crate) fn seal_as(&self, built: &Built, compression: Compression) -> Digest {
         let mut config = built.root.config.clone();
         config.rootfs.diff_ids =
             built.layers.iter().map(|layer| self.store.diff_id(layer, built.epoch).unwrap().0).collect();
         let image = self.store.put_image(&config, &built.layers, built.epoch).unwrap();
-        self.store.manifest(&image, Compression::Gzip).unwrap().digest
+        self.store.manifest(&image, compression).unwrap().digest
     }
 
     /// Every header and content of the layers above the base.

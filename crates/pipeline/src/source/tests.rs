@@ -251,3 +251,34 @@ fn a_work_tree_without_a_commit_has_no_time() {
     fs_err::write(dir.path().join(".git"), "gitdir: ../nowhere\n").expect("written");
     assert_eq!(Head::find(dir.path()), None);
 }
+
+#[test]
+fn a_strangers_repository_runs_nothing() {
+    let dir = repository();
+    let marker = dir.path().join("ran");
+    let program = dir.path().join("program");
+    fs_err::write(&program, format!("#!/bin/sh\n: > {}\n", marker.display())).expect("written");
+    fs_err::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
+    let program = program.to_str().expect("text");
+    // A commit that is not here is fetched by what the configuration says, in a partial clone.
+    for (name, value) in [
+        ("core.repositoryformatversion", "1"),
+        ("extensions.partialClone", "origin"),
+        ("remote.origin.promisor", "true"),
+        ("remote.origin.url", "file:///nonexistent"),
+        ("remote.origin.uploadpack", program),
+        ("core.fsmonitor", program),
+        ("core.pager", program),
+        ("core.sshCommand", program),
+    ] {
+        git(dir.path(), &["config", name, value]);
+    }
+    let lost = "1234567890123456789012345678901234567890";
+    fs_err::write(dir.path().join(".git/refs/heads/master"), format!("{lost}\n")).expect("written");
+    let head = Head::find(dir.path()).expect("a work tree");
+    assert_eq!(head.id(), Some(lost));
+    assert!(head.time(&env()).is_err());
+    let source = read_source(dir.path(), &env());
+    assert_eq!(source.commit_time, None);
+    assert!(!marker.exists());
+}
