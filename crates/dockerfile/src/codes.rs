@@ -62,7 +62,8 @@ pub const ALL: &[(&str, &str, &str)] = &[
         "ST110",
         "parser directive error",
         "Parser directives (`# syntax=`, `# escape=`, `# check=`) stand at the very top, each at most once. `escape` \
-         is a backslash or a backtick. `check` takes `skip=RULE,…` or `skip=all`, and `error=true`, joined with `;`.",
+         is a backslash or a backtick. `check` takes `skip=RULE,…` or `skip=all`, and `error=true`, joined with `;`; the \
+         latter makes findings of BuildKit's checks errors, and leaves our own what they are.",
     ),
     (
         "ST111",

@@ -84,7 +84,7 @@ impl Default for LintInput<'_> {
 /// Runs all checks that are not skipped; findings in the order of the text.
 ///
 /// `text` is the text that `dockerfile` was read from. Findings are warnings and notes, or errors where the file says
-/// `error=true` (notes stay notes). A wrong `# check=` is an error itself.
+/// `error=true` (notes stay notes, and our own checks warnings). A wrong `# check=` is an error itself.
 pub fn check(dockerfile: &Dockerfile, text: &str, input: &LintInput<'_>) -> Vec<Diagnostic> {
     let raw = syntax::read(text);
     let stages = Stages::new(dockerfile, input.target, input.build_args, input.base);

@@ -391,6 +391,8 @@ fn check_directive() {
     let severity = |rule| findings.iter().find(|finding| finding.rule == Some(rule)).map(|finding| finding.severity);
     assert_eq!(severity("JSONArgsRecommended"), Some(Severity::Error));
     assert_eq!(severity("RootUser"), Some(Severity::Note));
+    // What BuildKit does not check does not stop a build that BuildKit makes.
+    assert_eq!(severity("UnpinnedBase"), Some(Severity::Warning));
 }
 
 #[test]
