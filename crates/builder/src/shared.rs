@@ -124,7 +124,7 @@ impl Shared {
         std::mem::take(&mut *locked(&self.warnings))
     }
 
-    /// Whether a layer could not be had ([`Shared::ensure`] failed), so that the build is worth another attempt without
+    /// Whether a layer could not be had (bringing it here failed), so that the build is worth another attempt without
     /// the places. From then on they are not asked any more.
     pub fn give_up(&self) -> bool {
         let is_broken = self.is_given_up.load(Ordering::Relaxed);

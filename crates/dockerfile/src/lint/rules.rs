@@ -348,6 +348,15 @@ pub const RULES: &[Rule] = &[
         "A tag can be moved by its publisher. FROM image:1.2@sha256:… always means the same image; the tag then only tells \
          people which version it is.",
     )),
+    own(
+        "ST265",
+        "FrontEndIgnored",
+        Severity::Note,
+        "the front end that `# syntax=` names is not fetched",
+        "BuildKit fetches the image that `# syntax=` names and lets it read the Dockerfile. Seatrial reads it itself, as the \
+         current release of docker/dockerfile does: for that front end nothing is lost. Another one may give the file another \
+         meaning, so it is a warning then.",
+    ),
 ];
 
 // `explain` states the number.

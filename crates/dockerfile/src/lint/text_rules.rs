@@ -6,7 +6,7 @@ use super::Findings;
 use crate::parse::is_legacy_pair;
 use crate::stages::{Base, Stages};
 use crate::syntax::{RawFile, RawInstruction, words};
-use crate::{Command, InstructionKind};
+use crate::{Command, InstructionKind, Severity};
 
 /// Stage names that mean something else.
 const RESERVED: [&str; 2] = ["context", "scratch"];
@@ -52,8 +52,26 @@ pub(super) fn check(raw: &RawFile, text: &str, stages: &Stages<'_>, findings: &m
             _ => {}
         }
     }
+    front_end(stages, findings);
     stage_names(text, stages, findings);
     in_stages(stages, findings);
+}
+
+/// The front end whose language this is.
+const OUR_FRONT_END: &str = "docker/dockerfile";
+
+fn front_end(stages: &Stages<'_>, findings: &mut Findings) {
+    let Some(named) = &stages.file.directives.syntax else { return };
+    let name = named.raw.trim_start_matches("docker.io/");
+    let is_ours =
+        name.strip_prefix(OUR_FRONT_END).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '-', '@']));
+    let finding = findings.add("FrontEndIgnored", &named.span, format!("front end `{}` is not fetched", named.raw));
+    if is_ours {
+        finding.notes.push("Seatrial reads the Dockerfile itself, with the same meaning".to_owned());
+    } else {
+        finding.severity = Severity::Warning;
+        finding.notes.push("the file is read as a Dockerfile, which may not be what its author means".to_owned());
+    }
 }
 
 fn from_line(split: &words::Command<'_>, instruction: &RawInstruction, findings: &mut Findings) {

@@ -188,7 +188,26 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("MissingHealthcheck", "FROM a\nCMD [\"x\"]", &["a"]),
     ("MissingHealthcheck", "FROM a\nHEALTHCHECK NONE", &[]),
     ("MissingHealthcheck", "FROM a AS b\nHEALTHCHECK CMD x\nFROM b", &[]),
+    ("FrontEndIgnored", "# syntax=docker/dockerfile:1\nFROM a", &["docker/dockerfile:1"]),
+    ("FrontEndIgnored", "# syntax=example/other\nFROM a", &["example/other"]),
+    ("FrontEndIgnored", "# no directive\n# syntax=docker/dockerfile:1\nFROM a", &[]),
 ];
+
+#[test]
+fn a_front_end_of_another_language_is_a_warning() {
+    let severity = |name: &str| {
+        let text = format!("# syntax={name}\nFROM a\n");
+        run(&text, &LintInput::default())
+            .into_iter()
+            .find(|finding| finding.rule == Some("FrontEndIgnored"))
+            .unwrap()
+            .severity
+    };
+    assert_eq!(severity("docker.io/docker/dockerfile:1.7-labs"), Severity::Note);
+    assert_eq!(severity("docker/dockerfile-upstream"), Severity::Note);
+    assert_eq!(severity("docker/dockerfiles"), Severity::Warning);
+    assert_eq!(severity("example/other:1"), Severity::Warning);
+}
 
 #[test]
 fn cases() {
@@ -428,7 +447,7 @@ fn suggestions() {
 
 #[test]
 fn a_good_file_has_no_findings() {
-    let text = "# syntax=docker/dockerfile:1\nARG PYTHON=3.12\nFROM python:${PYTHON}-slim AS build\nWORKDIR /app\n\
+    let text = "ARG PYTHON=3.12\nFROM python:${PYTHON}-slim AS build\nWORKDIR /app\n\
                 COPY requirements.txt .\nRUN pip install --no-cache-dir -r requirements.txt\nCOPY . .\n\n\
                 FROM build\nARG PORT=8080\nENV PORT=$PORT PATH=/app/bin:$PATH\nEXPOSE $PORT\nUSER 1000\n\
                 HEALTHCHECK --interval=2s CMD [\"/app/check\"]\nENTRYPOINT [\"python\", \"-m\", \"app\"]\n";

@@ -43,7 +43,7 @@ pub(crate) struct RunArgs {
     /// Secret for `RUN --mount=type=secret`: id=NAME[,src=FILE or ,env=VARIABLE]
     #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
-    /// Key agent for `RUN --mount=type=ssh`: `default` (that of SSH_AUTH_SOCK), or ID=SOCKET, or ID=KEYFILE[,KEYFILE]
+    /// Key agent for `RUN --mount=type=ssh`: `default` (that of SSH_AUTH_SOCK), or ID=SOCKET, or `ID=KEYFILE[,KEYFILE]`
     #[arg(long, value_name = "SSH")]
     ssh: Vec<String>,
     /// What RUN may ask for: network.host, security.insecure
@@ -52,7 +52,7 @@ pub(crate) struct RunArgs {
     /// Size of /dev/shm, such as 128m
     #[arg(long, value_name = "SIZE")]
     shm_size: Option<String>,
-    /// Resource limit of processes: NAME=SOFT[:HARD]
+    /// Resource limit of processes: `NAME=SOFT[:HARD]`
     #[arg(long, value_name = "LIMIT")]
     ulimit: Vec<String>,
     /// Parent of the containers' control groups
