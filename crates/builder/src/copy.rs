@@ -234,25 +234,27 @@ fn put(
     };
     let is_stopped = || at.work.is_stopped();
     let fetched = remotes.iter().map(|remote| remote.open(at, request)).collect::<Result<Vec<_>, _>>()?;
+    // The files of an image have owners; those of a directory of this machine are given theirs.
+    let transfer = |source, has_owners: bool, former| Transfer {
+        target: &target,
+        source,
+        changes: Changes {
+            owner: if has_owners { chown } else { Some(chown.unwrap_or((0, 0))) },
+            mode: request.mode.as_ref(),
+            newest: Some(settle::time(at.work.epoch)),
+        },
+        former,
+        has_owners: has_owners && chown.is_none(),
+        is_context: !has_owners,
+        is_stopped: &is_stopped,
+    };
     let written = (|| {
         if let Some(tree) = &selection.tree {
-            let has_owners = tree.has_owners() && chown.is_none();
-            let changes = Changes {
-                owner: if tree.has_owners() { chown } else { Some(chown.unwrap_or((0, 0))) },
-                mode: request.mode.as_ref(),
-                newest: Some(settle::time(at.work.epoch)),
-            };
-            let transfer = Transfer {
-                target: &target,
-                source: tree.root()?,
-                changes,
-                former: former.as_ref(),
-                has_owners,
-                is_context: !tree.has_owners(),
-                is_stopped: &is_stopped,
-            };
+            let transfer = transfer(tree.root()?, tree.has_owners(), former.as_ref());
             if let Before::Over(over) = before {
-                let Some((to, rest)) = over.rest(request, selection, &target, &changes)? else { return Ok(false) };
+                let Some((to, rest)) = over.rest(request, selection, &target, &transfer.changes)? else {
+                    return Ok(false);
+                };
                 transfer.contents(&rest, &to)?;
                 return Ok(true);
             }
@@ -262,20 +264,7 @@ fn put(
             }
         }
         for (tree, matched) in &fetched {
-            let changes = Changes {
-                owner: Some(chown.unwrap_or((0, 0))),
-                mode: request.mode.as_ref(),
-                newest: Some(settle::time(at.work.epoch)),
-            };
-            let transfer = Transfer {
-                target: &target,
-                source: tree.root()?,
-                changes,
-                former: None,
-                has_owners: false,
-                is_context: true,
-                is_stopped: &is_stopped,
-            };
+            let transfer = transfer(tree.root()?, tree.has_owners(), None);
             put_one(at, request, &transfer, matched, request.unpacks_fetched, active, chown)?;
         }
         for (name, text) in &request.heredocs {

@@ -1,4 +1,4 @@
-//! The fuzz target of the tar reader on stable Rust: its corpus, and and broken headers.
+//! The fuzz target of the tar reader on stable Rust: its corpus, and broken headers.
 
 #[path = "../../../../fuzz/src/layer.rs"]
 #[expect(unreachable_pub, reason = "it is part of another crate's interface")]
