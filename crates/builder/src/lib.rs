@@ -39,7 +39,7 @@ pub use fetch::{
     Download, DownloadError, Downloaded, Downloads, FetchError, FetchedContext, Version, fetch_context,
     looks_like_archive, unpack_context,
 };
-pub use process::rootfs;
+pub use process::{extra_hosts, rootfs, ulimits};
 pub use setup::{bind_mounts, network, setup};
 pub use shared::{
     Document, DocumentLayer, DocumentMount, DocumentStep, ExportBlob, ExportRequest, Exported, InvalidDocument,

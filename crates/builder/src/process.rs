@@ -173,12 +173,12 @@ fn run_container(
         // The same for everyone: a build must not depend on the machine's name.
         hostname: "build".into(),
         network: job.network,
-        extra_hosts: job.extra_hosts.iter().map(host_line).collect(),
+        extra_hosts: extra_hosts(job.extra_hosts),
         mounts: job.mounts.clone(),
         limits: Limits {
             memory_bytes: settings.memory_bytes,
             cpus: settings.cpus,
-            ulimits: settings.ulimits.iter().map(ulimit).collect(),
+            ulimits: ulimits(&settings.ulimits),
             ..Limits::default()
         },
         foreign_runtime: host.foreign_runtime.map(Into::into),
@@ -194,10 +194,20 @@ fn run_container(
     result
 }
 
+/// Names with addresses as the runtime has them: address first.
+pub fn extra_hosts(hosts: &[(String, String)]) -> Vec<(String, String)> {
+    hosts.iter().map(host_line).collect()
+}
+
 /// Address and name. A container shares the host's network or has none, so this machine is behind the loopback.
 fn host_line((name, address): &(String, String)) -> (String, String) {
     let address = if address == HOST_GATEWAY { "127.0.0.1" } else { address };
     (address.to_owned(), name.clone())
+}
+
+/// Limits of processes as the runtime has them.
+pub fn ulimits(limits: &[engine::Ulimit]) -> Vec<runtime::Ulimit> {
+    limits.iter().map(ulimit).collect()
 }
 
 fn ulimit(limit: &engine::Ulimit) -> runtime::Ulimit {

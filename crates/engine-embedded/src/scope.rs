@@ -9,9 +9,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use engine::{BuildError, Container, ContainerSpec, EngineError, Root, Scope, SetupRequest};
+use engine::{BuildError, Container, ContainerSpec, EngineError, Root, Scope, SetupRequest, Surroundings};
 use events::{EventSink, RunId};
-use runtime::{Limits, ProcessSpec};
+use runtime::{FileContent, Limits, Mount, MountKind, ProcessSpec};
 use store::JournalEntry;
 
 use crate::{
@@ -89,11 +89,12 @@ impl Shared {
         self.scope.journal(&JournalEntry::Container(id.clone())).map_err(fail)?;
         let is_ordinary = !matches!(self.engine.options.privilege, runtime::Privilege::Root { .. });
         let (stdio, streams) = inner_stdio(&spec.stdio);
+        let around = &spec.surroundings;
         let container = runtime::Container::start(runtime::ContainerSpec {
             id,
             dir: dir.clone(),
             rootfs,
-            readonly_rootfs: false,
+            readonly_rootfs: around.readonly_root,
             process: ProcessSpec {
                 args: spec.args.clone(),
                 env: spec.env.clone(),
@@ -101,22 +102,23 @@ impl Shared {
                 user: spec.user.clone(),
                 no_new_privileges: is_ordinary,
                 stdio,
-                cap_add: Vec::new(),
-                cap_drop: Vec::new(),
+                cap_add: around.cap_add.clone(),
+                cap_drop: around.cap_drop.clone(),
             },
             init: spec.init,
-            hostname: spec.name.clone(),
+            hostname: around.hostname.clone().unwrap_or_else(|| spec.name.clone()),
             network: builder::network(spec.network, self.engine.options.default_network),
-            extra_hosts: Vec::new(),
-            mounts: builder::bind_mounts(&spec.mounts),
+            extra_hosts: builder::extra_hosts(&spec.attachment.extra_hosts),
+            mounts: builder::bind_mounts(&spec.mounts).into_iter().chain(mounts_in_memory(around)).collect(),
             limits: Limits {
                 memory_bytes: spec.limits.memory_bytes,
                 cpus: spec.limits.cpus,
                 pids: spec.limits.pids,
-                ..Limits::default()
+                nofile: None,
+                ulimits: builder::ulimits(&around.ulimits),
             },
             foreign_runtime: self.engine.options.foreign_runtime.clone(),
-            shm_size_bytes: None,
+            shm_size_bytes: around.shm_size_bytes,
             cgroup_parent: None,
             privileged: false,
         })
@@ -142,4 +144,23 @@ impl Shared {
         });
         result
     }
+}
+
+fn mounts_in_memory(around: &Surroundings) -> impl Iterator<Item = Mount> {
+    let tmpfs = around.tmpfs.iter().map(|tmpfs| Mount {
+        target: tmpfs.target.clone(),
+        kind: MountKind::Tmpfs { size_bytes: tmpfs.size_bytes, mode: tmpfs.mode },
+        readonly: false,
+    });
+    let files = around.files.iter().map(|file| Mount {
+        target: file.target.clone(),
+        kind: MountKind::File {
+            content: FileContent(file.content.expose().to_vec()),
+            mode: file.mode,
+            uid: file.uid,
+            gid: file.gid,
+        },
+        readonly: true,
+    });
+    tmpfs.chain(files)
 }

@@ -14,8 +14,8 @@ use std::{
 };
 
 use engine::{
-    BindMount, BuildContext, BuildError, BuildRequest, Cancel, ContainerSpec, DockerfileSource, Engine, ExecSpec, Exit,
-    Limits, NetworkMode, Root, Scope, SetupCommand, SetupRequest, Stdio,
+    Attachment, BindMount, BuildContext, BuildError, BuildRequest, Cancel, ContainerSpec, DockerfileSource, Engine,
+    ExecSpec, Exit, Limits, NetworkMode, Root, Scope, SetupCommand, SetupRequest, Stdio, Surroundings,
 };
 use engine_embedded::{Embedded, EmbeddedOptions, sweep};
 use events::{Event, EventSink, Record, RunId, Subscriber};
@@ -214,6 +214,8 @@ fn shell(root: &Root, script: &str) -> (ContainerSpec, Arc<Mutex<Vec<u8>>>) {
         user: String::new(),
         mounts: Vec::new(),
         network: NetworkMode::None,
+        attachment: Attachment::default(),
+        surroundings: Surroundings::default(),
         limits: Limits::default(),
         init: true,
         stdio: Stdio::Sink(Arc::new(move |bytes| sink.lock().unwrap().extend_from_slice(bytes))),

@@ -1,11 +1,11 @@
 //! Containers as a pipeline sees them.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineError, NetworkMode};
+use crate::{Attachment, BoundPort, EngineError, NetworkMode, Surroundings};
 
 /// A root filesystem that containers start from: an image's, or one made by setup. Engines know what `id` means.
 #[derive(Clone, Debug)]
@@ -115,6 +115,10 @@ pub struct ContainerSpec {
     pub mounts: Vec<BindMount>,
     /// Network.
     pub network: NetworkMode,
+    /// Names and ports in the scope's networks.
+    pub attachment: Attachment,
+    /// File systems in memory, rights, limits of processes.
+    pub surroundings: Surroundings,
     /// Bounds.
     pub limits: Limits,
     /// A small init as first process; without it the program itself is process 1, as in production.
@@ -170,6 +174,32 @@ pub trait Container: Send + Sync {
     /// Keeps the file system that an ended container wrote to for the given time, for `shell`; gives its [`Root::id`].
     /// `None`: this engine cannot, or it is gone already.
     async fn keep(&self, time: Duration) -> Result<Option<String>, EngineError>;
+
+    /// Keeps the file system of an ended container as a root that later containers, also of other runs, start from; found
+    /// again by [`crate::Scope::saved`]. `None`: this engine cannot.
+    async fn save(&self, _key: &oci::Digest) -> Result<Option<Root>, EngineError> {
+        Ok(None)
+    }
+
+    /// Stops (`true`) or lets run again all its processes, without their notice (the freezer of control groups).
+    async fn freeze(&self, _frozen: bool) -> Result<(), EngineError> {
+        Err(EngineError {
+            message: "this engine cannot freeze containers".into(),
+            hint: None,
+            command_code: None,
+            source: None,
+        })
+    }
+
+    /// Its addresses in the scope's networks; none when it has no private one.
+    fn addresses(&self) -> Vec<IpAddr> {
+        Vec::new()
+    }
+
+    /// Where its published ports are reached on the host.
+    fn ports(&self) -> Vec<BoundPort> {
+        Vec::new()
+    }
 
     /// Things that did not work as asked, such as a limit without cgroups.
     fn warnings(&self) -> Vec<String>;

@@ -7,6 +7,7 @@ mod build;
 mod container;
 mod remote;
 mod run_settings;
+mod surroundings;
 
 pub use build::{
     BuildContext, BuildError, BuildRequest, Built, DockerfileSource, FailedStep, NamedContext, NetworkMode,
@@ -16,6 +17,10 @@ pub use container::{
     BindMount, Cancel, Container, ContainerSpec, ExecSpec, Exit, KeptRoot, Limits, OutputSink, Root, Stdio,
 };
 pub use run_settings::{Allow, HOST_GATEWAY, RunSettings, Secret, SshSource, Ulimit};
+
+pub use surroundings::{
+    Attachment, BoundPort, JoinedNetwork, MemoryFile, Protocol, PublishedPort, Surroundings, Tmpfs,
+};
 
 pub use remote::{GitSource, InvalidSource, RemoteSource, redacted};
 
@@ -50,6 +55,11 @@ pub trait Scope: Send + Sync {
 
     /// Starts a container from a fresh copy of a root.
     async fn start(&self, spec: ContainerSpec) -> Result<Box<dyn Container>, EngineError>;
+
+    /// The root that [`Container::save`] kept under this key, here or in an earlier run.
+    async fn saved(&self, _key: &oci::Digest) -> Result<Option<Root>, EngineError> {
+        Ok(None)
+    }
 
     /// Stops and removes everything. Also happens on drop, without the error.
     async fn close(&mut self) -> Result<(), EngineError>;

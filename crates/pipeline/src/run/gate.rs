@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use engine::{BindMount, Container, ContainerSpec, EngineError, Exit, Limits, NetworkMode, Root, Scope, Stdio};
+use engine::{
+    Attachment, BindMount, Container, ContainerSpec, EngineError, Exit, Limits, NetworkMode, Root, Scope, Stdio,
+    Surroundings,
+};
 use events::{Event, Verdict};
 
 use super::{
@@ -317,6 +320,8 @@ fn spec(
         user: gate.user.clone().unwrap_or_else(|| root.config.config.user.clone()),
         mounts,
         network: NetworkMode::Default,
+        attachment: Attachment::default(),
+        surroundings: Surroundings::default(),
         limits: Limits::default(),
         init: true,
         stdio: Stdio::Sink(log.sink()),

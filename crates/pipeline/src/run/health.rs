@@ -6,7 +6,8 @@ use std::{
 };
 
 use engine::{
-    Container, ContainerSpec, EngineError, ExecSpec, Exit, Limits, NetworkMode, OutputSink, Root, Scope, Stdio,
+    Attachment, Container, ContainerSpec, EngineError, ExecSpec, Exit, Limits, NetworkMode, OutputSink, Root, Scope,
+    Stdio, Surroundings,
 };
 use events::{Event, Verdict};
 use tokio::time::Instant;
@@ -166,6 +167,8 @@ async fn attempt(
         mounts: Vec::new(),
         // A loopback of its own: ports never clash, and probes run inside.
         network: NetworkMode::None,
+        attachment: Attachment::default(),
+        surroundings: Surroundings::default(),
         limits: Limits::default(),
         init: false,
         stdio: Stdio::Sink(log.sink()),

@@ -6,7 +6,7 @@ use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use engine::{ContainerSpec, Engine, EngineError, Limits, NetworkMode, Root, Stdio};
+use engine::{Attachment, ContainerSpec, Engine, EngineError, Limits, NetworkMode, Root, Stdio, Surroundings};
 use engine_embedded::Embedded;
 use events::RunId;
 use store::{SnapshotId, Store};
@@ -242,6 +242,8 @@ fn spec(args: &ShellArgs, network: NetworkMode, root: Root, inside: Inside) -> C
         user: args.user.clone().unwrap_or(inside.user),
         mounts: inside.mounts,
         network,
+        attachment: Attachment::default(),
+        surroundings: Surroundings::default(),
         limits: Limits::default(),
         init: true,
         stdio: Stdio::Inherit,
