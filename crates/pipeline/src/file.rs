@@ -2,6 +2,7 @@
 //!
 //! The doc comments of these types are the descriptions in the JSON Schema ([`schema`](fn@schema)).
 
+mod gates;
 mod read;
 mod schema;
 mod sections;

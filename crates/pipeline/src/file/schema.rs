@@ -171,7 +171,10 @@ impl JsonSchema for VersionRule {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::sections, *};
+    use super::{
+        super::{gates, sections},
+        *,
+    };
 
     fn properties(schema: &Value, name: &str) -> Vec<String> {
         let definition = if name.is_empty() { schema } else { &schema["$defs"][name] };
@@ -188,9 +191,9 @@ mod tests {
             ("", &sections::FILE),
             ("Build", &sections::BUILD),
             ("Version", &sections::VERSION),
-            ("Test", &sections::TEST),
-            ("Gate", &sections::GATE),
-            ("SetupStep", &sections::SETUP),
+            ("Test", &gates::TEST),
+            ("Gate", &gates::GATE),
+            ("SetupStep", &gates::SETUP),
             ("Health", &sections::HEALTH),
             ("Publish", &sections::PUBLISH),
             ("Tag", &sections::TAG),

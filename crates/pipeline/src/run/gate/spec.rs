@@ -1,0 +1,129 @@
+//! The container of a gate: what is started, in which surroundings.
+
+use std::{collections::BTreeMap, path::Path};
+
+use engine::{Attachment, BindMount, ContainerSpec, Limits, NetworkMode, Root, Stdio, Surroundings};
+
+use super::super::log::{StageLog, StepText};
+use crate::{GatePlan, RunContext, Values, Version};
+
+/// Starts one command.
+pub(in crate::run) const SHELL: [&str; 2] = ["/bin/sh", "-ec"];
+/// Starts several commands in one shell. Before each, a line with the mark goes to the log's reader. The commands come as
+/// arguments, so that the quotes of one cannot reach into the next, and are hidden from them by `set --`.
+const SEVERAL: &str = r#"for seatrial_step do set --; printf '\036%s\n' MARK; eval "$seatrial_step"; done"#;
+/// Where reports are written, inside.
+const REPORTS_TARGET: &str = "/run/seatrial/reports";
+/// What docker gives a container whose image sets no PATH.
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) fn steps(gate: &GatePlan) -> Vec<StepText> {
+    if gate.commands.is_empty() {
+        return vec![StepText { text: gate.entrypoint.join(" "), place: gate.place.clone() }];
+    }
+    gate.commands.iter().map(|one| StepText { text: one.run.clone(), place: one.place.clone() }).collect()
+}
+
+pub(super) fn spec(
+    cx: RunContext<'_>,
+    gate: &GatePlan,
+    root: &Root,
+    values: &Values,
+    log: &StageLog,
+    mark: Option<&str>,
+    work_dir: &Path,
+) -> ContainerSpec {
+    let cwd = workdir(gate.workdir.as_deref(), root);
+    let mut mounts: Vec<BindMount> = gate.mounts.iter().map(|mount| mount.bind(&cwd)).collect();
+    mounts.push(BindMount { source: work_dir.to_path_buf(), target: REPORTS_TARGET.into(), readonly: false });
+    ContainerSpec {
+        name: container_name(&gate.name),
+        root: root.clone(),
+        args: args(gate, mark),
+        env: environment(root, &gate.environment, &seatrial_environment(cx, values)),
+        cwd,
+        user: gate.user.clone().unwrap_or_else(|| root.config.config.user.clone()),
+        mounts,
+        network: NetworkMode::Default,
+        attachment: Attachment::default(),
+        surroundings: Surroundings::default(),
+        limits: Limits::default(),
+        init: true,
+        stdio: Stdio::Sink(log.sink()),
+    }
+}
+
+fn args(gate: &GatePlan, mark: Option<&str>) -> Vec<String> {
+    let mut args = gate.entrypoint.clone();
+    match (gate.commands.as_slice(), mark) {
+        ([], _) => {}
+        ([one], _) => args.extend(SHELL.iter().map(|word| (*word).to_owned()).chain([one.run.clone()])),
+        (several, mark) => {
+            args.extend(SHELL.iter().map(|word| (*word).to_owned()));
+            args.push(SEVERAL.replace("MARK", mark.unwrap_or_default()));
+            // The shell's `$0`.
+            args.push(SHELL[0].to_owned());
+            args.extend(several.iter().map(|command| command.run.clone()));
+        }
+    }
+    args
+}
+
+/// 128 bits that a program cannot guess, from the hasher that the standard library seeds from the system.
+pub(super) fn nonce() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("{:016x}{:016x}", RandomState::new().hash_one(0u8), RandomState::new().hash_one(1u8))
+}
+
+/// `[a-z0-9-]`, as host names are.
+pub(in crate::run) fn container_name(name: &str) -> String {
+    let name: String =
+        name.to_ascii_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    name.trim_matches('-').to_owned()
+}
+
+/// The given working directory, else the image's, else `/`.
+pub(in crate::run) fn workdir(given: Option<&str>, root: &Root) -> String {
+    let image = root.config.config.working_dir.as_str();
+    given.unwrap_or(if image.is_empty() { "/" } else { image }).to_owned()
+}
+
+/// The image's environment, then the file's, then ours; later ones win and keep the place of the former.
+pub(in crate::run) fn environment(
+    root: &Root,
+    file: &BTreeMap<String, String>,
+    ours: &[(String, String)],
+) -> Vec<(String, String)> {
+    let image = root.config.config.env.iter().filter_map(|entry| entry.split_once('='));
+    let mut env: Vec<(String, String)> = image.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    for (name, value) in file.iter().chain(ours.iter().map(|(name, value)| (name, value))) {
+        match env.iter_mut().find(|(present, _)| present == name) {
+            Some(entry) => entry.1 = value.clone(),
+            None => env.push((name.clone(), value.clone())),
+        }
+    }
+    if !env.iter().any(|(name, _)| name == "PATH") {
+        env.push(("PATH".into(), PATH_DEFAULT.into()));
+    }
+    env
+}
+
+/// What commands read instead of templates. A value that is absent is an unset variable.
+fn seatrial_environment(cx: RunContext<'_>, values: &Values) -> Vec<(String, String)> {
+    let version = match &values.version {
+        Version::Known(version) => Some(version.clone()),
+        _ => None,
+    };
+    [
+        ("CI", Some("true".to_owned())),
+        ("SEATRIAL_GIT_SHA", values.git_sha.clone()),
+        ("SEATRIAL_GIT_SHORT", values.git_short.clone()),
+        ("SEATRIAL_GIT_BRANCH", values.git_branch.clone()),
+        ("SEATRIAL_GIT_TAG", values.git_tag.clone()),
+        ("SEATRIAL_VERSION", version),
+        ("SEATRIAL_RUN_NUMBER", Some(cx.run.number.to_string())),
+        ("SEATRIAL_REPORTS", Some(REPORTS_TARGET.to_owned())),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .collect()
+}
