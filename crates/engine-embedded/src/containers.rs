@@ -166,6 +166,12 @@ impl Container for Handle {
         .await
     }
 
+    async fn freeze(&self, frozen: bool) -> Result<(), EngineError> {
+        let running = self.0.clone();
+        blocking(move || running.container.freeze(frozen).map_err(|error| failed("cannot freeze a container", error)))
+            .await
+    }
+
     fn warnings(&self) -> Vec<String> {
         self.0.container.warnings().to_vec()
     }

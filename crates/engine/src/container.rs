@@ -181,7 +181,7 @@ pub trait Container: Send + Sync {
         Ok(None)
     }
 
-    /// Stops (`true`) or lets run again all its processes, without their notice (the freezer of control groups).
+    /// Stops (`true`) or lets run again all its processes, without their notice. Processes that are started in between run.
     async fn freeze(&self, _frozen: bool) -> Result<(), EngineError> {
         Err(EngineError {
             message: "this engine cannot freeze containers".into(),

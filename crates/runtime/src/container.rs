@@ -3,6 +3,7 @@
 use crate::{
     bundle, cgroup,
     error::{StartError, WaitError},
+    freeze,
     protocol::{Channel, ExecRequest, ForeignExec, Inside, Report, Request, StdioPlan, send_request},
     spec::{ContainerSpec, Exit, Limits, ProcessSpec, Stdio},
     sys, zygote,
@@ -124,6 +125,20 @@ impl Container {
         }
         self.kill()?;
         self.wait()
+    }
+
+    /// Stops all its processes (SIGSTOP, which nobody can catch), or lets them run again. Processes that are started
+    /// afterwards run. Nothing happens when it has ended.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or `/proc` cannot be read.
+    pub fn freeze(&self, frozen: bool) -> Result<(), WaitError> {
+        match freeze::freeze(self.supervised.pid, frozen) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(WaitError::System { attempt: "freeze the container", source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A further process in the running container (health checks, shell). Same namespaces, control group, seccomp;

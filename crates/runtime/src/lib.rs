@@ -17,6 +17,7 @@ mod container;
 mod emulation;
 mod enter;
 mod error;
+mod freeze;
 mod helper;
 mod overlay;
 mod protocol;
