@@ -15,7 +15,6 @@ mod fetch;
 mod former;
 mod git;
 mod layout;
-mod mask;
 mod metadata;
 mod mounts;
 mod plan;
@@ -40,7 +39,7 @@ pub use fetch::{
     looks_like_archive, unpack_context,
 };
 pub use process::{extra_hosts, rootfs, ulimits};
-pub use setup::{bind_mounts, network, setup};
+pub use setup::{bind_mounts, content_digest, memory_files, network, setup};
 pub use shared::{
     Document, DocumentLayer, DocumentMount, DocumentStep, ExportBlob, ExportRequest, Exported, InvalidDocument,
     PlaceError, Shared, SharedPlace,

@@ -3,11 +3,14 @@
 use std::{
     collections::VecDeque,
     os::fd::{AsFd, OwnedFd},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
-use engine::{BuildError, EngineError, Exit, FailedStep, HOST_GATEWAY, KeptRoot, RunSettings};
+use engine::{BuildError, EngineError, Exit, FailedStep, HOST_GATEWAY, KeptRoot, Masker, Masks, RunSettings};
 use events::Place;
 use runtime::{ContainerSpec, Limits, Mount, Overlay, ProcessSpec, Rootfs, Stdio};
 use rustix::{
@@ -18,7 +21,6 @@ use rustix::{
 use store::{ActiveSnapshot, JournalEntry};
 
 use crate::{
-    mask::{Masker, Masks},
     step::Running,
     work::{During as _, Host, engine_error},
 };
@@ -52,7 +54,7 @@ pub(crate) struct Job<'a> {
     /// Bounds.
     pub(crate) settings: &'a RunSettings,
     /// What output must not show.
-    pub(crate) masks: Option<&'a Masks>,
+    pub(crate) masks: Option<&'a Arc<Masks>>,
     /// Name, address.
     pub(crate) extra_hosts: &'a [(String, String)],
     pub(crate) keep_failed: Duration,
@@ -80,7 +82,7 @@ pub(crate) fn run(
 ) -> Result<ActiveSnapshot, BuildError> {
     let start = Instant::now();
     let mut output = Lines::default();
-    let mut masker = job.masks.map(Masker::new);
+    let mut masker = job.masks.cloned().map(Masker::new);
     let tell = &mut |line| running.log(line);
     let result = run_container(host, running, &active, &job, is_stopped, &mut |bytes| match &mut masker {
         Some(masker) => output.push(&masker.push(bytes), tell),

@@ -2,11 +2,12 @@
 
 use std::{os::fd::AsFd as _, path::Path};
 
-use engine::{BindMount, BuildError, NetworkMode, Root, RunSettings, SetupCommand, SetupRequest};
+use engine::{BindMount, BuildError, MemoryFile, NetworkMode, Root, RunSettings, SetupCommand, SetupRequest};
 use events::EventSink;
 use oci::Digest;
-use runtime::{Mount, MountKind, Network};
+use runtime::{FileContent, Mount, MountKind, Network};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use store::Store;
 
 use crate::{
     build::{root_id, root_snapshot},
@@ -40,7 +41,7 @@ pub fn setup(request: &SetupRequest, host: &Host<'_>, events: &EventSink) -> Res
     }
     let mut mounts = Vec::new();
     for mount in &request.mounts {
-        let (digest, listing) = content(host, &mount.source)
+        let (digest, listing) = content(host.store, &mount.source)
             .during(|| format!("cannot read the mounted path {}", mount.source.display()))?;
         mounts.push((mount, digest, listing));
     }
@@ -94,6 +95,9 @@ fn key_of(layers: &Layers, command: &SetupCommand, mounts: &[(&BindMount, Digest
     }
     key.add("user", &command.user);
     key.add("working directory", &command.cwd);
+    for file in &command.files {
+        key.add(format!("mount {}", file.target), format!("secret {:o} {}:{}", file.mode, file.uid, file.gid));
+    }
     for (mount, digest, _) in mounts {
         key.add(format!("mount {}", mount.target), format!("bind {digest}"));
         key.add(format!("access to mount {}", mount.target), if mount.readonly { "read-only" } else { "writable" });
@@ -101,7 +105,12 @@ fn key_of(layers: &Layers, command: &SetupCommand, mounts: &[(&BindMount, Digest
     key
 }
 
-fn job<'a>(request: &SetupRequest, command: &'a SetupCommand, settings: &'a RunSettings, host: &Host<'_>) -> Job<'a> {
+fn job<'a>(
+    request: &'a SetupRequest,
+    command: &'a SetupCommand,
+    settings: &'a RunSettings,
+    host: &Host<'_>,
+) -> Job<'a> {
     Job {
         text: &command.text,
         place: command.place.as_ref(),
@@ -110,18 +119,18 @@ fn job<'a>(request: &SetupRequest, command: &'a SetupCommand, settings: &'a RunS
         secret_env: Vec::new(),
         cwd: &command.cwd,
         user: &command.user,
-        mounts: bind_mounts(&request.mounts),
+        mounts: bind_mounts(&request.mounts).into_iter().chain(memory_files(&command.files)).collect(),
         network: network(request.network, host.default_network),
         privileged: false,
         settings,
-        masks: None,
+        masks: request.masks.as_ref(),
         extra_hosts: &[],
         keep_failed: request.keep_failed,
     }
 }
 
 /// Names, modes and content of a file or directory, as digest and listing.
-fn content(host: &Host<'_>, path: &Path) -> std::io::Result<(Digest, Vec<u8>)> {
+fn content(store: &Store, path: &Path) -> std::io::Result<(Digest, Vec<u8>)> {
     static MEMO_LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let path = fs_err::canonicalize(path)?;
     let (directory, name) = match (path.is_dir(), path.parent(), path.file_name()) {
@@ -133,11 +142,11 @@ fn content(host: &Host<'_>, path: &Path) -> std::io::Result<(Digest, Vec<u8>)> {
     let memo_key = Digest::of(path.as_os_str().as_encoded_bytes());
     // Gates of one run may ask for the same path at once.
     let guard = locked(&MEMO_LOCK);
-    let mut memo = FileMemo::parse(&host.store.memo_get(MEMO, memo_key.hex()).unwrap_or_default());
+    let mut memo = FileMemo::parse(&store.memo_get(MEMO, memo_key.hex()).unwrap_or_default());
     memo.fill(root.as_fd(), &name, &mut entries)?;
     if memo.is_changed {
         // A memo that cannot be written costs reading the files again.
-        let _ = host.store.memo_put(MEMO, memo_key.hex(), &memo.to_bytes());
+        let _ = store.memo_put(MEMO, memo_key.hex(), &memo.to_bytes());
     }
     drop(guard);
     let mut listing = Vec::new();
@@ -146,6 +155,28 @@ fn content(host: &Host<'_>, path: &Path) -> std::io::Result<(Digest, Vec<u8>)> {
         listing.push(b'\n');
     }
     Ok((Digest::of(&listing), listing))
+}
+
+/// Digest of names, modes and content of a file or directory. Unchanged files are not read again.
+///
+/// # Errors
+/// It cannot be read.
+pub fn content_digest(store: &Store, path: &Path) -> std::io::Result<Digest> {
+    Ok(content(store, path)?.0)
+}
+
+/// Files in memory as the runtime mounts them.
+pub fn memory_files(files: &[MemoryFile]) -> impl Iterator<Item = Mount> {
+    files.iter().map(|file| Mount {
+        target: file.target.clone(),
+        kind: MountKind::File {
+            content: FileContent(file.content.expose().to_vec()),
+            mode: file.mode,
+            uid: file.uid,
+            gid: file.gid,
+        },
+        readonly: true,
+    })
 }
 
 /// Host paths as the runtime mounts them.

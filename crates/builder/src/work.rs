@@ -11,14 +11,14 @@ use std::{
 };
 
 use dockerfile::{Diagnostic, Dockerfile, Span};
-use engine::{BuildError, BuildRequest, Cancel, EngineError};
+use engine::{BuildError, BuildRequest, Cancel, EngineError, Masks};
 use events::{Event, EventSink, Place};
 use oci::Digest;
 use store::{Scope, Store};
 
 use crate::{
-    base::BaseSource, context::Context, fetch::Downloads, former::Chain, mask::Masks, plan::Plan, remote::Remotes,
-    shared::Shared, ssh::Agents, stage::State,
+    base::BaseSource, context::Context, fetch::Downloads, former::Chain, plan::Plan, remote::Remotes, shared::Shared,
+    ssh::Agents, stage::State,
 };
 
 /// What a build works with; the same for all builds of a process.
@@ -67,7 +67,7 @@ pub(crate) struct Work<'a> {
     /// The steps of all stages.
     chains: Mutex<Vec<Arc<Chain>>>,
     /// What output must not show.
-    pub(crate) masks: Option<Masks>,
+    pub(crate) masks: Option<Arc<Masks>>,
     /// Key agents that the build started.
     pub(crate) agents: Agents,
     slots: Vec<Slot>,
@@ -140,7 +140,7 @@ impl<'a> Work<'a> {
             remotes: Remotes::default(),
             declared_args: Mutex::default(),
             chains: Mutex::default(),
-            masks: Masks::new(request.run.secrets.values()),
+            masks: Masks::new(request.run.secrets.values()).map(Arc::new),
             agents: Agents::default(),
             slots,
             has_failed: AtomicBool::new(false),

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io::Read,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use builder::{FetchError, FetchedContext, Host, Shared};
 use engine::{BuildError, BuildRequest, Built, Cancel, Engine, EngineError, RemoteSource, Root, Scope};
 use events::{Event, EventSink, RunId};
-use oci::{DiffId, ImageConfig};
+use oci::{DiffId, Digest, ImageConfig};
 use runtime::{Network, Privilege};
 use store::{Compression, Image, ManifestOptions, SealedManifest, Stop, Store};
 
@@ -261,6 +261,12 @@ impl Engine for Embedded {
 
     async fn root(&self, image: &Image) -> Result<Root, EngineError> {
         Ok(builder::image_root(image))
+    }
+
+    async fn content(&self, path: &Path) -> Result<Digest, EngineError> {
+        let (store, owned) = (self.inner.options.store.clone(), path.to_owned());
+        let attempt = format!("cannot read the mounted path {}", path.display());
+        blocking(move || builder::content_digest(&store, &owned)).await.map_err(|error| failed(attempt, error))
     }
 
     async fn open_scope(&self, run: RunId) -> Result<Box<dyn Scope>, EngineError> {

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use engine::{BuildError, Container, ContainerSpec, EngineError, Root, Scope, SetupRequest, Surroundings};
 use events::{EventSink, RunId};
-use runtime::{FileContent, Limits, Mount, MountKind, ProcessSpec};
+use runtime::{Limits, Mount, MountKind, ProcessSpec};
 use store::JournalEntry;
 
 use crate::{
@@ -152,15 +152,5 @@ fn mounts_in_memory(around: &Surroundings) -> impl Iterator<Item = Mount> {
         kind: MountKind::Tmpfs { size_bytes: tmpfs.size_bytes, mode: tmpfs.mode },
         readonly: false,
     });
-    let files = around.files.iter().map(|file| Mount {
-        target: file.target.clone(),
-        kind: MountKind::File {
-            content: FileContent(file.content.expose().to_vec()),
-            mode: file.mode,
-            uid: file.uid,
-            gid: file.gid,
-        },
-        readonly: true,
-    });
-    tmpfs.chain(files)
+    tmpfs.chain(builder::memory_files(&around.files))
 }

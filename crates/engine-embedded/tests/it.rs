@@ -354,6 +354,7 @@ fn setup_request(root: &Root, scripts: &[&str], mounts: Vec<BindMount>) -> Setup
         env: vec![("PATH".into(), "/bin".into())],
         cwd: "/".into(),
         user: String::new(),
+        files: Vec::new(),
     };
     SetupRequest {
         stage: "setup".into(),
@@ -361,6 +362,7 @@ fn setup_request(root: &Root, scripts: &[&str], mounts: Vec<BindMount>) -> Setup
         commands: scripts.iter().map(command).collect(),
         mounts,
         network: NetworkMode::None,
+        masks: None,
         no_cache: false,
         keep_failed: Duration::from_secs(600),
         cancel: Cancel::new(),

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -10,7 +11,7 @@ use dockerfile::Diagnostic;
 use events::Place;
 use oci::{Platform, Reference};
 
-use crate::{BindMount, Cancel, EngineError, KeptRoot, RemoteSource, Root, RunSettings};
+use crate::{BindMount, Cancel, EngineError, KeptRoot, Masks, MemoryFile, RemoteSource, Root, RunSettings};
 
 /// `docker build`'s question, resolved: no environment, no defaults left to look up.
 #[derive(Clone, Debug)]
@@ -146,6 +147,8 @@ pub struct SetupRequest {
     pub mounts: Vec<BindMount>,
     /// Network.
     pub network: NetworkMode,
+    /// What output must not show.
+    pub masks: Option<Arc<Masks>>,
     /// Ignore what is cached.
     pub no_cache: bool,
     /// How long the root filesystem of a failed step is kept; zero: not at all.
@@ -169,6 +172,8 @@ pub struct SetupCommand {
     pub cwd: String,
     /// `user[:group]`; empty is root.
     pub user: String,
+    /// Files that only it sees, such as secrets. Of them the paths count for the cache, not what they hold.
+    pub files: Vec<MemoryFile>,
 }
 
 /// An instruction or command that ended with another code than 0.

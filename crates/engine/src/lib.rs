@@ -5,6 +5,7 @@
 
 mod build;
 mod container;
+mod mask;
 mod remote;
 mod run_settings;
 mod surroundings;
@@ -16,6 +17,7 @@ pub use build::{
 pub use container::{
     BindMount, Cancel, Container, ContainerSpec, ExecSpec, Exit, KeptRoot, Limits, OutputSink, Root, Stdio,
 };
+pub use mask::{Masker, Masks};
 pub use run_settings::{Allow, HOST_GATEWAY, RunSettings, Secret, SshSource, Ulimit};
 
 pub use surroundings::{
@@ -24,8 +26,11 @@ pub use surroundings::{
 
 pub use remote::{GitSource, InvalidSource, RemoteSource, redacted};
 
+use std::path::Path;
+
 use async_trait::async_trait;
 use events::{EventSink, RunId};
+use oci::Digest;
 
 /// What a pipeline asks of a container engine.
 ///
@@ -42,6 +47,9 @@ pub trait Engine: Send + Sync {
 
     /// The root of an image that is in the store already.
     async fn root(&self, image: &store::Image) -> Result<Root, EngineError>;
+
+    /// Digest of a host path's names, modes and content, as of a mount that a setup sees. Unchanged files are not read again.
+    async fn content(&self, path: &Path) -> Result<Digest, EngineError>;
 
     /// Everything that a run starts belongs to one scope.
     async fn open_scope(&self, run: RunId) -> Result<Box<dyn Scope>, EngineError>;

@@ -167,6 +167,7 @@ async fn setup(
         env: env.clone(),
         cwd: workdir.clone(),
         user: command.user.clone().unwrap_or_else(|| root.config.config.user.clone()),
+        files: Vec::new(),
     };
     let request = SetupRequest {
         stage: SETUP_STAGE.into(),
@@ -174,6 +175,7 @@ async fn setup(
         commands: plan.test.setup.iter().map(command).collect(),
         mounts: plan.test.setup_mounts.iter().map(|mount| mount.bind(&workdir)).collect(),
         network: NetworkMode::Default,
+        masks: None,
         no_cache: options.no_cache,
         keep_failed: options.keep_failed.unwrap_or(plan.keep.failed),
         cancel: cx.cancel.clone(),

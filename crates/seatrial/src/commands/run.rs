@@ -1,11 +1,16 @@
 //! `seatrial run`, `test`, `health`, `publish`: the pipeline, whole or in part.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
 use engine::{BuildError, BuildRequest, Built, Engine, EngineError, KeptRoot, Root, Scope};
 use events::{RunId, Verdict};
+use oci::Digest;
 use pipeline::{
     GateFailure, Outcome, Plan, PrepareError, PrepareRequest, Prepared, RunContext, RunError, RunOptions, Stages,
 };
@@ -342,6 +347,10 @@ impl Engine for ForDemo<'_> {
 
     async fn root(&self, image: &store::Image) -> Result<Root, EngineError> {
         self.0.root(image).await
+    }
+
+    async fn content(&self, path: &Path) -> Result<Digest, EngineError> {
+        self.0.content(path).await
     }
 
     async fn open_scope(&self, run: RunId) -> Result<Box<dyn Scope>, EngineError> {

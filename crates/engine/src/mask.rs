@@ -3,14 +3,14 @@
 //! Masked are the secret as it is, its lines, and its base64 forms, also when a program writes them in pieces. A value that
 //! is encoded in any other way (hex, URL, reversed) is not recognised.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
+use crate::Secret;
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::{
     Engine as _, alphabet,
     engine::general_purpose::{GeneralPurpose, NO_PAD},
 };
-use engine::Secret;
 
 const MASK: &[u8] = b"***";
 /// A whole secret that is shorter would be found in nearly every line.
@@ -27,17 +27,16 @@ const VALUE_BYTES_MAX: usize = 16 * 1024;
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, NO_PAD);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD);
 
-/// The forms of all secrets of a build.
-#[derive(Debug)]
-pub(crate) struct Masks {
+/// The forms of all secrets of a build or run. `Debug` tells how many, not which.
+pub struct Masks {
     finder: AhoCorasick,
     forms: Vec<Vec<u8>>,
     longest: usize,
 }
 
 impl Masks {
-    /// `None` when there is nothing to hide.
-    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Option<Self> {
+    /// Works out what to look for. `None` when there is nothing to hide.
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Option<Self> {
         let mut forms = BTreeSet::new();
         for secret in secrets {
             add_forms(secret.expose(), &mut forms);
@@ -46,6 +45,14 @@ impl Masks {
         let forms: Vec<Vec<u8>> = forms.into_iter().collect();
         let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&forms).ok()?;
         Some(Self { finder, forms, longest })
+    }
+
+    /// All of a text at once.
+    pub fn mask(self: &Arc<Self>, text: &[u8]) -> Vec<u8> {
+        let mut masker = Masker::new(Arc::clone(self));
+        let mut out = masker.push(text);
+        out.extend(masker.finish());
+        out
     }
 
     /// Where the longest end of `text` begins that may become a form with what follows; its length if there is none.
@@ -91,19 +98,27 @@ fn add_encoded(engine: &GeneralPurpose, value: &[u8], forms: &mut BTreeSet<Vec<u
     }
 }
 
+impl std::fmt::Debug for Masks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Masks({} forms)", self.forms.len())
+    }
+}
+
 /// Masks one stream of bytes, which comes in pieces.
-pub(crate) struct Masker<'a> {
-    masks: &'a Masks,
+#[derive(Debug)]
+pub struct Masker {
+    masks: Arc<Masks>,
     held: Vec<u8>,
 }
 
-impl<'a> Masker<'a> {
-    pub(crate) fn new(masks: &'a Masks) -> Self {
+impl Masker {
+    /// For a stream that begins.
+    pub fn new(masks: Arc<Masks>) -> Self {
         Self { masks, held: Vec::new() }
     }
 
     /// Takes more bytes; gives what is decided.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.held.extend(bytes);
         let mut out = Vec::with_capacity(self.held.len());
         let mut from = 0;
@@ -125,7 +140,7 @@ impl<'a> Masker<'a> {
     }
 
     /// The rest, when nothing more comes.
-    pub(crate) fn finish(&mut self) -> Vec<u8> {
+    pub fn finish(&mut self) -> Vec<u8> {
         let rest = std::mem::take(&mut self.held);
         let mut out = Vec::with_capacity(rest.len());
         let mut from = 0;
@@ -145,11 +160,11 @@ mod tests {
 
     fn masked(secrets: &[&str], pieces: &[&str]) -> String {
         let secrets: Vec<Secret> = secrets.iter().map(|text| Secret::new(text.as_bytes().to_vec())).collect();
-        let masks = Masks::new(&secrets).unwrap();
-        let mut masker = Masker::new(&masks);
+        let masks = Arc::new(Masks::new(&secrets).expect("there is something to hide"));
+        let mut masker = Masker::new(masks);
         let mut out: Vec<u8> = pieces.iter().flat_map(|piece| masker.push(piece.as_bytes())).collect();
         out.extend(masker.finish());
-        String::from_utf8(out).unwrap()
+        String::from_utf8(out).expect("text")
     }
 
     #[test]
