@@ -1,4 +1,5 @@
-//! Codes of findings in the pipeline file, for `seatrial explain CODE`.
+//! Codes of findings in the pipeline file, for `seatrial explain CODE`. Those that Compose files have too are in
+//! [`compose::codes`].
 
 /// Code, title, explanation.
 pub const ALL: &[(&str, &str, &str)] = &[
@@ -82,14 +83,10 @@ pub const ALL: &[(&str, &str, &str)] = &[
     ),
 ];
 
-pub(crate) const NOT_YAML: &str = "ST300";
-pub(crate) const TOO_LARGE: &str = "ST301";
-pub(crate) const UNKNOWN_KEY: &str = "ST302";
-pub(crate) const NOT_YET: &str = "ST303";
-pub(crate) const DUPLICATE_KEY: &str = "ST304";
-pub(crate) const WRONG_TYPE: &str = "ST305";
-pub(crate) const INVALID_VALUE: &str = "ST306";
-pub(crate) const MISSING_KEY: &str = "ST307";
+pub(crate) use compose::codes::{
+    DUPLICATE_KEY, INVALID_VALUE, MISSING_KEY, NOT_YAML, NOT_YET, TOO_LARGE, UNKNOWN_KEY, WRONG_TYPE,
+};
+
 pub(crate) const UNKNOWN_GATE: &str = "ST308";
 pub(crate) const NEEDS_CYCLE: &str = "ST309";
 pub(crate) const NO_SUCH_PATH: &str = "ST310";

@@ -3,32 +3,17 @@
 //! The doc comments of these types are the descriptions in the JSON Schema ([`schema`](fn@schema)).
 
 mod gates;
-mod read;
 mod schema;
 mod sections;
-mod yaml;
 
 use std::time::Duration;
 
+pub use compose::At;
+use compose::{read, yaml};
 use dockerfile::{Diagnostic, Span};
 use schemars::JsonSchema;
 
 pub use schema::{SCHEMA_ID, schema};
-
-/// A value with its place: a byte range in the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct At<T> {
-    /// The value.
-    pub value: T,
-    /// Where it stands.
-    pub span: Span,
-}
-
-impl<T> At<T> {
-    pub(crate) fn new(value: T, span: Span) -> Self {
-        Self { value, span }
-    }
-}
 
 /// Reads a pipeline file. The file is usable when no finding is an error.
 pub fn parse(text: &str) -> (PipelineFile, Vec<Diagnostic>) {

@@ -5,7 +5,7 @@
 
 pub mod codes;
 mod context;
-pub mod duration;
+pub use compose::duration;
 pub mod file;
 mod interpolate;
 mod outcome;

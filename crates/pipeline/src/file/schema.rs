@@ -7,7 +7,7 @@ use schemars::{
 };
 use serde_json::Value;
 
-use super::{At, Build, Gate, Health, PipelineFile, SetupStep, Tag, VersionRule, WhenRule};
+use super::{Build, Gate, Health, PipelineFile, SetupStep, Tag, VersionRule, WhenRule};
 
 /// Name of the schema, for the modeline `# yaml-language-server: $schema=…` and `$id`.
 pub const SCHEMA_ID: &str = "seatrial.schema.json";
@@ -26,20 +26,6 @@ pub fn schema() -> Value {
 fn allow_own_keys(schema: &mut Schema) {
     if schema.get("additionalProperties") == Some(&Value::Bool(false)) {
         schema.insert("patternProperties".into(), serde_json::json!({"^x-": {}}));
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for At<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        T::json_schema(generator)
     }
 }
 

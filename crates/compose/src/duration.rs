@@ -87,14 +87,19 @@ pub fn human(duration: Duration) -> String {
     }
 }
 
-pub(crate) fn serialize<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+/// For `#[serde(serialize_with = …)]`: as [`format`] writes it.
+///
+/// # Errors
+/// The serializer's.
+pub fn serialize<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format(*duration))
 }
 
-pub(crate) fn serialize_option<S: serde::Serializer>(
-    duration: &Option<Duration>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+/// As [`serialize`], for a duration that may be absent.
+///
+/// # Errors
+/// The serializer's.
+pub fn serialize_option<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match duration {
         Some(duration) => serialize(duration, serializer),
         None => serializer.serialize_none(),

@@ -19,37 +19,47 @@ const DEPTH_MAX: usize = 64;
 
 /// A value with its place.
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
+pub struct Node {
     /// Within one line, so that carets fit.
-    pub(crate) span: Span,
-    pub(crate) kind: Kind,
+    pub span: Span,
+    /// The value.
+    pub kind: Kind,
     /// Nodes in it, itself included, with aliases expanded.
     size: usize,
 }
 
+/// A value.
 #[derive(Clone, Debug)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A plain scalar that means null in YAML's core schema.
     Null,
     /// Any other scalar; `plain` ones may be numbers and booleans.
     Scalar {
+        /// Without quotes, escapes replaced.
         text: String,
+        /// Written without quotes.
         plain: bool,
     },
+    /// A sequence.
     List(Vec<Rc<Node>>),
+    /// A mapping, in the order of the file; no key twice.
     Map(Vec<Entry>),
 }
 
+/// A key with its value.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) key: String,
-    pub(crate) key_span: Span,
-    pub(crate) value: Rc<Node>,
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key stands.
+    pub key_span: Span,
+    /// The value.
+    pub value: Rc<Node>,
 }
 
 impl Node {
     /// For messages.
-    pub(crate) fn describe(&self) -> &'static str {
+    pub fn describe(&self) -> &'static str {
         match &self.kind {
             Kind::Null => "nothing",
             Kind::Scalar { text, plain: true } if is_bool(text) => "a boolean",
@@ -61,12 +71,13 @@ impl Node {
     }
 }
 
-pub(crate) fn is_bool(text: &str) -> bool {
+/// Whether a plain scalar is a boolean of YAML 1.2's core schema.
+pub fn is_bool(text: &str) -> bool {
     matches!(text, "true" | "True" | "TRUE" | "false" | "False" | "FALSE")
 }
 
 /// The one document of the text; `None` when it is empty. Duplicate keys are reported and the first one is kept.
-pub(crate) fn parse(text: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<Rc<Node>> {
+pub fn parse(text: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<Rc<Node>> {
     if text.len() > FILE_BYTES_MAX {
         diagnostics
             .push(Diagnostic::error(codes::TOO_LARGE, format!("the file is larger than {FILE_BYTES_MAX} bytes")));
@@ -308,7 +319,7 @@ impl<'t> Loader<'t, '_> {
 
 impl Node {
     /// A list with this one item, for keys that take one or several.
-    pub(crate) fn list_of(node: &Node) -> Node {
+    pub fn list_of(node: &Node) -> Node {
         Node { span: node.span.clone(), kind: Kind::List(vec![Rc::new(node.clone())]), size: node.size + 1 }
     }
 }

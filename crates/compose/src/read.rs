@@ -4,38 +4,54 @@ use std::{rc::Rc, time::Duration};
 
 use dockerfile::{Diagnostic, Span, nearest};
 
-use super::{
-    At,
+use crate::{
+    codes, duration,
     yaml::{Entry, Kind, Node, is_bool},
 };
-use crate::{codes, duration};
+
+/// A value with its place: a byte range in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub span: Span,
+}
+
+impl<T> At<T> {
+    /// A value that stands at `span`.
+    pub fn new(value: T, span: Span) -> Self {
+        Self { value, span }
+    }
+}
 
 /// The keys of one kind of map.
-pub(crate) struct Keys {
+pub struct Keys {
     /// For messages: `` `test` ``, `a gate`.
-    pub(crate) what: &'static str,
+    pub what: &'static str,
     /// Those we act on.
-    pub(crate) known: &'static [&'static str],
+    pub known: &'static [&'static str],
     /// Those that belong to the file and that this version does not act on.
-    pub(crate) later: &'static [&'static str],
+    pub later: &'static [&'static str],
     /// Words of other tools, with ours.
-    pub(crate) foreign: &'static [(&'static str, &'static str)],
+    pub foreign: &'static [(&'static str, &'static str)],
 }
 
 /// Collects what is wrong.
 #[derive(Default)]
-pub(crate) struct Reader {
-    pub(crate) diagnostics: Vec<Diagnostic>,
+pub struct Reader {
+    /// In the order in which it was found.
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 /// A map whose keys have been checked.
-pub(crate) struct Fields<'n> {
+pub struct Fields<'n> {
     entries: &'n [Entry],
 }
 
 impl<'n> Fields<'n> {
     /// The value of a key; null counts as absent.
-    pub(crate) fn get(&self, key: &str) -> Option<&'n Rc<Node>> {
+    pub fn get(&self, key: &str) -> Option<&'n Rc<Node>> {
         self.get_or_null(key).filter(|node| !matches!(node.kind, Kind::Null))
     }
 
@@ -45,18 +61,20 @@ impl<'n> Fields<'n> {
 }
 
 impl Reader {
-    pub(crate) fn error(&mut self, code: &'static str, message: impl Into<String>, span: &Span) -> &mut Diagnostic {
+    /// Notes an error; what is given back can be told more.
+    pub fn error(&mut self, code: &'static str, message: impl Into<String>, span: &Span) -> &mut Diagnostic {
         self.diagnostics.push(Diagnostic::error(code, message).with_span(span.clone()));
         let last = self.diagnostics.len() - 1;
         &mut self.diagnostics[last]
     }
 
-    fn wrong_type(&mut self, node: &Node, expected: &str) {
+    /// Notes that a value has another type than expected.
+    pub fn wrong_type(&mut self, node: &Node, expected: &str) {
         self.error(codes::WRONG_TYPE, format!("expected {expected}, found {}", node.describe()), &node.span);
     }
 
     /// A map with these keys; unknown ones are reported.
-    pub(crate) fn fields<'n>(&mut self, node: &'n Node, keys: &Keys, expected: &str) -> Option<Fields<'n>> {
+    pub fn fields<'n>(&mut self, node: &'n Node, keys: &Keys, expected: &str) -> Option<Fields<'n>> {
         let Kind::Map(entries) = &node.kind else {
             self.wrong_type(node, expected);
             return None;
@@ -84,7 +102,7 @@ impl Reader {
     }
 
     /// Name and value of every entry except `x-`.
-    pub(crate) fn entries<'n>(&mut self, node: &'n Node, expected: &str) -> Vec<(At<String>, &'n Rc<Node>)> {
+    pub fn entries<'n>(&mut self, node: &'n Node, expected: &str) -> Vec<(At<String>, &'n Rc<Node>)> {
         let Kind::Map(entries) = &node.kind else {
             self.wrong_type(node, expected);
             return Vec::new();
@@ -97,7 +115,7 @@ impl Reader {
     }
 
     /// A text; numbers and booleans count as written.
-    pub(crate) fn text(&mut self, node: &Node) -> Option<At<String>> {
+    pub fn text(&mut self, node: &Node) -> Option<At<String>> {
         match &node.kind {
             Kind::Scalar { text, .. } => {
                 if let Some(bad) = text.chars().find(|c| *c == '\0') {
@@ -114,7 +132,7 @@ impl Reader {
     }
 
     /// A text, or a list of texts.
-    pub(crate) fn texts(&mut self, node: &Node) -> Vec<At<String>> {
+    pub fn texts(&mut self, node: &Node) -> Vec<At<String>> {
         match &node.kind {
             Kind::List(items) => items.iter().filter_map(|item| self.text(item)).collect(),
             Kind::Scalar { .. } => self.text(node).into_iter().collect(),
@@ -126,7 +144,7 @@ impl Reader {
     }
 
     /// A map of texts, or a list of `NAME=value`. No value means: from the environment.
-    pub(crate) fn pairs(&mut self, node: &Node) -> Vec<(At<String>, Option<At<String>>)> {
+    pub fn pairs(&mut self, node: &Node) -> Vec<(At<String>, Option<At<String>>)> {
         let pairs: Vec<(At<String>, Option<At<String>>)> = match &node.kind {
             Kind::List(items) => items
                 .iter()
@@ -153,7 +171,8 @@ impl Reader {
         pairs
     }
 
-    pub(crate) fn boolean(&mut self, node: &Node) -> Option<bool> {
+    /// `true` or `false`.
+    pub fn boolean(&mut self, node: &Node) -> Option<bool> {
         match &node.kind {
             Kind::Scalar { text, plain: true } if is_bool(text) => Some(text.eq_ignore_ascii_case("true")),
             _ => {
@@ -164,7 +183,7 @@ impl Reader {
     }
 
     /// A whole number within bounds.
-    pub(crate) fn number(&mut self, node: &Node, low: u64, high: u64) -> Option<u64> {
+    pub fn number(&mut self, node: &Node, low: u64, high: u64) -> Option<u64> {
         let value = match &node.kind {
             Kind::Scalar { text, plain: true } => text.parse::<u64>().ok(),
             _ => None,
@@ -183,7 +202,7 @@ impl Reader {
     }
 
     /// A duration with a unit.
-    pub(crate) fn duration(&mut self, node: &Node) -> Option<Duration> {
+    pub fn duration(&mut self, node: &Node) -> Option<Duration> {
         let text = self.text(node)?;
         match duration::parse(&text.value) {
             Ok(duration) => Some(duration),
@@ -199,7 +218,7 @@ impl Reader {
     }
 
     /// A size such as `300MB` (decimal) or `300MiB`, in bytes.
-    pub(crate) fn size(&mut self, node: &Node) -> Option<u64> {
+    pub fn size(&mut self, node: &Node) -> Option<u64> {
         let text = self.text(node)?;
         let parsed = parse_size(&text.value);
         if parsed.is_none() {
@@ -228,7 +247,7 @@ fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Foreign text in messages stays short.
-pub(crate) fn shorten(text: &str) -> String {
+pub fn shorten(text: &str) -> String {
     const SHOWN_MAX: usize = 80;
     match text.char_indices().nth(SHOWN_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
