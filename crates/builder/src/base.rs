@@ -3,7 +3,8 @@
 use std::error::Error;
 
 use dockerfile::{Diagnostic, Span};
-use engine::{BuildError, NamedContext};
+use engine::{BuildError, ImageRequest, NamedContext};
+use events::{Event, EventSink, Place};
 use oci::{ChainId, Digest, Platform, Reference};
 use store::Image;
 
@@ -11,7 +12,7 @@ use crate::{
     layout,
     plan::{named_context, nearest_stage},
     step::Layers,
-    work::{During as _, Work, locked},
+    work::{During as _, Host, Work, check, locked},
 };
 
 /// Label of images that hold the machine's own files.
@@ -109,6 +110,33 @@ fn base_key(image: &Image) -> Digest {
     }
 }
 
+/// The image that a name stands for, outside of any Dockerfile. It is leased by the host's scope.
+///
+/// # Errors
+/// It cannot be had, or the store failed.
+pub fn resolve(host: &Host<'_>, request: &ImageRequest, events: &EventSink) -> Result<Image, BuildError> {
+    let name = request.reference.familiar();
+    let wanted = Wanted {
+        host,
+        reference: &request.reference,
+        platform: &request.platform,
+        name: &name,
+        pull: request.pull,
+        place: request.place.clone(),
+        check: &|| check(&request.cancel),
+        warn: &|message| events.emit(Event::Warning { message, place: request.place.clone() }),
+    };
+    let image = wanted.find()?;
+    let has = image.config.platform();
+    if !is_for(&image, &request.platform) {
+        (wanted.warn)(format!("image `{name}` is for {has}, not for {}", request.platform));
+    }
+    if let Some(top) = image.top() {
+        host.scope.lease(top).during(|| format!("cannot use image {name}"))?;
+    }
+    Ok(image)
+}
+
 fn by_reference(
     work: &Work<'_>,
     reference: &Reference,
@@ -116,34 +144,68 @@ fn by_reference(
     name: &str,
     span: &Span,
 ) -> Result<Image, BuildError> {
-    let pull = |fallback: Option<Image>| {
-        work.check()?;
-        work.host.bases.pull(reference, platform).or_else(|error| match fallback {
+    let wanted = Wanted {
+        host: work.host,
+        reference,
+        platform,
+        name,
+        pull: work.request.pull,
+        place: Some(work.place(span)),
+        check: &|| work.check(),
+        warn: &|message| work.warn(message, Some(span)),
+    };
+    wanted.find()
+}
+
+/// An image that is looked for by its name.
+struct Wanted<'a> {
+    host: &'a Host<'a>,
+    reference: &'a Reference,
+    platform: &'a Platform,
+    /// As the user wrote it.
+    name: &'a str,
+    pull: bool,
+    place: Option<Place>,
+    check: &'a dyn Fn() -> Result<(), BuildError>,
+    warn: &'a dyn Fn(String),
+}
+
+impl Wanted<'_> {
+    fn find(&self) -> Result<Image, BuildError> {
+        let Wanted { host, reference, platform, name, .. } = *self;
+        let known = host.store.resolve_for(reference, platform).during(|| format!("cannot look up image {name}"))?;
+        match known {
+            Some(image) if self.pull => self.fetch(Some(image)),
+            Some(image) if image.config.platform().runs_on(platform) => Ok(image),
+            Some(image) => host.bases.pull(reference, platform).or(Ok(image)),
+            None => self.fetch(None),
+        }
+    }
+
+    fn fetch(&self, fallback: Option<Image>) -> Result<Image, BuildError> {
+        (self.check)()?;
+        self.host.bases.pull(self.reference, self.platform).or_else(|error| match fallback {
             // `--pull` with an unreachable registry is an error for a name that was never here only.
             Some(image) if !error.is_auth => {
-                work.warn(
-                    format!("{name} could not be asked for again ({error}); the local image is used"),
-                    Some(span),
-                );
+                let name = self.name;
+                (self.warn)(format!("{name} could not be asked for again ({error}); the local image is used"));
                 Ok(image)
             }
-            _ => Err(unavailable(work, name, error, span)),
+            _ => Err(self.unavailable(error)),
         })
-    };
-    let known = work.host.store.resolve_for(reference, platform).during(|| format!("cannot look up image {name}"))?;
-    match known {
-        Some(image) if work.request.pull => pull(Some(image)),
-        Some(image) if image.config.platform().runs_on(platform) => Ok(image),
-        Some(image) => work.host.bases.pull(reference, platform).or(Ok(image)),
-        None => pull(None),
+    }
+
+    fn unavailable(&self, error: BaseError) -> BuildError {
+        let BaseError { is_auth, source } = error;
+        let reference = self.name.to_owned();
+        let source: Box<dyn Error + Send + Sync> =
+            if is_auth { source } else { Box::new(Unavailable { reference: reference.clone(), source }) };
+        BuildError::Base { reference, place: self.place.clone(), is_auth, source }
     }
 }
 
-fn unavailable(work: &Work<'_>, name: &str, error: BaseError, span: &Span) -> BuildError {
-    let BaseError { is_auth, source } = error;
-    let source: Box<dyn Error + Send + Sync> =
-        if is_auth { source } else { Box::new(Unavailable { reference: name.to_owned(), source }) };
-    BuildError::Base { reference: name.to_owned(), place: Some(work.place(span)), is_auth, source }
+fn is_for(image: &Image, wanted: &Platform) -> bool {
+    image.config.platform().runs_on(wanted) || image.config.architecture.is_empty()
 }
 
 fn check_platform(
@@ -155,7 +217,7 @@ fn check_platform(
     span: &Span,
 ) -> Result<(), BuildError> {
     let has = image.config.platform();
-    if has.runs_on(wanted) || image.config.architecture.is_empty() {
+    if is_for(image, wanted) {
         return Ok(());
     }
     let message = format!("image `{name}` is for {has}, not for {wanted}");

@@ -10,12 +10,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use engine::{Container, EngineError, ExecSpec, Exit, OutputSink, Stdio};
+use engine::{Container, EngineError, ExecSpec, Exit, OutputSink, Root, Stdio};
+use oci::{Digest, ImageConfig};
 use runtime::ProcessSpec;
 use rustix::io::Errno;
-use store::ActiveSnapshot;
+use store::{ActiveSnapshot, Store};
 
-use crate::{embedded::blocking, failed, start_failed, terminal};
+use crate::{embedded::blocking, failed, saved, start_failed, terminal};
 
 /// Read at once from a container's pipe.
 const PIPE_READ_BYTES: usize = 64 * 1024;
@@ -39,6 +40,15 @@ pub(crate) fn inner_stdio(stdio: &Stdio) -> (runtime::Stdio, Streams) {
     }
 }
 
+/// What a container has on disk.
+pub(crate) struct Files {
+    pub(crate) active: ActiveSnapshot,
+    pub(crate) dir: PathBuf,
+    pub(crate) store: Store,
+    /// Of its root.
+    pub(crate) config: ImageConfig,
+}
+
 /// A container until its scope closes.
 pub(crate) struct Running {
     container: runtime::Container,
@@ -47,6 +57,9 @@ pub(crate) struct Running {
     /// The file system that it writes to; gone with it.
     active: Mutex<Option<ActiveSnapshot>>,
     dir: PathBuf,
+    /// For keeping it as a root.
+    store: Store,
+    config: ImageConfig,
 }
 
 impl Running {
@@ -54,12 +67,12 @@ impl Running {
         mut container: runtime::Container,
         streams: Streams,
         no_new_privileges: bool,
-        active: ActiveSnapshot,
-        dir: PathBuf,
+        files: Files,
     ) -> Result<Self, EngineError> {
         let (output, terminal) = (container.take_output(), container.take_terminal());
         let reader = Mutex::new(attend(streams, output, terminal)?);
-        Ok(Self { container, reader, no_new_privileges, active: Mutex::new(Some(active)), dir })
+        let Files { active, dir, store, config } = files;
+        Ok(Self { container, reader, no_new_privileges, active: Mutex::new(Some(active)), dir, store, config })
     }
 
     fn wait(&self) -> Result<Exit, EngineError> {
@@ -100,6 +113,12 @@ impl Running {
         let Some(active) = self.active.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(None) };
         let kept = active.keep(SystemTime::now() + time);
         Ok(Some(kept.map_err(|error| failed("cannot keep a container's file system", error))?.to_string()))
+    }
+
+    fn save(&self, key: &Digest) -> Result<Option<Root>, EngineError> {
+        let Some(active) = self.active.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(None) };
+        let fail = |error| failed("cannot save a container's file system", error);
+        saved::put(&self.store, key, active, &self.config).map(Some).map_err(fail)
     }
 
     fn exec(&self, spec: ExecSpec) -> Result<Exit, EngineError> {
@@ -170,6 +189,15 @@ impl Container for Handle {
         let running = self.0.clone();
         blocking(move || running.container.freeze(frozen).map_err(|error| failed("cannot freeze a container", error)))
             .await
+    }
+
+    async fn save(&self, key: &Digest) -> Result<Option<Root>, EngineError> {
+        let (running, key) = (self.0.clone(), key.clone());
+        blocking(move || {
+            running.wait()?;
+            running.save(&key)
+        })
+        .await
     }
 
     fn warnings(&self) -> Vec<String> {

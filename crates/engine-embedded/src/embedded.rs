@@ -12,7 +12,10 @@ use std::{
 
 use async_trait::async_trait;
 use builder::{FetchError, FetchedContext, Host, Shared};
-use engine::{BuildError, BuildRequest, Built, Cancel, Engine, EngineError, RemoteSource, Root, Scope};
+use engine::{
+    BuildError, BuildRequest, Built, Cancel, Engine, EngineError, ImageRequest, RemoteSource, ResolvedImage, Root,
+    Scope,
+};
 use events::{Event, EventSink, RunId};
 use oci::{DiffId, Digest, ImageConfig};
 use runtime::{Network, Privilege};
@@ -255,6 +258,16 @@ impl Engine for Embedded {
         blocking(move || {
             let is_stopped = || is_stopped.load(Ordering::Relaxed);
             this.seal_as(&built, &this.inner.options.compression.into(), Stop::when(&is_stopped))
+        })
+        .await
+    }
+
+    async fn image(&self, request: ImageRequest, events: &EventSink) -> Result<ResolvedImage, BuildError> {
+        let (this, events) = (self.clone(), events.clone());
+        blocking(move || {
+            let resolve = |host: &Host<'_>| builder::resolve(host, &request, &events);
+            let image = this.inner.with_host(&request.stage, &events, resolve)?;
+            Ok(ResolvedImage { root: builder::image_root(&image), id: image.id })
         })
         .await
     }

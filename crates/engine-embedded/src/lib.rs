@@ -9,8 +9,10 @@ mod cache;
 mod containers;
 mod downloads;
 mod embedded;
+mod saved;
 mod scope;
 mod terminal;
+mod volumes;
 
 use std::error::Error;
 

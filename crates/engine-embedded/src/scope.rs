@@ -11,13 +11,15 @@ use std::{
 use async_trait::async_trait;
 use engine::{BuildError, Container, ContainerSpec, EngineError, Root, Scope, SetupRequest, Surroundings};
 use events::{EventSink, RunId};
+use oci::Digest;
 use runtime::{Limits, Mount, MountKind, ProcessSpec};
 use store::JournalEntry;
 
 use crate::{
-    containers::{Handle, Running, inner_stdio},
+    containers::{Files, Handle, Running, inner_stdio},
     embedded::{Inner, blocking},
-    failed, start_failed,
+    failed, saved, start_failed,
+    volumes::Volumes,
 };
 
 /// What a container gets between SIGTERM and SIGKILL when its run is over: docker's own default.
@@ -35,13 +37,14 @@ struct Shared {
     run: RunId,
     next: AtomicU64,
     running: Mutex<Vec<Arc<Running>>>,
+    volumes: Volumes,
 }
 
 impl EmbeddedScope {
     pub(crate) fn open(engine: Arc<Inner>, run: RunId) -> Result<Self, EngineError> {
         let scope = engine.options.store.open_scope().map_err(|error| failed("cannot open a scope", error))?;
-        let (next, running) = (AtomicU64::new(1), Mutex::default());
-        Ok(Self { shared: Arc::new(Shared { engine, scope, run, next, running }) })
+        let (next, running, volumes) = (AtomicU64::new(1), Mutex::default(), Volumes::default());
+        Ok(Self { shared: Arc::new(Shared { engine, scope, run, next, running, volumes }) })
     }
 }
 
@@ -61,6 +64,12 @@ impl Scope for EmbeddedScope {
         let shared = self.shared.clone();
         let running = blocking(move || shared.start(spec)).await?;
         Ok(Box::new(Handle(running)))
+    }
+
+    async fn saved(&self, key: &Digest) -> Result<Option<Root>, EngineError> {
+        let (shared, key) = (self.shared.clone(), key.clone());
+        let get = move || saved::get(&shared.engine.options.store, &shared.scope, &key);
+        blocking(get).await.map_err(|error| failed("cannot look for a saved file system", error))
     }
 
     async fn close(&mut self) -> Result<(), EngineError> {
@@ -90,6 +99,9 @@ impl Shared {
         let is_ordinary = !matches!(self.engine.options.privilege, runtime::Privilege::Root { .. });
         let (stdio, streams) = inner_stdio(&spec.stdio);
         let around = &spec.surroundings;
+        let volumes = around.volumes.iter().map(|volume| self.volumes.mount(store, &self.scope, top.as_ref(), volume));
+        let volumes: Vec<Mount> = volumes.collect::<Result<_, _>>().map_err(fail)?;
+        let bound = builder::bind_mounts(&spec.mounts);
         let container = runtime::Container::start(runtime::ContainerSpec {
             id,
             dir: dir.clone(),
@@ -109,7 +121,7 @@ impl Shared {
             hostname: around.hostname.clone().unwrap_or_else(|| spec.name.clone()),
             network: builder::network(spec.network, self.engine.options.default_network),
             extra_hosts: builder::extra_hosts(&spec.attachment.extra_hosts),
-            mounts: builder::bind_mounts(&spec.mounts).into_iter().chain(mounts_in_memory(around)).collect(),
+            mounts: volumes.into_iter().chain(bound).chain(mounts_in_memory(around)).collect(),
             limits: Limits {
                 memory_bytes: spec.limits.memory_bytes,
                 cpus: spec.limits.cpus,
@@ -123,7 +135,8 @@ impl Shared {
             privileged: false,
         })
         .map_err(|error| start_failed(&spec.name, error))?;
-        let running = Arc::new(Running::new(container, streams, is_ordinary, active, dir)?);
+        let files = Files { active, dir, store: store.clone(), config: spec.root.config };
+        let running = Arc::new(Running::new(container, streams, is_ordinary, files)?);
         self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(running.clone());
         Ok(running)
     }

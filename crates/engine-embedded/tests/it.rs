@@ -15,11 +15,12 @@ use std::{
 
 use engine::{
     Attachment, BindMount, BuildContext, BuildError, BuildRequest, Cancel, ContainerSpec, DockerfileSource, Engine,
-    ExecSpec, Exit, Limits, NetworkMode, Root, Scope, SetupCommand, SetupRequest, Stdio, Surroundings,
+    ExecSpec, Exit, ImageRequest, Limits, NetworkMode, Root, Scope, SetupCommand, SetupRequest, Stdio, Surroundings,
+    VolumeMount,
 };
 use engine_embedded::{Embedded, EmbeddedOptions, sweep};
 use events::{Event, EventSink, Record, RunId, Subscriber};
-use oci::Platform;
+use oci::{Digest, Platform};
 use runtime::Privilege;
 use store::{Compression, Store, StoreOptions};
 use web::{
@@ -45,6 +46,9 @@ const TESTS: &[(&str, Test)] = tests![
     sweep_undoes_a_killed_process,
     many_containers_at_once,
     unreachable_registry_gives_a_hint,
+    what_a_container_wrote_is_a_root_later,
+    images_are_found_by_name,
+    volumes_are_shared_and_begin_as_the_image_has_them,
     files_of_the_web_are_added,
     unchanged_files_are_not_fetched_again,
     checksums_are_verified,
@@ -467,4 +471,78 @@ async fn unreachable_registry_gives_a_hint(world: World) {
     for hint in ["seatrial base", "seatrial load", "--build-context"] {
         assert!(source.to_string().contains(hint), "{source}");
     }
+}
+
+async fn what_a_container_wrote_is_a_root_later(world: World) {
+    let key = Digest::of(b"initialised");
+    let root = world.root().await;
+    let mut scope = world.scope().await;
+    assert!(scope.saved(&key).await.unwrap().is_none());
+    let (spec, _) = shell(&root, "echo data > /tmp/data; rm /etc/gone 2>/dev/null; sleep 60");
+    let container = scope.start(spec).await.unwrap();
+    let (probe, _) = exec("until test -s /tmp/data; do sleep 0.02; done");
+    container.exec(probe).await.unwrap();
+    container.stop(15, Duration::from_secs(5)).await.unwrap();
+    let saved = container.save(&key).await.unwrap().expect("the engine can");
+    assert!(container.save(&key).await.unwrap().is_none(), "it is given away once");
+    scope.close().await.unwrap();
+    // Another run forks it, twice, and neither sees the other.
+    let mut scope = world.scope().await;
+    let found = scope.saved(&key).await.unwrap().expect("it is known");
+    assert_eq!((&found.id, &found.config), (&saved.id, &root.config));
+    for _ in 0..2 {
+        let (spec, output) = shell(&found, "cat /tmp/data; echo more >> /tmp/data");
+        scope.start(spec).await.unwrap().wait().await.unwrap();
+        assert_eq!(text(&output), "data\n");
+    }
+    let other = Digest::of(b"other");
+    assert!(scope.saved(&other).await.unwrap().is_none());
+    scope.close().await.unwrap();
+    // What prune takes away is missed, and is no error.
+    world.store.prune(&store::PruneOptions { unused_for: Some(Duration::ZERO), ..Default::default() }).unwrap();
+    let mut scope = world.scope().await;
+    assert!(scope.saved(&key).await.unwrap().is_none());
+    scope.close().await.unwrap();
+}
+
+async fn images_are_found_by_name(world: World) {
+    let request = world.request("FROM scratch\nCOPY root /\nENV A=b\n");
+    let built = world.engine.build(request, &world.events).await.unwrap();
+    let (image, _) = world.engine.seal(&built).await.unwrap();
+    let reference: oci::Reference = "localhost/tools:1".parse().unwrap();
+    world.store.tag(&reference, &image.id).unwrap();
+    let request = |name: &str| ImageRequest {
+        stage: "db".into(),
+        reference: name.parse().unwrap(),
+        platform: Platform::host(),
+        pull: false,
+        place: None,
+        cancel: Cancel::new(),
+    };
+    let found = world.engine.image(request("localhost/tools:1"), &world.events).await.unwrap();
+    assert_eq!((found.id, found.root.id), (image.id, built.root.id));
+    assert!(found.root.config.config.env.contains(&"A=b".to_owned()));
+    let error = world.engine.image(request("127.0.0.1:9/nothing"), &world.events).await.unwrap_err();
+    assert!(matches!(&error, BuildError::Base { reference, .. } if reference == "127.0.0.1:9/nothing"), "{error:?}");
+}
+
+async fn volumes_are_shared_and_begin_as_the_image_has_them(world: World) {
+    let dockerfile = "FROM scratch\nCOPY root /\nENV PATH=/bin\nRUN echo first > /tmp/both; echo old > /tmp/gone\n\
+                      RUN echo second > /tmp/more; rm /tmp/gone\n";
+    world.copy_tools(&["rm"]);
+    let root = world.engine.build(world.request(dockerfile), &world.events).await.unwrap().root;
+    let mut scope = world.scope().await;
+    let volume = |readonly| VolumeMount { name: "a volume".into(), target: "/tmp".into(), readonly };
+    let (mut writer, output) = shell(&root, "ls /tmp; echo third > /tmp/last");
+    writer.surroundings.volumes = vec![volume(false)];
+    scope.start(writer).await.unwrap().wait().await.unwrap();
+    assert_eq!(text(&output), "both\nmore\n");
+    let (mut reader, output) = shell(&root, "cat /tmp/last; touch /tmp/x || echo refused");
+    reader.surroundings.volumes = vec![volume(true)];
+    scope.start(reader).await.unwrap().wait().await.unwrap();
+    assert!(text(&output).starts_with("third\n") && text(&output).ends_with("refused\n"), "{}", text(&output));
+    let (alone, output) = shell(&root, "ls /tmp");
+    scope.start(alone).await.unwrap().wait().await.unwrap();
+    assert_eq!(text(&output), "both\nmore\n", "the image itself is as it was");
+    scope.close().await.unwrap();
 }

@@ -5,6 +5,7 @@
 
 mod build;
 mod container;
+mod image;
 mod mask;
 mod remote;
 mod run_settings;
@@ -17,11 +18,12 @@ pub use build::{
 pub use container::{
     BindMount, Cancel, Container, ContainerSpec, ExecSpec, Exit, KeptRoot, Limits, OutputSink, Root, Stdio,
 };
+pub use image::{ImageRequest, ResolvedImage};
 pub use mask::{Masker, Masks};
 pub use run_settings::{Allow, HOST_GATEWAY, RunSettings, Secret, SshSource, Ulimit};
 
 pub use surroundings::{
-    Attachment, BoundPort, JoinedNetwork, MemoryFile, Protocol, PublishedPort, Surroundings, Tmpfs,
+    Attachment, BoundPort, JoinedNetwork, MemoryFile, Protocol, PublishedPort, Surroundings, Tmpfs, VolumeMount,
 };
 
 pub use remote::{GitSource, InvalidSource, RemoteSource, redacted};
@@ -44,6 +46,12 @@ pub trait Engine: Send + Sync {
     /// Computes diff ids, compresses layers, writes config and manifest into the store. Idempotent; runs beside gates.
     /// Dropping the future ends the work soon.
     async fn seal(&self, built: &Built) -> Result<(store::Image, store::SealedManifest), EngineError>;
+
+    /// The image that a name stands for: of the store, else fetched as bases are. It stays for as long as the engine.
+    async fn image(&self, request: ImageRequest, _events: &EventSink) -> Result<ResolvedImage, BuildError> {
+        let message = format!("this engine cannot fetch {}", request.reference);
+        Err(EngineError { message, hint: None, command_code: None, source: None }.into())
+    }
 
     /// The root of an image that is in the store already.
     async fn root(&self, image: &store::Image) -> Result<Root, EngineError>;

@@ -69,6 +69,8 @@ pub struct BoundPort {
 pub struct Surroundings {
     /// Host name inside; the container's name without.
     pub hostname: Option<String>,
+    /// Directories of the scope that containers share.
+    pub volumes: Vec<VolumeMount>,
     /// Empty file systems in memory.
     pub tmpfs: Vec<Tmpfs>,
     /// Bytes of `/dev/shm`; 64 MiB without.
@@ -83,6 +85,18 @@ pub struct Surroundings {
     pub cap_drop: Vec<String>,
     /// The root file system cannot be written to; mounts keep their own mode.
     pub readonly_root: bool,
+}
+
+/// A directory that belongs to the scope: made for the first container that mounts it, with what that one's root has at the
+/// target (as docker fills named volumes), and gone with the scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeMount {
+    /// Its name, unique in the scope.
+    pub name: String,
+    /// Absolute path in the container.
+    pub target: String,
+    /// Whether writing is refused.
+    pub readonly: bool,
 }
 
 /// An empty file system in memory.

@@ -1,6 +1,6 @@
 //! Looking into the merged tree of a snapshot without mounting anything.
 
-use std::fs::File;
+use std::{fs::File, os::fd::AsFd as _, path::Path};
 
 use rustix::fs::{FileType, Mode, OFlags};
 
@@ -13,6 +13,20 @@ use crate::{
 const LINKS_MAX: usize = 40;
 
 impl Store {
+    /// Copies a directory of the merged tree, with owners and modes, onto an empty one. False when there is no such directory.
+    pub fn copy_directory(&self, top: &SnapshotId, path: &str, to: &Path) -> Result<bool, StoreError> {
+        let view = View::open(&self.lowers(top)?)?;
+        let at = |source| StoreError::At { action: "copy", path: path.into(), source };
+        let parts = view.directory(&tree::clean(path.as_bytes())).map_err(at)?;
+        let Some(uppermost) = parts.first() else { return Ok(false) };
+        let to = tree::open_dir(to)?;
+        for part in parts.iter().rev() {
+            tree::merge_copy_at(part.as_fd(), to.as_fd(), self.inner.options).map_err(at)?;
+        }
+        tree::copy_attributes(uppermost, &to, self.inner.options).map_err(at)?;
+        Ok(true)
+    }
+
     /// Opens a regular file of the merged tree; links are followed inside of it. `None` when there is no such file.
     pub fn open_in(&self, top: &SnapshotId, path: &str) -> Result<Option<File>, StoreError> {
         let view = View::open(&self.lowers(top)?)?;

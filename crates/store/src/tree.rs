@@ -18,7 +18,7 @@ pub(crate) use attributes::{
     Attributes, copy_attributes, is_opaque, is_overlay_attribute, is_whiteout, make_opaque, make_whiteout,
     read_attributes, read_attributes_of, same_attributes, set_mtime, write_attributes,
 };
-pub(crate) use copy::{copy_content, copy_entry, merge_copy};
+pub(crate) use copy::{copy_content, copy_entry, merge_copy, merge_copy_at};
 pub(crate) use merged::{DEPTH_MAX, Node, Slot, names, walk};
 pub(crate) use remove::{remove, remove_at, size_of};
 pub(crate) use view::{Found, View};

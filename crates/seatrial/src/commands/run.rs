@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use engine::{BuildError, BuildRequest, Built, Engine, EngineError, KeptRoot, Root, Scope};
+use engine::{
+    BuildError, BuildRequest, Built, Engine, EngineError, ImageRequest, KeptRoot, ResolvedImage, Root, Scope,
+};
 use events::{RunId, Verdict};
 use oci::Digest;
 use pipeline::{
@@ -343,6 +345,10 @@ impl Engine for ForDemo<'_> {
 
     async fn seal(&self, built: &Built) -> Result<(store::Image, store::SealedManifest), EngineError> {
         self.0.seal(built).await
+    }
+
+    async fn image(&self, request: ImageRequest, events: &events::EventSink) -> Result<ResolvedImage, BuildError> {
+        self.0.image(request, events).await
     }
 
     async fn root(&self, image: &store::Image) -> Result<Root, EngineError> {

@@ -25,8 +25,13 @@ const DEPTH_MAX: usize = 400;
 /// Copies the content of one layer's directory onto `to`: whiteouts remove, opaque directories replace, the rest is merged.
 pub(crate) fn merge_copy(from: &Path, to: &Path, options: StoreOptions) -> io::Result<()> {
     let (from, to) = (open_dir(from).map_err(io::Error::other)?, open_dir(to).map_err(io::Error::other)?);
-    let mut copy = Copy { options, root: to.as_fd(), links: HashMap::new() };
-    copy.directory(from.as_fd(), to.as_fd(), b"", 0)
+    merge_copy_at(from.as_fd(), to.as_fd(), options)
+}
+
+/// The same for open directories.
+pub(crate) fn merge_copy_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, options: StoreOptions) -> io::Result<()> {
+    let mut copy = Copy { options, root: to, links: HashMap::new() };
+    copy.directory(from, to, b"", 0)
 }
 
 struct Copy<'a> {

@@ -36,17 +36,34 @@ impl View {
 
     /// Finds a cleaned path; a link as its last part is not followed. The root itself is not found here.
     pub(crate) fn find(&self, path: &[u8]) -> io::Result<Option<Found>> {
-        self.walk(path.to_vec(), 0)
+        Ok(self.walk(path.to_vec(), 0)?.map(|(found, _)| found))
     }
 
-    fn walk(&self, path: Vec<u8>, links: usize) -> io::Result<Option<Found>> {
+    /// The parts in the layers of the directory that a cleaned path names, topmost first; links are followed. None when it
+    /// is no directory.
+    pub(crate) fn directory(&self, path: &[u8]) -> io::Result<Vec<Arc<OwnedFd>>> {
+        let mut path = path.to_vec();
+        for _ in 0..LINKS_MAX {
+            if path.is_empty() {
+                return Ok(self.layers.clone());
+            }
+            let Some((found, below)) = self.walk(path.clone(), 0)? else { return Ok(Vec::new()) };
+            let FileType::Symlink = kind(&found.stat) else { return Ok(below) };
+            let target = rustix::fs::readlinkat(&found.parent, found.name.as_slice(), Vec::new())?.into_bytes();
+            path = clean(&if target.starts_with(b"/") { target } else { join(super::split(&path).0, &target) });
+        }
+        Ok(Vec::new())
+    }
+
+    /// What a path names, and its parts in the layers where it is a directory.
+    fn walk(&self, path: Vec<u8>, links: usize) -> io::Result<Option<(Found, Vec<Arc<OwnedFd>>)>> {
         let mut directories = self.layers.clone();
         let parts: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
         for (place, part) in parts.iter().enumerate() {
             let is_last = place + 1 == parts.len();
             let Some((found, below)) = step(&directories, part)? else { return Ok(None) };
             if is_last {
-                return Ok(Some(found));
+                return Ok(Some((found, below)));
             }
             match kind(&found.stat) {
                 FileType::Directory => directories = below,

@@ -1,0 +1,32 @@
+//! Asking for an image that is not built: a service's, or another one that a gate runs in.
+
+use events::Place;
+use oci::{Digest, Platform, Reference};
+
+use crate::{Cancel, Root};
+
+/// An image by its name.
+#[derive(Clone, Debug)]
+pub struct ImageRequest {
+    /// Stage id for events.
+    pub stage: String,
+    /// The name, with a tag or digest.
+    pub reference: Reference,
+    /// Platform to run on; of another one there is a warning.
+    pub platform: Platform,
+    /// Ask the registry even when the name is known here.
+    pub pull: bool,
+    /// Where the user names it.
+    pub place: Option<Place>,
+    /// Stops the work.
+    pub cancel: Cancel,
+}
+
+/// The image that a name stands for now. Nothing after this looks at the name again.
+#[derive(Clone, Debug)]
+pub struct ResolvedImage {
+    /// What containers start from.
+    pub root: Root,
+    /// Digest of its config (docker's image id), which follows from its content alone.
+    pub id: Digest,
+}
