@@ -217,6 +217,9 @@ pub enum Event {
         attempt: u32,
         /// Time from start to healthy (or to giving up).
         duration_ms: u64,
+        /// How often it was healthy and then unhealthy again.
+        #[serde(default)]
+        flaps: u32,
     },
     /// A tag that a rule named and that was not used.
     #[serde(rename = "tag.skipped")]

@@ -223,6 +223,13 @@ pub struct Health {
     /// Command instead of the image's HEALTHCHECK: a text for the shell, or a list of arguments.
     #[schemars(with = "Option<schema::TextsForm>")]
     pub command: Option<At<Vec<String>>>,
+    /// Prove that the check can fail and that the container ends when asked: the healthy container is frozen and has to be
+    /// unhealthy, then gets its stop signal and has to end within `stop_grace_period`.
+    #[schemars(with = "Option<bool>")]
+    pub prove: bool,
+    /// Time between the stop signal and SIGKILL when that is proven. Default: 10s.
+    #[schemars(with = "Option<schema::DurationForm>")]
+    pub stop_grace_period: Option<Duration>,
 }
 
 /// Where and under which names the image is published once it has passed.

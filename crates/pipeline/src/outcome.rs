@@ -129,10 +129,12 @@ pub struct GateFailure {
 pub struct HealthOutcome {
     /// Passed, failed, or skipped because it was switched off.
     pub verdict: Verdict,
-    /// One line: `healthy at attempt 2 of 10`, `still running after 1s`.
+    /// One line: `healthy at attempt 2 of 10 after 1.3s`, `still running after 1s`.
     pub summary: String,
     /// Attempts made.
     pub attempts: u32,
+    /// How often it was healthy and then unhealthy again, while gates ran beside it.
+    pub flaps: u32,
     /// From start to healthy, or to giving up.
     pub duration: Duration,
     /// How it failed.

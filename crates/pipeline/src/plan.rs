@@ -271,6 +271,8 @@ impl Planner<'_> {
             attempts: given.attempts,
             timeout: given.timeout,
             start_period: given.start_period,
+            prove: given.prove,
+            stop_grace_period: given.stop_grace_period,
             place: file.health.as_ref().and_then(|health| self.place(&health.span)),
         }
     }
@@ -496,6 +498,11 @@ pub struct HealthPlan {
     /// Time in which failures do not count as attempts.
     #[serde(serialize_with = "crate::duration::serialize_option")]
     pub start_period: Option<Duration>,
+    /// Whether it is proven that the check can fail and that the container ends when asked.
+    pub prove: bool,
+    /// Time for that end.
+    #[serde(serialize_with = "crate::duration::serialize_option")]
+    pub stop_grace_period: Option<Duration>,
     /// Where it stands.
     pub place: Option<Place>,
 }

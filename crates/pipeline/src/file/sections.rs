@@ -97,8 +97,8 @@ pub(super) const VERSION: Keys = Keys {
 
 pub(super) const HEALTH: Keys = Keys {
     what: "`health`",
-    known: &["interval", "attempts", "timeout", "start_period", "command"],
-    later: &["prove"],
+    known: &["interval", "attempts", "timeout", "start_period", "command", "prove", "stop_grace_period"],
+    later: &[],
     foreign: &[("retries", "attempts"), ("test", "command"), ("run", "command"), ("start-period", "start_period")],
 };
 
@@ -277,6 +277,8 @@ fn health(reader: &mut Reader, node: &Node) -> Option<Health> {
         timeout: fields.get("timeout").and_then(|node| reader.duration(node)),
         start_period: fields.get("start_period").and_then(|node| reader.duration(node)),
         command: fields.get("command").and_then(|node| health_command(reader, node)),
+        prove: fields.get("prove").and_then(|node| reader.boolean(node)).unwrap_or(false),
+        stop_grace_period: fields.get("stop_grace_period").and_then(|node| reader.duration(node)),
     };
     Some(health)
 }

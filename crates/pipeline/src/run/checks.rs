@@ -100,8 +100,10 @@ pub(super) async fn check(
     built: &Built,
     abandon: &Cancel,
 ) -> Result<Checked, RunError> {
+    let gates_ended = Cancel::new();
     let gates = async {
         let result = setup_and_gates(cx, plan, options, work, scope, built).await;
+        gates_ended.cancel();
         if !matches!(&result, Ok((_, None, gates)) if !gates.iter().any(GateOutcome::blocks)) {
             abandon.cancel();
         }
@@ -111,7 +113,7 @@ pub(super) async fn check(
         if !work.health {
             return Ok(None);
         }
-        let result = health::probe(cx, plan, scope, &built.root).await;
+        let result = health::probe(cx, plan, scope, &built.root, &gates_ended).await;
         if !matches!(&result, Ok(health) if health.verdict != Verdict::Failed) {
             abandon.cancel();
         }

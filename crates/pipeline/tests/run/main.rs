@@ -2,8 +2,6 @@
 
 mod script;
 
-use std::time::Duration;
-
 use events::Verdict;
 use pipeline::{RunError, RunOptions, Stages};
 use script::{Act, World};
@@ -107,12 +105,13 @@ async fn a_gate_beyond_its_time_is_stopped() {
 async fn cancelling_stops_containers_and_closes_the_scope() {
     let world = World::new(TWO_GATES).act("style", Act::hangs()).act("unit", Act::exits(0));
     let cancel = world.cancel.clone();
-    let later = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+    let options = publish();
+    let later = async {
+        world.told("start style").await;
         cancel.cancel();
-    });
-    let error = world.run(&publish()).await.expect_err("cancelled");
-    later.await.expect("it ended");
+    };
+    let (ended, ()) = tokio::join!(world.run(&options), later);
+    let error = ended.expect_err("cancelled");
     assert!(matches!(error, RunError::Cancelled), "{error:?}");
     let story = world.story();
     assert!(story.contains(&"stop style 15 10s".to_owned()), "{story:#?}");
@@ -296,7 +295,7 @@ async fn health_is_awaited_with_early_probes() {
     let health = outcome.health.expect("checked");
     assert_eq!(health.verdict, Verdict::Passed);
     assert!(
-        health.summary.starts_with("healthy at attempt ") && health.summary.ends_with(" of 4"),
+        health.summary.starts_with("healthy at attempt ") && health.summary.contains(" of 4 after "),
         "{}",
         health.summary
     );
@@ -313,8 +312,51 @@ async fn health_gives_up_and_shows_both_outputs() {
     assert_eq!(outcome.verdict, Verdict::Failed);
     assert!(outcome.tagged.is_empty());
     let failure = outcome.health.and_then(|health| health.failure).expect("a failure");
-    assert_eq!((failure.reason.as_str(), failure.command.as_str()), ("not healthy after 4 attempts", "probe"));
+    assert_eq!((failure.reason.as_str(), failure.command.as_str()), ("not healthy in 4 attempts", "probe"));
     assert_eq!(failure.tail, ["listening", "probe says 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_healthy_container_is_watched_while_gates_run() {
+    let yaml = "health: {interval: 1s, attempts: 2, command: [probe]}\ntest: {gates: {a: {run: x}}}\n";
+    let health = |probes: &'static [i32], serve: Act| async move {
+        let world = World::new(yaml).act("a", Act::exits(0).takes(10_000)).act("app-health", serve.probes(probes));
+        world.run(&RunOptions::default()).await.expect("an outcome").health.expect("checked")
+    };
+    // One failure is no end, and is told.
+    let flapped = health(&[0, 0, 1, 0], Act::hangs()).await;
+    assert_eq!((flapped.verdict, flapped.flaps), (Verdict::Passed, 1));
+    assert!(flapped.summary.ends_with(", flapped 1 time"), "{}", flapped.summary);
+    // As many in a row as there are attempts are one.
+    let sick = health(&[0, 0, 1, 1], Act::hangs()).await;
+    assert_eq!(sick.summary, "unhealthy again after 2 failures in a row");
+    let dead = health(&[0], Act::exits(3).takes(5_000)).await;
+    assert!(dead.summary.starts_with("the container exited 3, healthy as it was after "), "{}", dead.summary);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_has_to_fail_when_the_container_is_frozen() {
+    let yaml = "health: {interval: 50ms, attempts: 4, command: [probe], prove: true, stop_grace_period: 3s}\n";
+    let run = |probes: &'static [i32]| async move {
+        let world = World::new(yaml).act("app-health", Act::hangs().probes(probes));
+        (world.run(&RunOptions::default()).await.expect("an outcome").health.expect("checked"), world.story())
+    };
+    let (proven, story) = run(&[0, 1]).await;
+    assert_eq!(proven.verdict, Verdict::Passed);
+    assert!(proven.summary.contains("proven unhealthy when frozen, ended "), "{}", proven.summary);
+    let told: Vec<&str> = story
+        .iter()
+        .map(String::as_str)
+        .filter(|line| line.ends_with("app-health 3 3s") || line.contains("e app-health"))
+        .collect();
+    assert_eq!(told, ["freeze app-health", "stop app-health 3 3s"], "{story:#?}");
+    let (always, _) = run(&[0]).await;
+    assert_eq!(always.verdict, Verdict::Failed);
+    assert_eq!(always.summary, "the health check says healthy although the process is frozen");
+
+    let world = World::new("health: {prove: true}\n").act("app-health", Act::hangs());
+    let nothing = world.run(&RunOptions::default()).await.expect("an outcome").health.expect("checked");
+    assert_eq!((nothing.verdict, nothing.summary.as_str()), (Verdict::Failed, "there is no health check to prove"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

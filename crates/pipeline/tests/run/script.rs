@@ -215,6 +215,16 @@ impl World {
         self.shared.story.lock().expect("no panic").clone()
     }
 
+    /// Waits until the story has this line.
+    pub(crate) async fn told(&self, line: &str) {
+        let wait = async {
+            while !self.story().iter().any(|told| told == line) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it comes soon");
+    }
+
     /// Steps that began in a stage.
     pub(crate) fn steps(&self, stage: &str) -> usize {
         self.shared.steps.lock().expect("no panic").get(stage).copied().unwrap_or(0)
@@ -398,6 +408,11 @@ impl Container for ScriptedContainer {
             sink(format!("probe says {code}\n").as_bytes());
         }
         Ok(Exit { code, ..Exit::default() })
+    }
+
+    async fn freeze(&self, frozen: bool) -> Result<(), EngineError> {
+        self.shared.tell(format!("{} {}", if frozen { "freeze" } else { "thaw" }, self.spec.name));
+        Ok(())
     }
 
     async fn keep(&self, _time: Duration) -> Result<Option<String>, EngineError> {

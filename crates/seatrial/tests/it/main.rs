@@ -8,6 +8,7 @@ mod diff;
 mod explain;
 mod faults;
 mod front;
+mod health;
 mod images;
 mod outputs;
 mod platforms;
