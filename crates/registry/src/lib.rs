@@ -18,6 +18,7 @@ pub use credentials::{Credential, CredentialError, Credentials, LoginPlace};
 pub use error::{ErrorKind, RegistryError};
 pub use hosts::{HostFiles, HostFilesError};
 pub use server::{
-    Backend, CollectOptions, CollectReport, DEFAULT_ADDRESS, InvalidPattern, Pattern, ReadAt, Record, Removed,
-    RepositoryRules, Retention, Rules, Server, ServerError, ServerOptions, Stat, Taking, collect,
+    Backend, CollectOptions, CollectReport, DEFAULT_ADDRESS, InvalidPattern, InvalidUpstream, Pattern, ReadAt, Record,
+    Removed, RepositoryRules, Retention, Rules, Server, ServerError, ServerOptions, Stat, Taking, Upstream,
+    UpstreamAddress, collect,
 };

@@ -5,6 +5,7 @@
 
 mod answer;
 mod backend;
+mod background;
 mod blobs;
 mod cache;
 mod collect;
@@ -14,11 +15,13 @@ mod directory;
 mod lease;
 mod listing;
 mod manifests;
+mod metrics;
 mod routes;
 mod rules;
 mod storage;
 mod tags;
 mod uploads;
+mod upstream;
 mod usage;
 
 use std::{
@@ -37,12 +40,15 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
+use metrics::Metrics;
 use storage::Storage;
 use uploads::Uploads;
+use upstream::Upstreams;
 
 pub use backend::{Backend, ReadAt, Record, Stat, Taking};
 pub use collect::{CollectOptions, CollectReport, Removed};
 pub use control::collect;
+pub use upstream::{InvalidUpstream, Upstream, UpstreamAddress};
 pub use rules::{InvalidPattern, Pattern, RepositoryRules, Retention, Rules};
 
 /// Where a server listens unless told otherwise: on this machine only, at the port that registries have by custom.
@@ -74,6 +80,8 @@ pub struct ServerOptions {
     /// A store of local builds whose blobs every repository has, without their being sent. For one's own machine: whoever
     /// may read any repository can read them by digest.
     pub store: Option<store::Store>,
+    /// Registries whose images are handed out and kept.
+    pub upstreams: Vec<Upstream>,
 }
 
 impl Default for ServerOptions {
@@ -87,6 +95,7 @@ impl Default for ServerOptions {
             collect_grace: Duration::from_secs(24 * 3600),
             backend: None,
             store: None,
+            upstreams: Vec::new(),
         }
     }
 }
@@ -135,6 +144,8 @@ pub struct Server {
 struct Shared {
     storage: Storage,
     uploads: Uploads,
+    upstreams: Upstreams,
+    metrics: Metrics,
     options: ServerOptions,
 }
 
@@ -149,16 +160,19 @@ impl Server {
         let directory = directory.into();
         let life = options.upload_life;
         let (backend, source) = (options.backend.clone(), options.store.clone());
+        let upstreams = options.upstreams.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let storage = Storage::open(&directory, backend, source)?.ok_or(ServerError::Busy(directory))?;
             storage.sweep_uploads(life).map_err(ServerError::Storage)?;
-            Ok::<_, ServerError>(storage)
+            let upstreams = Upstreams::open(upstreams, storage.local()).map_err(ServerError::Storage)?;
+            Ok::<_, ServerError>((storage, upstreams))
         });
-        let storage = opened.await.map_err(|error| ServerError::Storage(io::Error::other(error)))??;
+        let (storage, upstreams) = opened.await.map_err(|error| ServerError::Storage(io::Error::other(error)))??;
         let listen = |source| ServerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let shared = Arc::new(Shared { storage, uploads: Uploads::default(), options });
+        let (uploads, metrics) = (Uploads::default(), Metrics::new());
+        let shared = Arc::new(Shared { storage, uploads, upstreams, metrics, options });
         Ok(Self { listener, address, shared })
     }
 
@@ -183,13 +197,15 @@ impl Server {
             let _ = ended.await;
             sleep(SHUTDOWN_GRACE).await;
         };
-        tokio::select! {
+        let outcome = tokio::select! {
             outcome = serving.into_future() => outcome.map_err(ServerError::Serve),
             () = grace => Ok(()),
             () = sweep_forever(&self.shared) => Ok(()),
             () = collect_forever(&self.shared) => Ok(()),
             () = control::serve(&self.shared) => Ok(()),
-        }
+        };
+        self.shared.upstreams.end().await;
+        outcome
     }
 }
 
@@ -227,6 +243,8 @@ impl Shared {
     fn collect(&self, is_dry_run: bool) -> io::Result<CollectReport> {
         let options =
             CollectOptions { rules: self.options.rules.clone(), grace: self.options.collect_grace, is_dry_run };
-        self.storage.collect(&options)
+        let report = self.storage.collect(&options)?;
+        self.metrics.collected(&report);
+        Ok(report)
     }
 }

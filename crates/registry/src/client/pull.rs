@@ -5,7 +5,7 @@ use std::{collections::HashSet, error::Error, io};
 use futures::{StreamExt, stream::FuturesUnordered};
 use oci::{Descriptor, Digest, Index, Manifest, ManifestOrIndex, Platform, Reference};
 use reqwest::{
-    Method, StatusCode,
+    Method, Response, StatusCode,
     header::{CONTENT_RANGE, HeaderValue, RANGE},
 };
 use store::{BlobWriter, Image, Store, StoreError};
@@ -180,6 +180,36 @@ impl Client {
             done?;
         }
         Ok(())
+    }
+
+    /// Size of a blob in bytes, as the registry tells it. Nothing of it is fetched.
+    ///
+    /// # Errors
+    /// The registry does not have the blob, fails or refuses, or does not tell.
+    pub async fn blob_size(&self, repository: &Reference, digest: &Digest) -> Result<u64, RegistryError> {
+        self.blob_size_kind(repository, digest)
+            .await
+            .map_err(|kind| kind.during("look for a blob of", repository.repository()))
+    }
+
+    async fn blob_size_kind(&self, repository: &Reference, digest: &Digest) -> Result<u64, ErrorKind> {
+        let call = |method| {
+            Call::new(method, repository, format!("blobs/{digest}"), Scope::pull(repository)).via(Via::Mirrors)
+        };
+        let told = |response: &Response| header_text(response.headers(), "content-length")?.parse().ok();
+        match self.transport.send(&call(Method::HEAD)).await {
+            Ok(response) => {
+                if let Some(size) = told(&response) {
+                    return Ok(size);
+                }
+            }
+            // Storage that a redirect names may be signed for GET only.
+            Err(ErrorKind::Unexpected { .. } | ErrorKind::Malformed(_) | ErrorKind::Denied { .. }) => {}
+            Err(kind) => return Err(kind),
+        }
+        // The head of the answer is enough: the body is dropped.
+        let response = self.transport.send(&call(Method::GET)).await?;
+        told(&response).ok_or_else(|| ErrorKind::malformed("it does not tell the blob's size"))
     }
 
     /// Streams one blob into a target, checked by digest and size, resumed after broken connections. `open` makes an

@@ -18,6 +18,7 @@ use super::{
     routes::Query,
     storage::RepositoryName,
     uploads::{Turn, Upload},
+    upstream,
 };
 
 /// So much of a refused body is read, so that the client sees the refusal rather than a broken connection.
@@ -41,9 +42,17 @@ pub(super) async fn get(
     let same = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.trim_matches('"') == digest.to_string());
     let range = range.filter(|_| headers.get(header::IF_RANGE).is_none_or(same)).map(str::to_owned);
     let is_known = is_unchanged(headers, &digest);
+    if let Some(upstream) = shared.upstreams.of(&name)
+        && let Some(coming) = upstream::find_blob(&shared, upstream, &name, &digest, is_head).await?
+    {
+        let requested = range.map(|text| parse_range(&text, coming.size_bytes));
+        return answer(&digest, coming.size_bytes, requested, is_known, |range| match coming.download {
+            Some(download) if !is_head => download.body(range),
+            _ => Body::empty(),
+        });
+    }
     let wanted = digest.clone();
     let opened = spawn_blocking(move || {
-        let unknown = || Refusal::missing("BLOB_UNKNOWN", "the repository does not have this blob");
         if is_head {
             let size = shared.storage.blob_size(&name, &wanted)?.ok_or_else(unknown)?;
             return Ok((None, size, range.map(|text| parse_range(&text, size))));
@@ -58,6 +67,21 @@ pub(super) async fn get(
         Ok::<_, Refusal>((first, size, requested))
     });
     let (first, size, requested) = opened.await??;
+    answer(&digest, size, requested, is_known, |_| first.map_or_else(Body::empty, stream))
+}
+
+pub(super) fn unknown() -> Refusal {
+    Refusal::missing("BLOB_UNKNOWN", "the repository does not have this blob")
+}
+
+/// The answer to `GET` of a blob, with the body of its range.
+fn answer(
+    digest: &Digest,
+    size: u64,
+    requested: Option<Requested>,
+    is_known: bool,
+    body: impl FnOnce(Range<u64>) -> Body,
+) -> Result<Response, Refusal> {
     let mut response = Response::builder()
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::ETAG, format!("\"{digest}\""))
@@ -83,8 +107,7 @@ pub(super) async fn get(
     if status == StatusCode::PARTIAL_CONTENT {
         response = response.header(header::CONTENT_RANGE, format!("bytes {}-{}/{size}", range.start, range.end - 1));
     }
-    let body = first.map_or_else(Body::empty, stream);
-    Ok(response.body(body).expect("the headers are legal"))
+    Ok(response.body(body(range)).expect("the headers are legal"))
 }
 
 /// `DELETE` of a blob.
@@ -92,7 +115,7 @@ pub(super) async fn delete(shared: Arc<Shared>, name: RepositoryName, digest: Di
     if spawn_blocking(move || shared.storage.unlink_blob(&name, &digest)).await?? {
         Ok(StatusCode::ACCEPTED.into_response())
     } else {
-        Err(Refusal::missing("BLOB_UNKNOWN", "the repository does not have this blob"))
+        Err(unknown())
     }
 }
 

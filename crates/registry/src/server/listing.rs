@@ -10,19 +10,40 @@ use oci::{Digest, Index, media_type};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
-use super::{Shared, answer::Refusal, routes::Query, storage::RepositoryName};
+use super::{
+    Shared,
+    answer::Refusal,
+    routes::Query,
+    storage::RepositoryName,
+    upstream::{self, Stale},
+};
 
 /// Referrers of one page: with their annotations they stay below what clients read as a manifest (4 MiB), as a rule.
 const REFERRERS_MAX: usize = 1000;
 
 /// `GET` of the tag list, in pages when asked for.
 pub(super) async fn tags(shared: Arc<Shared>, name: RepositoryName, query: Query) -> Result<Response, Refusal> {
-    let repository = name.clone();
-    let tags = spawn_blocking(move || shared.storage.tags(&repository)).await??;
-    let tags = tags.ok_or_else(|| Refusal::missing("NAME_UNKNOWN", "nothing was pushed to this repository"))?;
+    let upstream = shared.upstreams.of(&name);
+    let there = match upstream {
+        Some(upstream) => upstream::tags(&shared, upstream, &name).await?,
+        None => None,
+    };
+    let stale = (upstream.is_some() && there.is_none()).then_some(Stale);
+    let tags = match there {
+        Some(tags) => tags,
+        None => {
+            let (shared, repository) = (Arc::clone(&shared), name.clone());
+            let tags = spawn_blocking(move || shared.storage.tags(&repository)).await??;
+            tags.ok_or_else(|| Refusal::missing("NAME_UNKNOWN", "nothing was pushed to this repository"))?
+        }
+    };
     let (page, next) = page(tags, &query)?;
     let path = format!("/v2/{}/tags/list", name.as_str());
-    Ok(listing(json!({ "name": name.as_str(), "tags": page }), &path, next))
+    let mut response = listing(json!({ "name": name.as_str(), "tags": page }), &path, next);
+    if let Some(stale) = stale {
+        stale.mark(&mut response);
+    }
+    Ok(response)
 }
 
 /// `GET` of the repositories' names, in pages when asked for.
@@ -44,14 +65,30 @@ pub(super) async fn referrers(
     let path = format!("/v2/{}/referrers/{subject}", name.as_str());
     let wanted = query.get("artifactType").map(str::to_owned);
     let kind = wanted.clone();
-    let (descriptors, is_more) = spawn_blocking(move || {
-        let is_wanted = |descriptor: &oci::Descriptor| kind.is_none() || descriptor.artifact_type == kind;
-        shared.storage.referrers(&name, &subject, last.as_ref(), count, &is_wanted)
-    })
-    .await??;
+    let is_wanted = move |descriptor: &oci::Descriptor| kind.is_none() || descriptor.artifact_type == kind;
+    let there = match shared.upstreams.of(&name) {
+        Some(upstream) => Some(upstream::referrers(&shared, upstream, &name, &subject).await?),
+        None => None,
+    };
+    let is_stale = matches!(there, Some(Err(Stale)));
+    let (descriptors, is_more) = match there {
+        Some(Ok(mut found)) => {
+            found.retain(|it| is_wanted(it) && last.as_ref().is_none_or(|last| it.digest > *last));
+            let is_more = found.len() > count;
+            found.truncate(count);
+            (found, is_more)
+        }
+        _ => {
+            let shared = Arc::clone(&shared);
+            spawn_blocking(move || shared.storage.referrers(&name, &subject, last.as_ref(), count, &is_wanted)).await??
+        }
+    };
     let next = descriptors.last().filter(|_| is_more).map(|last| last.digest.to_string());
     let mut response =
         ([(header::CONTENT_TYPE, media_type::INDEX)], oci::to_json(&Index::of(descriptors))).into_response();
+    if is_stale {
+        Stale.mark(&mut response);
+    }
     if wanted.is_some() {
         let applied = "artifactType".parse().expect("this is ASCII");
         response.headers_mut().insert(HeaderName::from_static("oci-filters-applied"), applied);

@@ -21,6 +21,7 @@ use super::{
     rules,
     storage::{NewManifest, RepositoryName},
     tags::{Condition, TagFailure},
+    upstream,
 };
 
 /// So much more of a manifest that is too large is read, so that the client sees the refusal.
@@ -29,7 +30,7 @@ const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 const TAGS_MAX: usize = 64;
 
 /// What a manifest is addressed by.
-enum Address {
+pub(super) enum Address {
     Tag(String),
     Digest(Digest),
 }
@@ -44,7 +45,7 @@ impl Address {
     }
 }
 
-fn unknown() -> Refusal {
+pub(super) fn unknown() -> Refusal {
     Refusal::missing("MANIFEST_UNKNOWN", "the repository does not have this manifest")
 }
 
@@ -60,6 +61,10 @@ pub(super) async fn get(
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let address = Address::parse(&reference)?;
+    let stale = match shared.upstreams.of(&name) {
+        Some(upstream) => upstream::refresh(&shared, upstream, &name, &address).await?,
+        None => None,
+    };
     let kept = match &address {
         Address::Tag(tag) => shared.storage.cache.tagged(&name, tag),
         Address::Digest(digest) => shared.storage.cache.manifest(&name, digest),
@@ -87,6 +92,9 @@ pub(super) async fn get(
     };
     response.headers_mut().insert(CONTENT_DIGEST, digest);
     response.headers_mut().insert(header::ETAG, tag);
+    if let Some(stale) = stale {
+        stale.mark(&mut response);
+    }
     Ok(response)
 }
 
@@ -138,10 +146,8 @@ pub(super) async fn put(
         ManifestOrIndex::parse(&bytes).map_err(|error| Refusal::bad("MANIFEST_INVALID", describe(&error)))?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = agree_on_type(&document, content_type)?;
-    let subject = document.subject().map(|subject| subject.digest.clone());
-    let descriptor = referrer(&document, Descriptor::new(media_type.clone(), digest.clone(), bytes.len() as u64));
-    let referrer = subject.clone().map(|subject| (subject, descriptor));
-    let manifest = NewManifest { digest: digest.clone(), media_type, bytes, referrer };
+    let manifest = described(&document, media_type, digest.clone(), bytes);
+    let subject = manifest.referrer.as_ref().map(|(subject, _)| subject.clone());
 
     let location = format!("/v2/{}/manifests/{digest}", name.as_str());
     let set = tags.clone();
@@ -317,6 +323,18 @@ fn parts(document: &ManifestOrIndex) -> (Vec<Digest>, Vec<Digest>) {
         }
         ManifestOrIndex::Index(index) => (Vec::new(), index.manifests.iter().map(digest).collect()),
     }
+}
+
+/// A manifest as it is kept.
+pub(super) fn described(
+    document: &ManifestOrIndex,
+    media_type: String,
+    digest: Digest,
+    bytes: Bytes,
+) -> NewManifest {
+    let descriptor = referrer(document, Descriptor::new(media_type.clone(), digest.clone(), bytes.len() as u64));
+    let referrer = document.subject().map(|subject| (subject.digest.clone(), descriptor));
+    NewManifest { digest, media_type, bytes, referrer }
 }
 
 /// The descriptor that the list of referrers has (distribution-spec, "Listing Referrers").

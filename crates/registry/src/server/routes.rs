@@ -9,7 +9,13 @@ use axum::{
 };
 use oci::Digest;
 
-use super::{Shared, answer::Refusal, blobs, listing, manifests, storage::RepositoryName};
+use super::{
+    Shared,
+    answer::Refusal,
+    blobs, listing, manifests,
+    metrics::{self, Seen},
+    storage::RepositoryName,
+};
 
 /// Query parameters that are read; more are nobody's honest request.
 const QUERY_PARAMETERS_MAX: usize = 256;
@@ -17,6 +23,10 @@ const QUERY_PARAMETERS_MAX: usize = 256;
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Endpoint {
+    /// What the server counts.
+    Metrics,
+    /// Whether it can serve.
+    Health,
     Base,
     Catalog,
     Tags(RepositoryName),
@@ -25,6 +35,56 @@ enum Endpoint {
     Uploads(RepositoryName),
     Upload(RepositoryName, String),
     Referrers(RepositoryName, Digest),
+}
+
+impl Endpoint {
+    /// The repository that it is about.
+    fn name(&self) -> Option<&RepositoryName> {
+        match self {
+            Self::Metrics | Self::Health | Self::Base | Self::Catalog => None,
+            Self::Tags(name) | Self::Uploads(name) => Some(name),
+            Self::Manifest(name, _) | Self::Upload(name, _) => Some(name),
+            Self::Blob(name, _) | Self::Referrers(name, _) => Some(name),
+        }
+    }
+
+    fn name_mut(&mut self) -> Option<&mut RepositoryName> {
+        match self {
+            Self::Metrics | Self::Health | Self::Base | Self::Catalog => None,
+            Self::Tags(name) | Self::Uploads(name) => Some(name),
+            Self::Manifest(name, _) | Self::Upload(name, _) => Some(name),
+            Self::Blob(name, _) | Self::Referrers(name, _) => Some(name),
+        }
+    }
+
+    /// Its name in metrics.
+    fn route(&self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Health => "health",
+            Self::Base => "base",
+            Self::Catalog => "catalog",
+            Self::Tags(_) => "tags",
+            Self::Manifest(..) => "manifest",
+            Self::Blob(..) => "blob",
+            Self::Uploads(_) => "uploads",
+            Self::Upload(..) => "upload",
+            Self::Referrers(..) => "referrers",
+        }
+    }
+}
+
+fn route(path: &str) -> &'static str {
+    endpoint(path).map_or("other", |endpoint| endpoint.route())
+}
+
+/// The endpoint with the repository that is meant: a mirror's clients name the mirrored registry beside it.
+fn place(shared: &Shared, mut endpoint: Endpoint, query: &Query) -> Result<Endpoint, Refusal> {
+    if let Some(name) = endpoint.name_mut() {
+        let placed = shared.upstreams.place(name.clone(), query.get("ns"));
+        *name = placed.ok_or_else(|| Refusal::missing("NAME_UNKNOWN", "nothing of this registry is here"))?;
+    }
+    Ok(endpoint)
 }
 
 /// The query of a request, decoded.
@@ -55,6 +115,7 @@ impl Query {
 
 /// Answers every request.
 pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (seen, request) = Seen::begin(&shared, route(request.uri().path()), request);
     let mut response = match dispatch(shared, request).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
@@ -62,17 +123,25 @@ pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     response
         .headers_mut()
         .insert(HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
-    response
+    seen.answer(response)
 }
 
 async fn dispatch(shared: Arc<Shared>, request: Request) -> Result<Response, Refusal> {
-    let endpoint = endpoint(request.uri().path())?;
     let query = Query::parse(request.uri().query().unwrap_or_default());
+    let endpoint = place(&shared, endpoint(request.uri().path())?, &query)?;
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     let method = &parts.method;
     let is_read = method == Method::GET || method == Method::HEAD;
+    if !is_read
+        && method != Method::DELETE
+        && let Some(upstream) = endpoint.name().and_then(|name| shared.upstreams.of(name))
+    {
+        return Err(upstream.refuse_write());
+    }
     match endpoint {
+        Endpoint::Metrics if is_read => metrics::get(&shared).await,
+        Endpoint::Health if is_read => metrics::health(&shared).await,
         Endpoint::Base if is_read => Ok(([(header::CONTENT_TYPE, "application/json")], "{}").into_response()),
         Endpoint::Catalog if is_read => listing::catalog(shared, query).await,
         Endpoint::Tags(name) if is_read => listing::tags(shared, name, query).await,
@@ -101,6 +170,11 @@ async fn dispatch(shared: Arc<Shared>, request: Request) -> Result<Response, Ref
 
 fn endpoint(path: &str) -> Result<Endpoint, Refusal> {
     let unknown = || Refusal::missing("NAME_UNKNOWN", "no such endpoint");
+    match path {
+        "/metrics" => return Ok(Endpoint::Metrics),
+        "/healthz" => return Ok(Endpoint::Health),
+        _ => {}
+    }
     // The one character that clients escape although they need not is the colon of digests.
     let path = path.replace("%3A", ":").replace("%3a", ":");
     let rest = path.strip_prefix("/v2").ok_or_else(unknown)?;

@@ -366,6 +366,11 @@ impl Storage {
         Ok(names)
     }
 
+    /// How many blobs and manifests there are, each counted once.
+    pub(super) fn content_count(&self) -> io::Result<usize> {
+        Ok(self.backend.list("blobs/sha256")?.len())
+    }
+
     /// Names of all repositories that have or had anything, sorted.
     pub(super) fn repository_names(&self) -> io::Result<Vec<RepositoryName>> {
         let mut names = Vec::new();

@@ -140,6 +140,11 @@ impl Uploads {
         Arc::clone(self.lock().entry(id).or_insert_with(|| Arc::new(upload)))
     }
 
+    /// Uploads that this process has seen and that have not ended.
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Forgets an upload and removes its bytes.
     pub(super) fn cancel(&self, upload: &Upload) -> io::Result<()> {
         self.lock().remove(&upload.id);
@@ -250,7 +255,7 @@ fn reopen(path: &std::path::Path) -> io::Result<UploadFile> {
 }
 
 /// A name that cannot be guessed: whoever knows it may write to the upload.
-fn new_id() -> io::Result<String> {
+pub(super) fn new_id() -> io::Result<String> {
     let mut random = [0; ID_LENGTH / 2];
     fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())

@@ -1,5 +1,23 @@
 //! The registry's file of settings. Every mistake is told with its line and column.
 
+/// A text that another reader of ours takes.
+macro_rules! read_from_text {
+    ($name:ident, $value:ty, $read:expr) => {
+        #[derive(Debug)]
+        pub(super) struct $name(pub(super) $value);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                $read(text.as_str()).map(Self).map_err(D::Error::custom)
+            }
+        }
+    };
+}
+
+mod secret;
+mod upstreams;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -41,6 +59,7 @@ struct File {
     collect: Collect,
     uploads: Uploads,
     repositories: Vec<Repositories>,
+    upstreams: Vec<upstreams::Entry>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -82,20 +101,6 @@ struct Keep {
     untagged: Option<Span>,
 }
 
-/// A text that another reader of ours takes.
-macro_rules! read_from_text {
-    ($name:ident, $value:ty, $read:expr) => {
-        #[derive(Debug)]
-        struct $name($value);
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                $read(text.as_str()).map(Self).map_err(D::Error::custom)
-            }
-        }
-    };
-}
 read_from_text!(Span, Duration, text::parse_duration);
 read_from_text!(Size, u64, text::parse_bytes);
 read_from_text!(Glob, Pattern, Pattern::parse);
@@ -156,6 +161,7 @@ fn parse(text: &str, beside: &Path) -> Result<Config, String> {
         None => defaults.collect_every,
         Some(Span(every)) => Some(every).filter(|every| !every.is_zero()),
     };
+    let upstreams = file.upstreams.into_iter().map(|entry| entry.open(beside)).collect::<Result<_, _>>()?;
     Ok(Config {
         listen: file.listen,
         directory: file.directory.map(|directory| beside.join(directory)),
@@ -166,6 +172,7 @@ fn parse(text: &str, beside: &Path) -> Result<Config, String> {
             backend: file.storage.map(|storage| storage.0),
             collect_grace: file.collect.grace.map_or(defaults.collect_grace, |grace| grace.0),
             rules,
+            upstreams,
             ..defaults
         },
     })
@@ -202,6 +209,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn upstreams_are_read_with_their_secrets() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("secret"), "word\n").unwrap();
+        let config = parse(
+            "upstreams:\n  - {registry: docker.io, prefix: hub, fresh: 1h}\n\
+             \x20 - {registry: 'http://mirror:5000', user: me, password: {file: secret}}\n",
+            directory.path(),
+        )
+        .unwrap();
+        let [hub, mirror] = &config.options.upstreams[..] else { panic!("two are named") };
+        assert_eq!((hub.prefix.as_deref(), hub.fresh), (Some("hub"), Duration::from_secs(3600)));
+        assert_eq!((mirror.address.host(), mirror.prefix.as_deref()), ("mirror:5000", None));
+        let wrong = |text: &str| parse(text, directory.path()).map(drop).unwrap_err();
+        assert!(wrong("upstreams: [{registry: docker.io, user: me}]").contains("`user` and `password`"));
+        assert!(wrong("upstreams: [{registry: docker.io, user: me, password: {file: none}}]").contains("none"));
+        assert!(wrong("upstreams: [{registry: 'ftp://x.y'}]").contains("is not a registry such as"));
+        assert!(wrong("upstreams: [{registry: docker.io, prefix: _x}]").contains("cannot begin a repository's name"));
+    }
+
+    #[test]
     fn settings_are_read_with_defaults_for_the_rest() {
         let config = parse(
             "listen: 127.0.0.1:5555\ndirectory: data\nquota: 100GB\ncollect: {every: 0, grace: 1h}\n\
@@ -233,7 +260,7 @@ mod tests {
         check(
             "quotas: 1GB\n",
             expect![
-                "1:1: unknown field `quotas`, expected one of listen, directory, storage, store, quota, collect, uploads, repositories"
+                "1:1: unknown field `quotas`, expected one of listen, directory, storage, store, quota, collect, uploads, repositories, upstreams"
             ],
         );
         check("repositories:\n  - immutable: ['*']\n", expect!["2:5: missing field `match`"]);
