@@ -48,8 +48,8 @@ use upstream::Upstreams;
 pub use backend::{Backend, ReadAt, Record, Stat, Taking};
 pub use collect::{CollectOptions, CollectReport, Removed};
 pub use control::collect;
-pub use upstream::{InvalidUpstream, Upstream, UpstreamAddress};
 pub use rules::{InvalidPattern, Pattern, RepositoryRules, Retention, Rules};
+pub use upstream::{InvalidUpstream, Upstream, UpstreamAddress};
 
 /// Where a server listens unless told otherwise: on this machine only, at the port that registries have by custom.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);

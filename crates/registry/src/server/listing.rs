@@ -80,7 +80,8 @@ pub(super) async fn referrers(
         }
         _ => {
             let shared = Arc::clone(&shared);
-            spawn_blocking(move || shared.storage.referrers(&name, &subject, last.as_ref(), count, &is_wanted)).await??
+            spawn_blocking(move || shared.storage.referrers(&name, &subject, last.as_ref(), count, &is_wanted))
+                .await??
         }
     };
     let next = descriptors.last().filter(|_| is_more).map(|last| last.digest.to_string());

@@ -326,12 +326,7 @@ fn parts(document: &ManifestOrIndex) -> (Vec<Digest>, Vec<Digest>) {
 }
 
 /// A manifest as it is kept.
-pub(super) fn described(
-    document: &ManifestOrIndex,
-    media_type: String,
-    digest: Digest,
-    bytes: Bytes,
-) -> NewManifest {
+pub(super) fn described(document: &ManifestOrIndex, media_type: String, digest: Digest, bytes: Bytes) -> NewManifest {
     let descriptor = referrer(document, Descriptor::new(media_type.clone(), digest.clone(), bytes.len() as u64));
     let referrer = document.subject().map(|subject| (subject.digest.clone(), descriptor));
     NewManifest { digest, media_type, bytes, referrer }

@@ -90,7 +90,8 @@ pub(super) struct Metrics {
 impl Metrics {
     pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("seatrial_registry");
-        let durations: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS));
+        let durations: Family<_, _, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS));
         let mut metrics = Self {
             registry: Registry::default(),
             requests: Family::default(),
@@ -146,8 +147,12 @@ impl Metrics {
         }
         self.collections.inc();
         self.collected_bytes.inc_by(report.bytes);
-        let counts =
-            [("tag", report.tags), ("manifest", report.manifests), ("blob", report.blobs), ("content", report.contents)];
+        let counts = [
+            ("tag", report.tags),
+            ("manifest", report.manifests),
+            ("blob", report.blobs),
+            ("content", report.contents),
+        ];
         for (kind, count) in counts {
             self.collected.get_or_create(&KindLabels { kind }).inc_by(count as u64);
         }

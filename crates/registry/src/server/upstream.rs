@@ -105,7 +105,8 @@ impl FromStr for UpstreamAddress {
 impl UpstreamAddress {
     /// A repository there.
     fn reference(&self, name: &str) -> Option<Reference> {
-        let library = if self.host == "docker.io" && self.path.is_empty() && !name.contains('/') { "library" } else { "" };
+        let library =
+            if self.host == "docker.io" && self.path.is_empty() && !name.contains('/') { "library" } else { "" };
         let parts = [&self.host, &self.path, library, name].into_iter().filter(|part| !part.is_empty());
         let reference: Reference = parts.collect::<Vec<_>>().join("/").parse().ok()?;
         (reference.tag().is_none() && reference.digest().is_none()).then_some(reference)
@@ -169,7 +170,8 @@ impl Upstreams {
     pub(super) fn place(&self, name: RepositoryName, namespace: Option<&str>) -> Option<RepositoryName> {
         let Some(namespace) = namespace.filter(|_| !self.list.is_empty()) else { return Some(name) };
         // A part of a registry is not what is meant by its name.
-        let is_meant = |known: &&Known| known.options.address.host == namespace && known.options.address.path.is_empty();
+        let is_meant =
+            |known: &&Known| known.options.address.host == namespace && known.options.address.path.is_empty();
         let known = self.list.iter().find(is_meant)?;
         match &known.options.prefix {
             Some(prefix) => RepositoryName::parse(&format!("{prefix}/{}", name.as_str())),

@@ -38,7 +38,7 @@ async fn skopeo_copies_in_and_out() {
 }
 
 /// Podman of this test's own, with its storage in `root`.
-async fn podman(root: &Path, arguments: &[&str]) -> String {
+pub(crate) async fn podman(root: &Path, arguments: &[&str]) -> String {
     let (storage, run_root) = (root.join("storage"), root.join("run"));
     let (storage, run_root) = (storage.to_str().unwrap(), run_root.to_str().unwrap());
     let own = ["--root", storage, "--runroot", run_root, "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"];
@@ -94,13 +94,18 @@ async fn buildah_pulls_commits_and_pushes() {
 }
 
 /// A docker daemon of the test's own, with its client.
-struct Docker {
+pub(crate) struct Docker {
     root: tempfile::TempDir,
     daemon: std::process::Child,
 }
 
 impl Docker {
     fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// With more arguments for the daemon.
+    pub(crate) fn start_with(more: &[&str]) -> Option<Self> {
         if !has_tool("dockerd") || !has_tool("docker") || !is_root("dockerd without root needs subordinate ids") {
             return None;
         }
@@ -109,6 +114,7 @@ impl Docker {
         let mut host = std::ffi::OsString::from("unix://");
         host.push(path("sock"));
         let daemon = std::process::Command::new("dockerd")
+            .args(more)
             .args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=vfs"])
             .arg("--data-root")
             .arg(path("data"))
@@ -125,13 +131,13 @@ impl Docker {
         Some(Self { root, daemon })
     }
 
-    async fn run(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> String {
         let host = format!("unix://{}", self.root.path().join("sock").display());
         run("docker", &[&["--host", &host], arguments].concat(), &[("HOME", self.root.path())]).await
     }
 
     /// Waits until it answers.
-    async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         let begun = std::time::Instant::now();
         while !self.root.path().join("sock").exists() {
             if self.daemon.try_wait().unwrap().is_some() {

@@ -14,3 +14,4 @@ mod stress;
 mod support;
 mod tags;
 mod transfer;
+mod upstream;

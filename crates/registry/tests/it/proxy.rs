@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
 
 /// What happens to one request.
 pub(crate) enum Fault {
@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     Answer(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// It is answered here without end and without a length.
     Endless,
+    /// It is passed on; after so many bytes of the answer's body the rest waits for a permit.
+    Held(usize, Arc<Semaphore>),
     /// It is passed on, and the answer gets this header.
     Header(&'static str, String),
 }
@@ -104,8 +106,13 @@ async fn relay(State(shared): State<Arc<Shared>>, request: Request) -> Response 
         all.push(seen);
         fault
     };
+    let mut held = None;
     let extra = match fault {
         Fault::Pass => None,
+        Fault::Held(bytes, permits) => {
+            held = Some((bytes, permits));
+            None
+        }
         Fault::Header(name, value) => Some((name, value)),
         Fault::Answer(status, headers, bytes) => {
             // The body is read, as an honest server would.
@@ -132,7 +139,20 @@ async fn relay(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     let Ok(answer) = request.send().await else { return StatusCode::BAD_GATEWAY.into_response() };
     let mut response = Response::builder().status(answer.status());
     *response.headers_mut().unwrap() = answer.headers().clone();
-    let mut response = response.body(Body::from_stream(answer.bytes_stream())).unwrap();
+    let body = match held {
+        None => Body::from_stream(answer.bytes_stream()),
+        Some((first, permits)) => {
+            let mut bytes = answer.bytes().await.unwrap();
+            let rest = bytes.split_off(first.min(bytes.len()));
+            let rest = async move {
+                permits.acquire().await.unwrap().forget();
+                rest
+            };
+            let first = futures::stream::once(async move { bytes });
+            Body::from_stream(first.chain(futures::stream::once(rest)).map(Ok::<_, std::io::Error>))
+        }
+    };
+    let mut response = response.body(body).unwrap();
     if let Some((name, value)) = extra {
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_str(&value).unwrap());
     }

@@ -68,12 +68,7 @@ async fn is_here(shared: &Arc<Shared>, name: &RepositoryName, digest: &Digest) -
 }
 
 /// Gives the repository what another copy of an upstream's repository brought here; `false` when none did.
-async fn link(
-    shared: &Arc<Shared>,
-    name: &RepositoryName,
-    digest: &Digest,
-    size_bytes: u64,
-) -> Result<bool, Refusal> {
+async fn link(shared: &Arc<Shared>, name: &RepositoryName, digest: &Digest, size_bytes: u64) -> Result<bool, Refusal> {
     let (shared, name, digest) = (Arc::clone(shared), name.clone(), digest.clone());
     spawn_blocking(move || {
         shared.storage.check_room(&shared.options.rules, &name, &digest, Some(size_bytes))?;

@@ -116,11 +116,7 @@ async fn renew(
     Ok(keep(shared, name, resolved, Some(tag.to_owned())).await.map(|()| CacheAnswer::Miss))
 }
 
-async fn fetch(
-    shared: &Arc<Shared>,
-    upstream: &Known,
-    remote: &Reference,
-) -> Result<ResolvedManifest, RegistryError> {
+async fn fetch(shared: &Arc<Shared>, upstream: &Known, remote: &Reference) -> Result<ResolvedManifest, RegistryError> {
     upstream.options.client.fetch_manifest(remote, shared.options.manifest_bytes_max).await
 }
 
@@ -139,9 +135,9 @@ async fn keep(
         let _held = held.expect("no part was asked for");
         let tags: Vec<String> = tag.into_iter().collect();
         // Rules for tags are for those who push: a copy follows its upstream.
-        let written = shared.storage.set_tags(&name, &tags, &manifest.digest, &Condition::None, |_| {
-            Ok(Ok::<(), std::convert::Infallible>(()))
-        });
+        let written = shared
+            .storage
+            .set_tags(&name, &tags, &manifest.digest, &Condition::None, |_| Ok(Ok::<(), std::convert::Infallible>(())));
         written.map_err(|failure| match failure {
             TagFailure::Storage(error) => error.into(),
             TagFailure::Unmet(..) => unreachable!("there is no condition"),

@@ -5,9 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ::registry::{
-    Client, ClientOptions, Credential, Credentials, HostFiles, Upstream, UpstreamAddress,
-};
+use ::registry::{Client, ClientOptions, Credential, Credentials, HostFiles, Upstream, UpstreamAddress};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{Span, secret::SecretAt};
