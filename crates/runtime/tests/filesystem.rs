@@ -52,6 +52,19 @@ fn times_of_directories_do_not_tell_of_mount_points() {
 }
 
 #[test]
+fn the_hosts_control_groups_are_not_in_the_list_of_mounts() {
+    // An ordinary user's containers in the host's network have what is mounted below the host's /sys, hidden.
+    let Some(world) = World::new(As::Root) else { return };
+    for host_network in [false, true] {
+        let groups = sh("grep -c ' /sys/fs/cgroup' /proc/self/mountinfo || true; ls -d /sys/class; echo x >/sys/made");
+        let run = world.run(json!({"args": groups, "host_network": host_network}));
+        run.says("/sys/class").says("Read-only file system");
+        let count: u32 = run.text.lines().next().unwrap().parse().unwrap();
+        assert!(count <= 1, "{count} mounts: {}", run.text);
+    }
+}
+
+#[test]
 fn owners_on_the_disk_are_those_of_the_container() {
     let Some(world) = World::new(As::Root) else { return };
     let run = world.run(json!({"args": sh("touch /root-file; mkdir /d; touch /d/f; chown 33:44 /d/f; chown 0:33 /d; \

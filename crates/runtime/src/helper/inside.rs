@@ -84,11 +84,12 @@ fn prepare(birth: &Birth<'_>, entrances: &mut Entrances) -> Result<Option<OwnedF
     let root = fds.next().ok_or_else(|| Failure::new("take the root", &io::Error::from_raw_os_error(libc::EBADF)))?;
     let mut sources: Sources =
         go.sources.iter().map(|kind| kind.and_then(|is_dir| Some((fds.next()?, is_dir)))).collect();
+    let host_sys = fds.next();
 
     generate_files(request, &mut sources)?;
     attach_hidden(root.as_fd()).step("mount the root file system")?;
     let mut places = Places::new(root.as_fd());
-    let built = build(request, spec, stdio, &mut places, sources, &mut warnings);
+    let built = build(request, spec, stdio, &mut places, sources, host_sys, &mut warnings);
     // Also after a failure: what was made is to be removed.
     let stubs = places.stubs()?;
     helper.send(&FromInside::Mounted { stubs, warnings }, &[]).step("report the mount points")?;
@@ -144,10 +145,11 @@ fn build(
     stdio: &Stdio,
     places: &mut Places<'_>,
     sources: Sources,
+    host_sys: Option<OwnedFd>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Terminal>, Failure> {
     let proc = mount_proc(places)?;
-    let sys_dir = mount_sys(places, request.own_network, request.privileged)?;
+    let sys_dir = mount_sys(places, host_sys, request.own_network, request.privileged)?;
     let terminal = mount_dev(places, stdio, request.shm_size_bytes)?;
     if request.own_network {
         sys::loopback_up().step("bring the loopback device up")?;
@@ -182,14 +184,19 @@ fn mount_proc(places: &mut Places<'_>) -> Result<OwnedFd, Failure> {
 }
 
 /// A sysfs of the own network namespace, or the host's, read-only unless asked otherwise. Its control groups are the container's own, or hidden.
-fn mount_sys(places: &mut Places<'_>, own_network: bool, writable: bool) -> Result<OwnedFd, Failure> {
+fn mount_sys(
+    places: &mut Places<'_>,
+    host_sys: Option<OwnedFd>,
+    own_network: bool,
+    writable: bool,
+) -> Result<OwnedFd, Failure> {
     let mut attributes =
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     if !writable {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
-    let fresh = if own_network { file_system("sysfs", &[], attributes).ok() } else { None };
-    let sysfs = match fresh {
+    let sole = if own_network { file_system("sysfs", &[], attributes).ok() } else { host_sys };
+    let sysfs = match sole {
         Some(sysfs) => sysfs,
         None => {
             let host = openat(CWD, "/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())

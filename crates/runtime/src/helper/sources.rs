@@ -18,7 +18,7 @@ use std::{
     path::Path,
 };
 
-/// The mounts, the root first.
+/// The mounts, the root first, the host's `/sys` last where that is wanted and possible.
 pub(super) struct Opened {
     pub(super) fds: Vec<OwnedFd>,
     /// For each mount of the request: whether it has a descriptor, and is a directory.
@@ -30,7 +30,8 @@ pub(super) fn open(
     userns: Option<BorrowedFd<'_>>,
     warnings: &mut Vec<String>,
 ) -> Result<Opened, Failure> {
-    if request.mounts.len() >= FDS_MAX {
+    // The root and `/sys` travel beside them.
+    if request.mounts.len() + 2 > FDS_MAX {
         return Err(io::Error::from_raw_os_error(libc::E2BIG)).step("make so many mounts");
     }
     let mut fds = vec![root(request, userns)?];
@@ -52,7 +53,23 @@ pub(super) fn open(
             fds.push(fd);
         }
     }
+    fds.extend(host_sys(request));
     Ok(Opened { fds, kinds })
+}
+
+/// The host's sysfs for a container in the host's network, without the control groups and what else is mounted below it:
+/// programs that look for their limits in the list of mounts, such as Java, would take them for their own and stumble.
+/// In a user's namespace the kernel shows all or nothing; there the first process takes all.
+fn host_sys(request: &StartRequest) -> Option<OwnedFd> {
+    if request.own_network {
+        return None;
+    }
+    let source = openat(CWD, "/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let clone = clone_mount(source.as_fd(), false).ok()?;
+    let attributes = sys::MOUNT_ATTR_NODEV | sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NOEXEC;
+    let readonly = if request.privileged { 0 } else { sys::MOUNT_ATTR_RDONLY };
+    sys::mount_attributes(clone.as_fd(), attributes | readonly, false).ok()?;
+    Some(clone)
 }
 
 /// Where mount points are cleaned up: nowhere if the root file system is a read-only view.
