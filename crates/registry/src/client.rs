@@ -3,11 +3,15 @@
 mod answer;
 mod auth;
 mod body;
+mod catalog;
+mod config;
 mod copy;
+mod pace;
 mod pull;
 mod push;
 mod referrers;
 mod retry;
+mod sessions;
 mod tags;
 mod transport;
 
@@ -28,6 +32,7 @@ use auth::Scope;
 use transport::{Call, Transport, Via};
 
 pub use body::BlobSource;
+pub use config::VERSION_ANNOTATION;
 pub use copy::{Copied, CopyOptions};
 pub use pull::{BlobTarget, CommitError};
 pub use push::UploadOutcome;
@@ -89,6 +94,9 @@ impl Default for ClientOptions {
 pub trait Progress: Send + Sync {
     /// `done_bytes` of `total_bytes` of the blob `item` are through. A blob that need not be moved is told once, as done.
     fn advance(&self, item: &Digest, done_bytes: u64, total_bytes: u64);
+
+    /// So many bytes of it are there already, and are not moved. Told before [`Progress::advance`] speaks of them.
+    fn skip(&self, _item: &Digest, _bytes: u64, _total_bytes: u64) {}
 }
 
 /// Hears nothing.
@@ -268,13 +276,13 @@ impl Client {
             .scope(Scope::push(reference))
             .header(CONTENT_TYPE, kind)
             .body(bytes.clone());
-        let response = self.transport.send(&call).await?;
-        if let Some(stored) = header_text(response.headers(), "docker-content-digest")
+        let headers = self.transport.send(&call).await?.headers().clone();
+        if let Some(stored) = header_text(&headers, "docker-content-digest")
             && stored != sent.to_string()
         {
             return Err(ErrorKind::DigestMismatch { sent, stored: stored.to_owned() });
         }
-        self.note_referrer(reference, &response, media_type, &bytes).await?;
+        self.note_referrer(reference, &headers, media_type, &bytes).await?;
         Ok(sent)
     }
 

@@ -12,7 +12,7 @@ mod spool;
 
 pub use client::{
     BlobSource, BlobTarget, Client, ClientOptions, CommitError, Copied, CopyOptions, NoProgress, Progress,
-    ResolvedManifest, TagCondition, TagsWritten, UploadOutcome,
+    ResolvedManifest, TagCondition, TagsWritten, UploadOutcome, VERSION_ANNOTATION,
 };
 pub use credentials::{Credential, CredentialError, Credentials, LoginPlace};
 pub use error::{ErrorKind, RegistryError};

@@ -59,6 +59,12 @@ impl Store {
         self.write_file(&self.memo_path(namespace, key), &bytes)
     }
 
+    /// Forgets a value; one that is not known is fine.
+    pub fn memo_forget(&self, namespace: &str, key: &str) {
+        // What cannot be removed goes with the next prune.
+        let _ = std::fs::remove_file(self.memo_path(namespace, key));
+    }
+
     /// Two levels, so that a million records do not lie in one directory.
     fn cache_path(&self, key: &Digest) -> PathBuf {
         self.path("cache").join(&key.hex()[..2]).join(key.hex())

@@ -160,6 +160,7 @@ impl Store {
         self.sweep_runs(options, young_since, &mut report)?;
         if !options.dry_run {
             self.sweep_leftovers(&needed, young_since)?;
+            self.sweep_partial(!options.keep_cache)?;
         }
         Ok(report)
     }

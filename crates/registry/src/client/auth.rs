@@ -31,6 +31,11 @@ impl Scope {
         Self(format!("repository:{}:pull", repository.path()))
     }
 
+    /// The list of all repositories (token specification, "Resource Scope").
+    pub(super) fn catalog() -> Self {
+        Self("registry:catalog:*".into())
+    }
+
     pub(super) fn push(repository: &Reference) -> Self {
         Self(format!("repository:{}:pull,push", repository.path()))
     }

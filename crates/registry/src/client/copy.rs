@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     BlobSource, BlobTarget, Client, CommitError, MANIFEST_BYTES_MAX, NoProgress, Progress, ResolvedManifest,
-    UploadOutcome, transport::Via,
+    UploadOutcome, pull::is_there, transport::Via,
 };
 use crate::{ErrorKind, RegistryError};
 
@@ -108,18 +108,23 @@ impl Client {
             present: 0,
         };
         self.copy_blobs(from, to, &nodes, options, progress, &mut copied).await?;
-        // Children come before those that refer to them, the name last of all.
+        let name = to.tag_or_latest().filter(|_| to.digest().is_none()).map(|name| to.with_tag(name));
+        // Children come before those that refer to them, the name last of all: it writes the root as well.
         for node in nodes.iter().filter(|node| !node.is_present) {
-            self.put_node(to, node).await?;
             copied.manifests += 1;
             copied.referrers += usize::from(node.is_referrer);
+            if name.is_none() || node.resolved.descriptor.digest != root_digest {
+                self.put_node(to, node).await?;
+            }
         }
-        if let Some(name) = to.tag_or_latest().filter(|_| to.digest().is_none()) {
+        if let Some(named) = name {
             let root = nodes.iter().find(|node| node.resolved.descriptor.digest == root_digest);
-            let root = &root.expect("the graph holds its root").resolved;
-            let named = to.with_tag(name);
-            let put = self.put_kind(&named, &root.descriptor.media_type, root.bytes.clone()).await;
-            put.map_err(|kind| kind.during("copy to", to))?;
+            let root = root.expect("the graph holds its root");
+            if !(root.is_present && self.names(&named, &root_digest).await?) {
+                let Descriptor { media_type, .. } = &root.resolved.descriptor;
+                let put = self.put_kind(&named, media_type, root.resolved.bytes.clone()).await;
+                put.map_err(|kind| kind.during("copy to", to))?;
+            }
         }
         Ok(copied)
     }
@@ -129,6 +134,15 @@ impl Client {
         let place = to.with_digest(digest.clone());
         let put = self.put_kind(&place, media_type, node.resolved.bytes.clone()).await;
         put.map(drop).map_err(|kind| kind.during("copy to", to))
+    }
+
+    /// Whether a tag names this already.
+    async fn names(&self, tag: &Reference, digest: &Digest) -> Result<bool, RegistryError> {
+        match self.resolve_kind(tag).await {
+            Ok(found) => Ok(found.digest == *digest),
+            Err(ErrorKind::NotFound { .. }) => Ok(false),
+            Err(kind) => Err(kind.during("copy to", tag)),
+        }
     }
 
     async fn has_manifest(&self, place: &Reference) -> Result<bool, RegistryError> {
@@ -193,7 +207,7 @@ impl Client {
         let to_target = |kind: ErrorKind| kind.during("copy a layer to", to.repository());
         let mount_from = (from.domain() == to.domain()).then(|| from.path());
         if let Some(outcome) = self.place_without_bytes(to, &blob.digest, mount_from).await.map_err(to_target)? {
-            progress.advance(&blob.digest, blob.size, blob.size);
+            is_there(progress, blob);
             return Ok(outcome);
         }
         let known = local.and_then(|store| store.open_blob(&blob.digest).ok().flatten());
@@ -201,7 +215,7 @@ impl Client {
             Some(file) => file.into(),
             None => self.spooled(from, blob).await.map_err(|kind| kind.during("copy a layer of", from.repository()))?,
         };
-        self.upload_kind(to, blob, source, None, progress).await.map_err(to_target)
+        self.upload_kind(to, blob, source, None, None, progress).await.map_err(to_target)
     }
 
     /// Fetches a blob into a file that has no name, so that nothing is left of it whatever happens.

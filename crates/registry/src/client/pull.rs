@@ -8,7 +8,7 @@ use reqwest::{
     Method, Response, StatusCode,
     header::{CONTENT_RANGE, HeaderValue, RANGE},
 };
-use store::{BlobWriter, Image, Store, StoreError};
+use store::{BlobWriter, Image, PartialBlob, Store, StoreError};
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     sync::Semaphore,
@@ -25,7 +25,7 @@ use super::{
 use crate::{ErrorKind, RegistryError, spool::Spool};
 
 /// Image configs have some ten kilobytes; those with very long histories a few hundred.
-const CONFIG_BYTES_MAX: u64 = 8 * 1024 * 1024;
+pub(super) const CONFIG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// An overlay takes 500 layers at most; docker makes 127.
 const LAYERS_MAX: usize = 500;
 /// A connection that brought this much before it broke counts as progress, and the retries begin anew.
@@ -35,6 +35,11 @@ const WHOLE_FETCHES_MAX: u32 = 2;
 
 /// Where a fetched blob is written. Dropped without `commit`, nothing may remain.
 pub trait BlobTarget: io::Write + Send {
+    /// Bytes that are there from an earlier attempt: fetching goes on behind them, and the digest tells in the end.
+    fn present_bytes(&self) -> u64 {
+        0
+    }
+
     /// Keeps what was written, if it is what it should be; else nothing.
     fn commit(self: Box<Self>, digest: &Digest, size_bytes: u64) -> Result<(), CommitError>;
 }
@@ -54,6 +59,20 @@ impl BlobTarget for BlobWriter {
     fn commit(self: Box<Self>, digest: &Digest, size_bytes: u64) -> Result<(), CommitError> {
         match BlobWriter::commit(*self, Some((digest, size_bytes))) {
             Ok(_) => Ok(()),
+            Err(StoreError::Mismatch { actual, .. }) => Err(CommitError::WrongDigest(actual)),
+            Err(error) => Err(CommitError::Failed(error.into())),
+        }
+    }
+}
+
+impl BlobTarget for PartialBlob {
+    fn present_bytes(&self) -> u64 {
+        self.size_bytes()
+    }
+
+    fn commit(self: Box<Self>, digest: &Digest, size_bytes: u64) -> Result<(), CommitError> {
+        match PartialBlob::commit(*self, (digest, size_bytes)) {
+            Ok(()) => Ok(()),
             Err(StoreError::Mismatch { actual, .. }) => Err(CommitError::WrongDigest(actual)),
             Err(error) => Err(CommitError::Failed(error.into())),
         }
@@ -93,7 +112,7 @@ impl Client {
         if store.image(&manifest.config.digest).is_ok_and(|known| known.is_some())
             && let Ok(image) = import()
         {
-            all.iter().for_each(|blob| progress.advance(&blob.digest, blob.size, blob.size));
+            all.iter().for_each(|blob| is_there(progress, blob));
             return Ok(image);
         }
         self.fetch_missing(reference, &all, store, scope, progress).await?;
@@ -155,8 +174,6 @@ impl Client {
         scope: &store::Scope,
         progress: &dyn Progress,
     ) -> Result<(), ErrorKind> {
-        let open =
-            || -> Result<Box<dyn BlobTarget>, Box<dyn Error + Send + Sync>> { Ok(Box::new(store.blob_writer()?)) };
         let permits = Semaphore::new(self.options().parallel_blobs.max(1));
         let mut seen = HashSet::new();
         let mut work = FuturesUnordered::new();
@@ -166,13 +183,14 @@ impl Client {
             }
             // A blob that is leased stays, whatever a prune thinks meanwhile.
             if scope.lease_blob(&blob.digest).is_ok() && store.has_blob(&blob.digest) == Some(blob.size) {
-                progress.advance(&blob.digest, blob.size, blob.size);
+                is_there(progress, blob);
                 continue;
             }
-            let (permits, open) = (&permits, &open);
+            let permits = &permits;
             work.push(async move {
                 let _permit = permits.acquire().await.expect("the semaphore is never closed");
-                self.fetch_blob_kind(reference, blob, open, progress).await?;
+                let open = || open_stored(store, blob);
+                self.fetch_blob_kind(reference, blob, &open, progress).await?;
                 scope.lease_blob(&blob.digest).map_err(ErrorKind::local)
             });
         }
@@ -234,8 +252,18 @@ impl Client {
     ) -> Result<(), ErrorKind> {
         let mut fetches = 1;
         loop {
-            let mut spool = Spool::new(open().map_err(ErrorKind::Local)?);
-            self.fetch_whole(repository, descriptor, &mut spool, progress).await?;
+            let target = blocking(open).map_err(ErrorKind::Local)?;
+            let present = target.present_bytes().min(descriptor.size);
+            if present > 0 {
+                progress.skip(&descriptor.digest, present, descriptor.size);
+                progress.advance(&descriptor.digest, present, descriptor.size);
+            }
+            let mut spool = Spool::new(target);
+            // What came is written out also when the rest did not come: the next attempt goes on there.
+            if let Err(kind) = self.fetch_whole(repository, descriptor, &mut spool, present, progress).await {
+                drop(spool.finish().await);
+                return Err(kind);
+            }
             let (target, written) = spool.finish().await;
             written.map_err(ErrorKind::local)?;
             let target = target.expect("a spool that finished without an error has its writer");
@@ -251,7 +279,8 @@ impl Client {
                 return Err(ErrorKind::WrongContent { expected: descriptor.digest.clone(), reason });
             }
             self.transport.distrust_mirrors(repository);
-            fetches += 1;
+            // What an earlier attempt left may be what is wrong: that is no fault of the registry's.
+            fetches += u32::from(present == 0);
         }
     }
 
@@ -261,9 +290,10 @@ impl Client {
         repository: &Reference,
         descriptor: &Descriptor,
         spool: &mut Spool<Box<dyn BlobTarget>>,
+        present: u64,
         progress: &dyn Progress,
     ) -> Result<(), ErrorKind> {
-        let (mut done, mut mark) = (0, 0);
+        let (mut done, mut mark) = (present, present);
         let mut retries = self.transport.retries();
         loop {
             match self.fetch_some(repository, descriptor, spool, &mut done, progress).await {
@@ -302,7 +332,7 @@ impl Client {
             let range = HeaderValue::from_str(&format!("bytes={done}-")).expect("numbers are ASCII");
             call = call.header(RANGE, range);
         }
-        let mut response = self.transport.attempt(&call).await?;
+        let (mut response, _slot) = self.transport.attempt_streaming(&call).await?;
         // A registry that does not know ranges begins again; what we have is passed over.
         let mut skip = match response.status() {
             StatusCode::PARTIAL_CONTENT => {
@@ -340,6 +370,25 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// Smaller blobs are fetched again sooner than they are looked for.
+const PARTIAL_BYTES_MIN: u64 = 1024 * 1024;
+
+/// Where a blob is written in the store: large ones so that a killed pull goes on where it was.
+fn open_stored(store: &Store, blob: &Descriptor) -> Result<Box<dyn BlobTarget>, Box<dyn Error + Send + Sync>> {
+    if blob.size >= PARTIAL_BYTES_MIN
+        && let Some(partial) = store.partial_blob(&blob.digest, blob.size)?
+    {
+        return Ok(Box::new(partial));
+    }
+    Ok(Box::new(store.blob_writer()?))
+}
+
+/// Tells of a blob that need not be moved.
+pub(super) fn is_there(progress: &dyn Progress, blob: &Descriptor) {
+    progress.skip(&blob.digest, blob.size, blob.size);
+    progress.advance(&blob.digest, blob.size, blob.size);
 }
 
 /// Refuses manifests that no honest image has, before anything of them is fetched.

@@ -13,7 +13,8 @@ use tokio::{sync::Semaphore, time::timeout};
 use url::Url;
 
 use super::{
-    BlobSource, Client, Progress, answer::header_text, auth::Scope, body::Part, retry::Failure, transport::Call,
+    BlobSource, Client, Progress, answer::header_text, auth::Scope, body::Part, pull::is_there, retry::Failure,
+    sessions::SessionNote, transport::Call,
 };
 use crate::{ErrorKind, RegistryError};
 
@@ -73,7 +74,7 @@ impl Client {
         mount_from: Option<&str>,
         progress: &dyn Progress,
     ) -> Result<UploadOutcome, RegistryError> {
-        let outcome = self.upload_kind(repository, descriptor, source.into(), mount_from, progress).await;
+        let outcome = self.upload_kind(repository, descriptor, source.into(), mount_from, None, progress).await;
         outcome.map_err(|kind| kind.during("push a layer to", repository.repository()))
     }
 
@@ -94,9 +95,10 @@ impl Client {
             work.push(async move {
                 let _permit = permits.acquire().await.expect("the semaphore is never closed");
                 let source = self.open_stored(store, blob);
-                let source = source.map_err(|kind| kind.during("push a layer to", repository.repository()))?;
-                let outcome = self.upload_blob(repository, blob, source, mount_from, progress).await?;
-                Ok::<_, RegistryError>((place, outcome))
+                let failed = |kind: ErrorKind| kind.during("push a layer to", repository.repository());
+                let source = source.map_err(failed)?;
+                let outcome = self.upload_kind(repository, blob, source, mount_from, Some(store), progress).await;
+                Ok::<_, RegistryError>((place, outcome.map_err(failed)?))
             });
         }
         let mut outcomes = vec![UploadOutcome::Existed; blobs.len()];
@@ -119,31 +121,51 @@ impl Client {
         descriptor: &Descriptor,
         source: BlobSource,
         mount_from: Option<&str>,
+        notes: Option<&Store>,
         progress: &dyn Progress,
     ) -> Result<UploadOutcome, ErrorKind> {
         let Descriptor { digest, size, .. } = descriptor;
+        let note = SessionNote::new(notes, repository, descriptor);
         // A mount of a repository from itself is the existence check again.
         let mount_from = mount_from.filter(|from| *from != repository.path());
         let scope = mount_from.map_or_else(|| Scope::push(repository), |from| Scope::push(repository).and_pull(from));
         let mut retries = self.transport.retries();
         let mut mode = Mode::Whole;
         let done = |outcome| {
-            progress.advance(digest, *size, *size);
+            note.forget();
+            match outcome {
+                UploadOutcome::Uploaded => progress.advance(digest, *size, *size),
+                UploadOutcome::Existed | UploadOutcome::Mounted => is_there(progress, descriptor),
+            }
             Ok(outcome)
         };
+        let mut earlier = note.recall();
         // Each round is one upload session; a session that got lost is begun anew.
         loop {
             if self.blob_exists(repository, digest, scope.clone()).await? {
                 return done(UploadOutcome::Existed);
             }
-            let Some(mut session) = self.begin(repository, digest, mount_from, &scope).await? else {
-                return done(UploadOutcome::Mounted);
+            let resumed = match earlier.take() {
+                Some(location) => self.resume(location, repository, &scope, *size).await,
+                None => None,
             };
+            let mut session = match resumed {
+                Some(session) => {
+                    progress.skip(digest, session.offset, *size);
+                    session
+                }
+                None => match self.begin(repository, digest, mount_from, &scope).await? {
+                    Some(session) => session,
+                    None => return done(UploadOutcome::Mounted),
+                },
+            };
+            note.write(&session.location);
             loop {
                 let failure =
                     match self.step(&mut session, repository, descriptor, &source, &scope, mode, progress).await {
                         Ok(Step::Stored) => return done(UploadOutcome::Uploaded),
                         Ok(Step::Moved) => {
+                            note.write(&session.location);
                             retries.reset();
                             continue;
                         }
@@ -166,6 +188,14 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// An upload of an earlier process, where the registry still has something of it.
+    async fn resume(&self, location: Url, repository: &Reference, scope: &Scope, size: u64) -> Option<Session> {
+        let mut session = Session { location, offset: 0, chunk_min: 0, is_resumed: true };
+        // A session that is gone, for whatever reason, is begun anew.
+        self.ask_offset(&mut session, repository, scope, size).await.ok()?;
+        (session.offset > 0).then_some(session)
     }
 
     /// How a blob comes to be in a repository without being sent: it is there, or the registry takes it from another one.

@@ -2,7 +2,7 @@
 
 use oci::{Descriptor, Digest, Index, ManifestOrIndex, Reference, media_type};
 use reqwest::{
-    Method, Response,
+    Method,
     header::{ACCEPT, HeaderMap, HeaderValue},
 };
 
@@ -101,11 +101,11 @@ impl Client {
     pub(super) async fn note_referrer(
         &self,
         repository: &Reference,
-        put: &Response,
+        put: &HeaderMap,
         media_type: &str,
         bytes: &[u8],
     ) -> Result<(), ErrorKind> {
-        let Some((subject, descriptor)) = referrer(put.headers(), media_type, bytes) else { return Ok(()) };
+        let Some((subject, descriptor)) = referrer(put, media_type, bytes) else { return Ok(()) };
         // Two clients at once may lose one entry: the specification knows no way around it. Reading again narrows it.
         for _ in 0..2 {
             let mut index = match self.fallback_index(repository, &subject).await? {

@@ -19,8 +19,8 @@ pub enum TagCondition {
     Any,
     /// None of them exists.
     Absent,
-    /// All of them name this now.
-    Names(Digest),
+    /// Each of them names one of these now.
+    Names(Vec<Digest>),
 }
 
 /// How tags were written.
@@ -99,7 +99,10 @@ fn under(condition: &TagCondition, call: Call) -> Result<Call, ErrorKind> {
     Ok(match condition {
         TagCondition::Any => call,
         TagCondition::Absent => call.header(IF_NONE_MATCH, HeaderValue::from_static("*")),
-        TagCondition::Names(digest) => call.header(IF_MATCH, header(&format!("\"{digest}\""))?),
+        TagCondition::Names(digests) => {
+            let list: Vec<String> = digests.iter().map(|digest| format!("\"{digest}\"")).collect();
+            call.header(IF_MATCH, header(&list.join(", "))?)
+        }
     })
 }
 

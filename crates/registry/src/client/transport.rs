@@ -29,6 +29,7 @@ use super::{
     auth::{self, Challenge, Scope, Token},
     body::Part,
     describe,
+    pace::{Pace, Slot},
     retry::{Failure, Retries},
 };
 use crate::{
@@ -104,6 +105,12 @@ impl Call {
         }
     }
 
+    /// A request for the list of repositories.
+    pub(super) fn catalog(method: Method, host: &str, names: usize) -> Self {
+        let place = Place::Path { repository: "_catalog".into(), below: format!("?n={names}") };
+        Self { place, ..Self::host(method, host) }
+    }
+
     pub(super) fn via(mut self, via: Via) -> Self {
         self.via = via;
         self
@@ -153,6 +160,7 @@ struct Host {
     credentials: AsyncMutex<HashMap<String, Option<Credential>>>,
     // With the host's own certificates, where it has some.
     client: OnceLock<Result<Option<reqwest::Client>, String>>,
+    pace: Arc<Pace>,
     /// As a mirror it failed or gave wrong content: it is not asked again.
     is_bad_mirror: AtomicBool,
 }
@@ -230,19 +238,38 @@ impl Transport {
     /// Makes a request once (answering challenges and following redirects). Only success is `Ok`. A mirror that cannot
     /// answer is passed over, whatever it says.
     pub(super) async fn attempt(&self, call: &Call) -> Result<Response, Failure> {
+        self.attempt_streaming(call).await.map(|(response, _)| response)
+    }
+
+    /// The same for a body that takes its time: the slot is held until it is read.
+    pub(super) async fn attempt_streaming(&self, call: &Call) -> Result<(Response, Slot), Failure> {
         for mirror in self.mirrors(call)? {
             let host = self.host(&mirror.host);
             if host.is_bad_mirror.load(Ordering::Relaxed) {
                 continue;
             }
-            match self.attempt_at(&call.to_mirror(mirror)).await {
-                Ok(response) => return Ok(response),
+            match self.attempt_paced(&call.to_mirror(mirror)).await {
+                Ok(answer) => return Ok(answer),
                 // That it lacks an image says nothing of the next one.
                 Err(Failure { kind: ErrorKind::NotFound { .. }, .. }) => {}
                 Err(_) => host.is_bad_mirror.store(true, Ordering::Relaxed),
             }
         }
-        self.attempt_at(call).await
+        self.attempt_paced(call).await
+    }
+
+    /// Makes a request when its host may get one more, and learns from the answer how many it likes.
+    async fn attempt_paced(&self, call: &Call) -> Result<(Response, Slot), Failure> {
+        let slot = self.host(&call.host).pace.enter().await;
+        let outcome = self.attempt_at(call).await;
+        match &outcome {
+            Ok(_) => slot.went_well(),
+            Err(failure) if failure.is_limited => {
+                slot.was_too_much(failure.retry_after.filter(|wait| *wait <= self.options.retry_wait_max));
+            }
+            Err(_) => {}
+        }
+        Ok((outcome?, slot))
     }
 
     fn mirrors(&self, call: &Call) -> Result<Vec<hosts::Place>, Failure> {
@@ -275,7 +302,8 @@ impl Transport {
             Place::Url(url) => url.clone(),
             Place::Path { repository, .. } if repository.is_empty() => base.clone(),
             Place::Path { repository, below } => {
-                let joined = base.join(&format!("{repository}/{below}"));
+                let slash = if below.starts_with('?') { "" } else { "/" };
+                let joined = base.join(&format!("{repository}{slash}{below}"));
                 joined.map_err(|error| ErrorKind::malformed(error.to_string()))?
             }
         };

@@ -77,11 +77,11 @@ async fn a_tag_is_changed_only_from_what_it_was_thought_to_be() {
     set(&repository, &["t"], TagCondition::Absent, &one).await.unwrap();
     let message = is_changed(set(&repository, &["t"], TagCondition::Absent, &two).await);
     assert!(message.contains(&Digest::of(&one).to_string()), "{message}");
-    is_changed(set(&repository, &["t"], TagCondition::Names(Digest::of(&two)), &two).await);
+    is_changed(set(&repository, &["t"], TagCondition::Names(vec![Digest::of(&two)]), &two).await);
     // All or none: `u` does not exist.
-    is_changed(set(&repository, &["t", "u"], TagCondition::Names(Digest::of(&one)), &two).await);
+    is_changed(set(&repository, &["t", "u"], TagCondition::Names(vec![Digest::of(&one)]), &two).await);
     assert_eq!((named(&repository, "t").await, named(&repository, "u").await), (Some(Digest::of(&one)), None));
-    set(&repository, &["t"], TagCondition::Names(Digest::of(&one)), &two).await.unwrap();
+    set(&repository, &["t"], TagCondition::Names(vec![Digest::of(&one)]), &two).await.unwrap();
     assert_eq!(named(&repository, "t").await, Some(Digest::of(&two)));
 
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
