@@ -229,6 +229,24 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A tag of a registry that was to move to the image and stayed where it is.
+    #[serde(rename = "tag.kept")]
+    TagKept {
+        /// Full reference.
+        reference: String,
+        /// Why: `it names 1.3.0, which is higher`.
+        reason: String,
+    },
+    /// What publishing would do to a tag, where only that was asked.
+    #[serde(rename = "tag.foreseen")]
+    TagForeseen {
+        /// Full reference.
+        reference: String,
+        /// `create`, `move`, `keep`, or `none` where it names the image already.
+        action: String,
+        /// What it names now, or why it would stay.
+        reason: Option<String>,
+    },
     /// A tag now names the image.
     #[serde(rename = "tag.written")]
     TagWritten {

@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use engine::{BuildError, Cancel, Engine, EngineError};
 use events::EventSink;
 use oci::{Descriptor, Digest, Reference};
-use registry::{Progress, RegistryError};
+use registry::{Progress, RegistryError, TagCondition};
 use store::{RunDir, Store};
 
-use crate::Invalid;
+use crate::{Invalid, TagState};
 
 /// The surroundings of one run.
 #[derive(Clone, Copy)]
@@ -33,6 +33,8 @@ pub struct RunContext<'a> {
 pub struct RunOptions {
     /// `--publish`: push when the verdict and the rules allow it.
     pub publish: bool,
+    /// `--dry-run`: ask the registry what publishing would do to each tag, and write nothing there.
+    pub dry_run: bool,
     /// Which part of the pipeline.
     pub stages: Stages,
     /// `--no-cache`.
@@ -47,7 +49,15 @@ pub struct RunOptions {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { publish: false, stages: Stages::All, no_cache: false, pull: false, keep_failed: None, jobs: 0 }
+        Self {
+            publish: false,
+            dry_run: false,
+            stages: Stages::All,
+            no_cache: false,
+            pull: false,
+            keep_failed: None,
+            jobs: 0,
+        }
     }
 }
 
@@ -88,12 +98,19 @@ pub trait Registry: Send + Sync {
         manifest: &[u8],
     ) -> Result<Digest, RegistryError>;
 
-    /// Names a manifest that the repository has by tags, in one step where the registry can. `written` hears each tag once it
-    /// is there, also when a later one fails.
+    /// All tags of a repository; none when there is no such repository.
+    async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError>;
+
+    /// What a tag names now; `None` when there is no such tag.
+    async fn tag_state(&self, reference: &Reference) -> Result<Option<TagState>, RegistryError>;
+
+    /// Names a manifest that the repository has by tags, in one step where the registry can. A condition that does not hold
+    /// (any more) is [`registry::ErrorKind::TagChanged`]. `written` hears each tag once it is there, also when a later one fails.
     async fn put_tags(
         &self,
         repository: &Reference,
         tags: &[String],
+        condition: &TagCondition,
         media_type: &str,
         manifest: &[u8],
         written: &mut (dyn FnMut(String) + Send),
@@ -121,16 +138,35 @@ impl Registry for registry::Client {
         registry::Client::put_manifest(self, reference, media_type, manifest.to_vec()).await
     }
 
+    async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {
+        or_absent(registry::Client::list_tags(self, repository).await).map(Option::unwrap_or_default)
+    }
+
+    async fn tag_state(&self, reference: &Reference) -> Result<Option<TagState>, RegistryError> {
+        let Some(descriptor) = or_absent(self.resolve(reference).await)? else { return Ok(None) };
+        let found = or_absent(self.image_version(&reference.with_digest(descriptor.digest.clone())).await)?;
+        Ok(Some(TagState { digest: descriptor.digest, version: found.flatten() }))
+    }
+
     async fn put_tags(
         &self,
         repository: &Reference,
         tags: &[String],
+        condition: &TagCondition,
         media_type: &str,
         manifest: &[u8],
         written: &mut (dyn FnMut(String) + Send),
     ) -> Result<(), RegistryError> {
-        let (any, bytes) = (registry::TagCondition::Any, manifest.to_vec());
-        self.put_manifest_tags(repository, tags, &any, media_type, bytes, written).await.map(drop)
+        self.put_manifest_tags(repository, tags, condition, media_type, manifest.to_vec(), written).await.map(drop)
+    }
+}
+
+/// That something is not there is an answer.
+fn or_absent<T>(found: Result<T, RegistryError>) -> Result<Option<T>, RegistryError> {
+    match found {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

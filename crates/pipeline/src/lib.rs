@@ -18,7 +18,9 @@ pub mod version;
 
 pub use context::{Registry, RunContext, RunError, RunOptions, Stages};
 pub use interpolate::{OUR_NAMES, TemplateError, Values, interpolate};
-pub use outcome::{GateFailure, GateOutcome, HealthOutcome, Outcome, Published, SkippedTag, TriedImage};
+pub use outcome::{
+    Foreseen, GateFailure, GateOutcome, HealthOutcome, KeptTag, Outcome, Published, SkippedTag, TagFate, TriedImage,
+};
 pub use plan::{
     BuildPlan, CommandPlan, GatePlan, HealthPlan, KeepPlan, LimitsPlan, MountPlan, Plan, PlanInputs, PublishPlan,
     TestPlan, Version, plan,
@@ -28,4 +30,4 @@ pub use prepare::{
 };
 pub use run::{StageRecord, run, stage_record};
 pub use source::{Head, Source, SourceEvent, changed_paths, read_source};
-pub use tags::{ChosenTags, TagRule, When, choose_tags, legal_tag};
+pub use tags::{ChosenTags, Judgement, TagRule, TagState, When, choose_tags, is_moving, judge_tag, legal_tag};

@@ -44,6 +44,10 @@ pub struct Outcome {
     pub publish_refused: bool,
     /// Tags that rules named and that were not used.
     pub skipped_tags: Vec<SkippedTag>,
+    /// Tags of a registry that were to move to this image and stayed.
+    pub kept_tags: Vec<KeptTag>,
+    /// What publishing would do to each tag, where only that was asked.
+    pub foreseen: Vec<Foreseen>,
     /// Sum of all reports.
     pub tests: Option<TestCounts>,
     /// The slowest parts, slowest first, three at most: gates, and steps of the build.
@@ -157,4 +161,35 @@ pub struct SkippedTag {
     pub template: String,
     /// Why, in words: `HEAD has no tag`, `branch is not master`.
     pub reason: String,
+}
+
+/// A tag of a registry that was to move and stayed where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptTag {
+    /// `repository:tag`.
+    pub reference: String,
+    /// Why, in words: `it names 1.3.0, which is higher`.
+    pub reason: String,
+}
+
+/// What publishing would do to a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreseen {
+    /// `repository:tag`.
+    pub reference: String,
+    /// What would become of it.
+    pub fate: TagFate,
+}
+
+/// What would become of a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TagFate {
+    /// It would be made.
+    New,
+    /// It would move from what it names now: a version where the image tells one, else a digest.
+    Moves(String),
+    /// It names this image.
+    IsThere,
+    /// It would stay, for this reason.
+    Stays(String),
 }

@@ -5,6 +5,7 @@ mod checks;
 mod gate;
 mod health;
 mod log;
+mod names;
 mod publish;
 mod record;
 mod reports;
@@ -85,12 +86,13 @@ async fn trial(
     if !broken_limits.is_empty() {
         return Ok(Outcome { verdict: Verdict::Failed, broken_limits, ..outcome }.with_sealed(Some(sealed)));
     }
-    let tags = publish::choose(cx, plan, &intention, &values);
+    let tags = publish::choose(cx, plan, &intention, &values, &sealed);
     outcome.tagged = publish::tag_locally(cx, plan, &sealed, &tags).await?;
     if options.stages == Stages::All {
         record::remember_passed(cx, plan, &sealed)?;
     }
-    outcome.published = publish::write_names(cx, &intention, &sealed, &tags).await?;
+    let named = names::write_names(cx, &intention, &sealed, &tags).await?;
+    (outcome.published, outcome.kept_tags, outcome.foreseen) = (named.published, named.kept, named.foreseen);
     Ok(outcome.with_tags(tags, &intention).with_sealed(Some(sealed)))
 }
 
@@ -142,6 +144,8 @@ impl Outcome {
             not_published: None,
             publish_refused: false,
             skipped_tags: Vec::new(),
+            kept_tags: Vec::new(),
+            foreseen: Vec::new(),
             tests: None,
             slowest: Vec::new(),
             stages: Vec::new(),
@@ -192,7 +196,8 @@ impl Outcome {
     fn with_tags(self, tags: publish::Tags, intention: &Intention) -> Outcome {
         let not_published = match (&intention.refusal, self.published.is_empty()) {
             (Some(reason), _) => Some(reason.clone()),
-            (None, true) if intention.is_planned => Some("no rule gives it a tag".into()),
+            (None, true) if intention.is_planned && self.kept_tags.is_empty() => Some("no rule gives it a tag".into()),
+            (None, true) if intention.is_planned => Some("none of its tags may move".into()),
             _ => None,
         };
         Outcome {

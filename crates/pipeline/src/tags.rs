@@ -1,4 +1,8 @@
-//! Which tags an image earns. The same source always earns the same tags.
+//! Which tags an image earns. The same source always earns the same tags; whether one may move is judged in `forward`.
+
+mod forward;
+
+pub use forward::{Judgement, TagState, is_moving, judge_tag};
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,9 @@
 //! Versions from package files, and their order.
 
+mod order;
+
+pub use order::Ordered;
+
 use std::{io::Read, path::Path};
 
 /// Package files are small; a version beyond the first mebibyte is not looked for.

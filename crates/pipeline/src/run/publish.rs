@@ -7,14 +7,14 @@ use std::{
 };
 
 use engine::{Built, Cancel};
-use events::{Event, EventSink, Verdict};
+use events::{Event, EventSink};
 use oci::{Descriptor, Digest, Reference};
 use registry::{Progress, RegistryError};
 
-use super::{checks::Selection, record, words::Stage};
+use super::{checks::Selection, record};
 use crate::{
-    Plan, Published, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent, Stages, TagRule, Values,
-    choose_tags, tags,
+    Plan, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent, Stages, TagRule, Values, Version,
+    choose_tags, legal_tag, tags, version::Ordered,
 };
 
 /// The stage's id.
@@ -30,12 +30,20 @@ pub(super) struct Intention {
     pub(super) refusal: Option<String>,
     /// It was asked for, and this image may never be published.
     pub(super) is_forbidden: bool,
+    /// Only what would be written is asked for.
+    pub(super) is_dry: bool,
 }
 
 impl Intention {
     pub(super) fn of(plan: &Plan, options: &RunOptions, built: &Built) -> Intention {
         let wanted = options.publish || options.stages == Stages::Publish;
-        let none = |refusal| Intention { repositories: Vec::new(), is_planned: false, refusal, is_forbidden: false };
+        let none = |refusal| Intention {
+            repositories: Vec::new(),
+            is_planned: false,
+            refusal,
+            is_forbidden: false,
+            is_dry: false,
+        };
         let refused = |reason: String| none(Some(reason));
         let Some(publish) = &plan.publish else {
             let reason = wanted.then(|| "the pipeline file has no `publish`".to_owned());
@@ -56,7 +64,13 @@ impl Intention {
         if !wanted {
             return refused("`--publish` was not given".into());
         }
-        Intention { repositories: publish.repositories.clone(), is_planned: true, refusal: None, is_forbidden: false }
+        Intention {
+            repositories: publish.repositories.clone(),
+            is_planned: !options.dry_run,
+            refusal: options.dry_run.then(|| "`--dry-run` was given".to_owned()),
+            is_forbidden: false,
+            is_dry: options.dry_run,
+        }
     }
 }
 
@@ -65,6 +79,13 @@ impl Intention {
 pub(super) struct Sealed {
     pub(super) image: store::Image,
     pub(super) manifest: store::SealedManifest,
+}
+
+impl Sealed {
+    /// Media type of the manifest.
+    pub(super) fn media_type(&self) -> &str {
+        self.manifest.manifest.media_type.as_deref().unwrap_or(oci::media_type::MANIFEST)
+    }
 }
 
 /// Seals, and uploads if publishing is planned, beside the gates. Nothing gets a name here: until the verdict, the
@@ -168,10 +189,14 @@ pub(super) struct Tags {
     pub(super) registry: Vec<String>,
     /// Those that rules name and that do not apply.
     pub(super) skipped: Vec<SkippedTag>,
+    /// The image's version, by which moving tags are judged.
+    pub(super) version: Option<Ordered>,
+    /// Names of the branch and the commit, which move freely whatever they look like.
+    pub(super) of_source: Vec<String>,
 }
 
 /// Chooses local and published tags, and tells which rules do not apply.
-pub(super) fn choose(cx: RunContext<'_>, plan: &Plan, intention: &Intention, values: &Values) -> Tags {
+pub(super) fn choose(cx: RunContext<'_>, plan: &Plan, intention: &Intention, values: &Values, sealed: &Sealed) -> Tags {
     let choose = |rules: &[TagRule], source: &Source| choose_tags(rules, source, values);
     let local_tags: Vec<TagRule> = plan.local_tags.iter().map(|rule| of_tree(rule, &plan.source)).collect();
     let mut local = choose(&local_tags, &plan.source).tags;
@@ -187,7 +212,26 @@ pub(super) fn choose(cx: RunContext<'_>, plan: &Plan, intention: &Intention, val
     if intention.is_planned {
         local.extend(chosen.tags.iter().filter(|tag| !local.contains(tag)).cloned().collect::<Vec<_>>());
     }
-    Tags { local, registry: chosen.tags, skipped: chosen.skipped }
+    let version = version_of(values, sealed, &chosen.tags);
+    let of_source = [&plan.source.branch, &plan.source.short, &plan.source.sha];
+    let of_source = of_source.into_iter().flatten().filter_map(|name| legal_tag(name)).collect();
+    Tags { local, registry: chosen.tags, skipped: chosen.skipped, version, of_source }
+}
+
+/// The version that the run knows, else that which the image tells, else the highest that its tags say.
+fn version_of(values: &Values, sealed: &Sealed, tags: &[String]) -> Option<Ordered> {
+    let known = match &values.version {
+        Version::Known(version) => Some(version.as_str()),
+        _ => None,
+    };
+    let annotated = sealed.manifest.manifest.annotations.get(registry::VERSION_ANNOTATION).map(String::as_str);
+    let label = sealed.image.config.config.labels.get(registry::VERSION_ANNOTATION).map(String::as_str);
+    let told = [known, annotated, label].into_iter().flatten().find_map(Ordered::parse);
+    let said = || {
+        let whole = tags.iter().filter_map(|tag| Ordered::parse(tag)).filter(|version| version.release().len() > 2);
+        whole.reduce(|one, other| if one.compare(&other).is_some_and(|order| order.is_lt()) { other } else { one })
+    };
+    told.or_else(said)
 }
 
 /// Names that say a commit keep meaning what that commit gave: a tree with changes gets `3f2a91c-dirty`.
@@ -216,60 +260,4 @@ pub(super) async fn tag_locally(
     });
     task.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     Ok(references.iter().map(Reference::familiar).collect())
-}
-
-/// Writes manifest and names: by digest first, so that a name never means something incomplete.
-pub(super) async fn write_names(
-    cx: RunContext<'_>,
-    intention: &Intention,
-    sealed: &Sealed,
-    tags: &Tags,
-) -> Result<Vec<Published>, RunError> {
-    if !intention.is_planned || tags.registry.is_empty() {
-        return Ok(Vec::new());
-    }
-    if cx.cancel.is_cancelled() {
-        return Err(RunError::Cancelled);
-    }
-    let stage = Stage::start(cx.events, STAGE);
-    let mut published = Vec::new();
-    match write_all(cx, intention, sealed, tags, &mut published).await {
-        Ok(()) => {
-            stage.finish(Verdict::Passed, tags.registry.join(", "));
-            Ok(published)
-        }
-        Err(error) => {
-            let names: Vec<_> = published.iter().map(|name| name.reference.as_str()).collect();
-            let written = if names.is_empty() { String::new() } else { format!(" ({} written)", names.join(", ")) };
-            stage.finish(Verdict::Failed, format!("{error}{written}"));
-            Err(error)
-        }
-    }
-}
-
-async fn write_all(
-    cx: RunContext<'_>,
-    intention: &Intention,
-    sealed: &Sealed,
-    tags: &Tags,
-    published: &mut Vec<Published>,
-) -> Result<(), RunError> {
-    let manifest = &sealed.manifest;
-    let media_type = manifest.manifest.media_type.as_deref().unwrap_or(oci::media_type::MANIFEST);
-    for repository in &intention.repositories {
-        let by_digest = repository.with_digest(manifest.digest.clone());
-        cx.registry.put_manifest(&by_digest, media_type, &manifest.bytes).await?;
-    }
-    for repository in &intention.repositories {
-        if cx.cancel.is_cancelled() {
-            return Err(RunError::Cancelled);
-        }
-        let mut written = |tag: String| {
-            let reference = repository.with_tag(&tag).to_string();
-            cx.events.emit(Event::TagWritten { reference: reference.clone(), digest: Some(manifest.digest.clone()) });
-            published.push(Published { reference, digest: manifest.digest.clone() });
-        };
-        cx.registry.put_tags(repository, &tags.registry, media_type, &manifest.bytes, &mut written).await?;
-    }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Stories of runs, with a scripted engine and registry, and the real store.
 
+mod forward;
 mod script;
 
 use events::Verdict;

@@ -15,9 +15,10 @@ use engine::{
 use events::{Event, EventSink, Record, RunId, Subscriber};
 use oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
 use pipeline::{
-    Outcome, PlanInputs, Registry, RunContext, RunError, RunOptions, Source, SourceEvent, SourceText, file, plan,
+    Outcome, PlanInputs, Registry, RunContext, RunError, RunOptions, Source, SourceEvent, SourceText, TagState, file,
+    plan,
 };
-use registry::{ErrorKind, Progress, RegistryError};
+use registry::{ErrorKind, Progress, RegistryError, TagCondition};
 use store::{Compression, RunDir, Store, StoreOptions};
 use tokio::sync::Notify;
 
@@ -97,6 +98,7 @@ struct Script {
     close_fails: bool,
     registry_fails: bool,
     unpublishable: Option<String>,
+    version: Option<String>,
 }
 
 impl Shared {
@@ -166,6 +168,10 @@ impl World {
     }
     pub(crate) fn unpublishable(self, reason: &str) -> World {
         self.change(|script| script.unpublishable = Some(reason.into()))
+    }
+    /// The image is of this version, and says so.
+    pub(crate) fn version(self, version: &str) -> World {
+        self.change(|script| script.version = Some(version.into()))
     }
     pub(crate) fn source(mut self, branch: &str, event: &str) -> World {
         self.source.branch = Some(branch.into());
@@ -269,7 +275,11 @@ impl Engine for Scripted {
         }
         let mut config = ImageConfig::scratch(&Platform::host());
         config.config.cmd = Some(["/serve", "--port", "80"].map(str::to_owned).into());
-        config.config.env = vec!["IMAGE=yes".into(), "VERSION=2.7".into()];
+        let version = script.version.as_deref().unwrap_or("2.7");
+        config.config.env = vec!["IMAGE=yes".into(), format!("VERSION={version}")];
+        if script.version.is_some() {
+            config.config.labels.insert(registry::VERSION_ANNOTATION.into(), version.into());
+        }
         config.config.stop_signal = "SIGQUIT".into();
         let scope = self.store.open_scope().expect("a scope");
         let snapshot = self.store.prepare(&scope, None).expect("a snapshot");
@@ -458,10 +468,19 @@ impl Registry for Scripted {
         Ok(Digest::of(bytes))
     }
 
+    async fn list_tags(&self, _: &Reference) -> Result<Vec<String>, RegistryError> {
+        Ok(Vec::new())
+    }
+
+    async fn tag_state(&self, _: &Reference) -> Result<Option<TagState>, RegistryError> {
+        Ok(None)
+    }
+
     async fn put_tags(
         &self,
         repository: &Reference,
         tags: &[String],
+        _: &TagCondition,
         media_type: &str,
         manifest: &[u8],
         written: &mut (dyn FnMut(String) + Send),

@@ -64,6 +64,9 @@ pub(crate) struct RunArgs {
     /// Push what passed, where the rules of the pipeline file allow it
     #[arg(long)]
     publish: bool,
+    /// With `--publish`: say what would become of each tag of the registry, and push nothing
+    #[arg(short = 'n', long, requires = "publish")]
+    dry_run: bool,
     #[command(flatten)]
     pipeline: PipelineArgs,
     /// For those who look for `docker run`: the answer is a hint
@@ -92,6 +95,9 @@ pub(crate) struct HealthArgs {
 /// Flags of `seatrial publish`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PublishArgs {
+    /// Say what would become of each tag of the registry, and push nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     #[command(flatten)]
     pipeline: PipelineArgs,
 }
@@ -104,26 +110,45 @@ pub(crate) fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Exit> {
             .hint(format!("start a command in an image with `seatrial shell {image}{command}`"))
             .into());
     }
-    trial("run", &args.pipeline, Stages::All, args.publish, context)
+    trial("run", &args.pipeline, Stages::All, Push::of(args.publish, args.dry_run), context)
 }
 
 /// Build and gates.
 pub(crate) fn test(args: &TestArgs, context: &Context) -> anyhow::Result<Exit> {
-    trial("test", &args.pipeline, Stages::Gates(args.gates.clone()), false, context)
+    trial("test", &args.pipeline, Stages::Gates(args.gates.clone()), Push::No, context)
 }
 
 /// Build and health check.
 pub(crate) fn health(args: &HealthArgs, context: &Context) -> anyhow::Result<Exit> {
-    trial("health", &args.pipeline, Stages::Health, false, context)
+    trial("health", &args.pipeline, Stages::Health, Push::No, context)
 }
 
 /// Push what passed before.
 pub(crate) fn publish(args: &PublishArgs, context: &Context) -> anyhow::Result<Exit> {
-    trial("publish", &args.pipeline, Stages::Publish, true, context)
+    trial("publish", &args.pipeline, Stages::Publish, Push::of(true, args.dry_run), context)
+}
+
+/// Whether what passes is pushed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Push {
+    No,
+    Yes,
+    /// It is only said what would be written.
+    Dry,
+}
+
+impl Push {
+    fn of(is_wanted: bool, is_dry: bool) -> Push {
+        match (is_wanted, is_dry) {
+            (false, _) => Push::No,
+            (true, false) => Push::Yes,
+            (true, true) => Push::Dry,
+        }
+    }
 }
 
 /// One run: plan, surroundings, the pipeline's own story, what stays of it.
-fn trial(command: &str, args: &PipelineArgs, stages: Stages, publish: bool, context: &Context) -> anyhow::Result<Exit> {
+fn trial(command: &str, args: &PipelineArgs, stages: Stages, push: Push, context: &Context) -> anyhow::Result<Exit> {
     // A first look, so that a mistake in the file costs no run number.
     prepare(context, args.file.as_ref(), None)?;
     let store = context.store()?;
@@ -141,7 +166,8 @@ fn trial(command: &str, args: &PipelineArgs, stages: Stages, publish: bool, cont
     let for_demo = ForDemo(&embedded);
     let engine: &dyn Engine = if is_for_demo(&plan, context) { &for_demo } else { &embedded };
     let options = RunOptions {
-        publish,
+        publish: push != Push::No,
+        dry_run: push == Push::Dry,
         stages,
         no_cache: args.no_cache,
         pull: args.pull,

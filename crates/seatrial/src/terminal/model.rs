@@ -163,6 +163,8 @@ impl Model {
             | Event::HealthFinished { .. }
             | Event::TagSkipped { .. }
             | Event::TagWritten { .. }
+            | Event::TagKept { .. }
+            | Event::TagForeseen { .. }
             | Event::Warning { .. } => {}
         }
     }

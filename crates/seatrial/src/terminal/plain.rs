@@ -202,6 +202,11 @@ impl Lines {
                 self.commands_on(&mut out);
                 out.push_str(&line);
             }
+            Event::TagKept { reference, reason } => {
+                let line = self.own(&format!("  {reference} stays: {}\n", text::one_line(reason)));
+                self.commands_on(&mut out);
+                out.push_str(&line);
+            }
             Event::Warning { message, place } => {
                 self.commands_on(&mut out);
                 let text = self.own(&text::one_line(&with_place(message, place.as_ref())));

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use engine::{Exit, FailedStep};
 use events::{Place, Verdict};
-use pipeline::{GateFailure, GateOutcome, Outcome, Published};
+use pipeline::{Foreseen, GateFailure, GateOutcome, Outcome, Published, TagFate};
 
 use super::{
     Palette,
@@ -189,6 +189,7 @@ pub(crate) fn run(
             out.push_str(&format!("  {line}\n"));
         }
     }
+    foreseen_lines(outcome).iter().for_each(|line| out.push_str(&format!("    {line}\n")));
     out
 }
 
@@ -290,8 +291,14 @@ fn tags_line(outcome: &Outcome) -> String {
     if !outcome.published.is_empty() {
         parts.push(format!("published {}", published_words(&outcome.published)));
     }
+    let stay: Vec<String> = outcome
+        .kept_tags
+        .iter()
+        .map(|kept| format!("{} stays: {}", text::one_line(&kept.reference), text::one_line(&kept.reason)))
+        .collect();
+    parts.extend((!stay.is_empty()).then(|| stay.join("; ")));
     if let Some(reason) = &outcome.not_published {
-        let would = if outcome.publish_tags.is_empty() {
+        let would = if outcome.publish_tags.is_empty() || !outcome.foreseen.is_empty() {
             String::new()
         } else {
             format!(" (would be {})", tag_words(&outcome.publish_tags))
@@ -307,6 +314,20 @@ fn tags_line(outcome: &Outcome) -> String {
         parts.push(format!("skipped {}", skipped.join("; ")));
     }
     parts.join(" · ")
+}
+
+/// What publishing would do, a line for each tag.
+fn foreseen_lines(outcome: &Outcome) -> Vec<String> {
+    let words = |foreseen: &Foreseen| {
+        let reference = text::one_line(&foreseen.reference);
+        match &foreseen.fate {
+            TagFate::New => format!("{reference} would be written"),
+            TagFate::Moves(from) => format!("{reference} would move, from {}", text::one_line(from)),
+            TagFate::IsThere => format!("{reference} names this image already"),
+            TagFate::Stays(reason) => format!("{reference} would stay: {}", text::one_line(reason)),
+        }
+    };
+    outcome.foreseen.iter().map(words).collect()
 }
 
 /// `registry.example/app: 1.2, latest`.

@@ -1,0 +1,271 @@
+//! `latest` and short versions against real registries: forward only, whoever comes first.
+
+use std::{
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use oci::{Descriptor, Digest, Reference};
+use pipeline::{Foreseen, Outcome, Registry, RunOptions, TagFate, TagState};
+use registry::{Client, ClientOptions, Progress, RegistryError, Server, ServerOptions, TagCondition};
+use store::Store;
+
+use crate::{publish, script::World};
+
+/// Our own registry, for as long as this lives.
+struct Own {
+    address: SocketAddr,
+    serving: tokio::task::JoinHandle<()>,
+    _directory: tempfile::TempDir,
+}
+
+impl Own {
+    async fn start() -> Own {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let address = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+        let server = Server::bind(address, directory.path(), ServerOptions::default()).await.expect("a server");
+        let address = server.local_addr();
+        let serving = tokio::spawn(async move { server.serve(std::future::pending()).await.expect("it serves") });
+        Own { address, serving, _directory: directory }
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Debian's docker-registry, which knows neither conditions nor several tags at once.
+struct Docker {
+    address: SocketAddr,
+    child: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Docker {
+    fn start() -> Option<Docker> {
+        use std::io::Write as _;
+        let is_there = std::env::var_os("PATH")
+            .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("docker-registry").is_file()));
+        if !is_there {
+            let _ = writeln!(std::io::stderr(), "skipped: `docker-registry` is not installed");
+            return None;
+        }
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let free = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = free.local_addr().expect("bound");
+        drop(free);
+        let config = directory.path().join("config.yml");
+        let data = directory.path().join("data");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"}}\n",
+            data.display()
+        );
+        std::fs::write(&config, text).expect("written");
+        let mut command = Command::new("docker-registry");
+        let child = command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let registry = Docker { address, child: child.expect("it starts"), _directory: directory };
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(address).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "docker-registry does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(registry)
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn client() -> Client {
+    Client::new(ClientOptions::default())
+}
+
+fn world(address: SocketAddr, version: &str) -> World {
+    let tags = "[\"${version}\", \"1\", latest]";
+    World::new(&format!(
+        "image: {address}/team/app\nhealth: false\nversion: {{env: VERSION}}\npublish: {{tags: {tags}}}\n"
+    ))
+    .version(version)
+}
+
+async fn names(address: SocketAddr, tag: &str) -> Digest {
+    let reference: Reference = format!("{address}/team/app:{tag}").parse().expect("a reference");
+    client().resolve(&reference).await.expect("the tag is there").digest
+}
+
+fn kept(outcome: &Outcome) -> Vec<(String, String)> {
+    let tag = |reference: &str| reference.rsplit(':').next().unwrap_or_default().to_owned();
+    outcome.kept_tags.iter().map(|kept| (tag(&kept.reference), kept.reason.clone())).collect()
+}
+
+async fn check_releases(address: SocketAddr) {
+    let release = async |version: &str| {
+        let outcome = world(address, version).run_with(&publish(), Some(&client())).await.expect("an outcome");
+        let digest = outcome.image.as_ref().and_then(|image| image.digest.clone()).expect("it was sealed");
+        (outcome, digest)
+    };
+    let (first, one) = release("1.9.0").await;
+    assert_eq!(first.published.len(), 3);
+    let (second, two) = release("1.10.0").await;
+    assert!(one != two && kept(&second).is_empty());
+    // A fix for the older line gets its own name only.
+    let (fix, three) = release("1.9.1").await;
+    let reason = "it names 1.10.0, which is higher".to_owned();
+    assert_eq!(kept(&fix), [("1".into(), reason.clone()), ("latest".into(), reason)]);
+    assert_eq!(fix.published.len(), 1);
+    let found = (names(address, "1.9.1").await, names(address, "1").await, names(address, "latest").await);
+    assert_eq!(found, (three, two.clone(), two));
+    // The same again is no move.
+    let (again, _) = release("1.10.0").await;
+    assert_eq!((again.published.len(), again.kept_tags.len()), (3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fix_of_an_older_version_leaves_latest_where_it_is() {
+    let own = Own::start().await;
+    check_releases(own.address).await;
+    if let Some(docker) = Docker::start() {
+        check_releases(docker.address).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_publishing_would_do_is_told_and_nothing_is_written() {
+    let own = Own::start().await;
+    let dry = RunOptions { dry_run: true, ..publish() };
+    let foresee = async |version: &str| {
+        let outcome = world(own.address, version).run_with(&dry, Some(&client())).await.expect("an outcome");
+        assert!(outcome.published.is_empty());
+        assert_eq!(outcome.not_published.as_deref(), Some("`--dry-run` was given"));
+        outcome.foreseen.into_iter().map(|Foreseen { fate, .. }| fate).collect::<Vec<_>>()
+    };
+    assert_eq!(foresee("1.3.0").await, [TagFate::New, TagFate::New, TagFate::New]);
+    let repository: Reference = format!("{}/team/app", own.address).parse().expect("a reference");
+    assert!(client().list_tags(&repository).await.is_err(), "the registry has heard of nothing");
+    world(own.address, "1.3.0").run_with(&publish(), Some(&client())).await.expect("an outcome");
+    assert_eq!(foresee("1.3.0").await, [TagFate::IsThere, TagFate::IsThere, TagFate::IsThere]);
+    let moves = || TagFate::Moves("1.3.0".into());
+    assert_eq!(foresee("1.4.0").await, [TagFate::New, moves(), moves()]);
+    let stays = || TagFate::Stays("it names 1.3.0, which is higher".into());
+    assert_eq!(foresee("1.2.9").await, [TagFate::New, stays(), stays()]);
+}
+
+type Meanwhile = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
+
+/// A registry in which something happens between our looking at a tag and our moving it.
+struct Interrupted {
+    client: Client,
+    meanwhile: Mutex<Option<Meanwhile>>,
+}
+
+#[async_trait]
+impl Registry for Interrupted {
+    async fn push_blobs(
+        &self,
+        repository: &Reference,
+        blobs: &[Descriptor],
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<(), RegistryError> {
+        Registry::push_blobs(&self.client, repository, blobs, store, progress).await
+    }
+
+    async fn put_manifest(&self, reference: &Reference, kind: &str, bytes: &[u8]) -> Result<Digest, RegistryError> {
+        Registry::put_manifest(&self.client, reference, kind, bytes).await
+    }
+
+    async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {
+        Registry::list_tags(&self.client, repository).await
+    }
+
+    async fn tag_state(&self, reference: &Reference) -> Result<Option<TagState>, RegistryError> {
+        Registry::tag_state(&self.client, reference).await
+    }
+
+    async fn put_tags(
+        &self,
+        repository: &Reference,
+        tags: &[String],
+        condition: &TagCondition,
+        media_type: &str,
+        manifest: &[u8],
+        written: &mut (dyn FnMut(String) + Send),
+    ) -> Result<(), RegistryError> {
+        if *condition != TagCondition::Any {
+            let meanwhile = self.meanwhile.lock().expect("no panic").take();
+            if let Some(meanwhile) = meanwhile {
+                meanwhile().await;
+            }
+        }
+        Registry::put_tags(&self.client, repository, tags, condition, media_type, manifest, written).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_runs_that_race_the_higher_version_wins() {
+    for (first, second) in [("1.2.4", "1.3.0"), ("1.3.0", "1.2.4"), ("1.9.0", "1.10.0"), ("1.10.0", "1.9.0")] {
+        for is_there in [false, true] {
+            let own = Own::start().await;
+            let address = own.address;
+            if is_there {
+                world(address, "1.0.0").run_with(&publish(), Some(&client())).await.expect("an outcome");
+            }
+            // The second run is done from beginning to end while the first one is about to move its tags.
+            let meanwhile: Meanwhile = Box::new(move || {
+                Box::pin(async move {
+                    let outcome = world(address, second).run_with(&publish(), Some(&client())).await;
+                    outcome.map(drop).expect("an outcome");
+                })
+            });
+            let interrupted = Interrupted { client: client(), meanwhile: Mutex::new(Some(meanwhile)) };
+            let outcome = world(address, first).run_with(&publish(), Some(&interrupted)).await.expect("an outcome");
+            let higher = if first == "1.3.0" || first == "1.10.0" { first } else { second };
+            let winner = names(address, higher).await;
+            assert_eq!(names(address, "latest").await, winner, "{first} then {second}");
+            assert_eq!(names(address, "1").await, winner, "{first} then {second}");
+            assert_eq!(outcome.kept_tags.is_empty(), higher == first, "{:?}", outcome.kept_tags);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_runs_at_once_the_highest_version_wins() {
+    let own = Own::start().await;
+    let address = own.address;
+    let mut runs = tokio::task::JoinSet::new();
+    for minor in [3, 7, 1, 8, 2, 6, 5, 4] {
+        runs.spawn(async move {
+            let outcome = world(address, &format!("1.{minor}.0")).run_with(&publish(), Some(&client())).await;
+            outcome.map(drop).expect("an outcome");
+        });
+    }
+    runs.join_all().await;
+    assert_eq!(names(address, "latest").await, names(address, "1.8.0").await);
+    assert_eq!(names(address, "1").await, names(address, "1.8.0").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_of_branch_and_commit_move_freely() {
+    let own = Own::start().await;
+    let yaml = format!(
+        "image: {}/team/app\nhealth: false\npublish: {{tags: [\"${{git.branch}}\", \"${{git.short}}\"]}}\n",
+        own.address
+    );
+    for version in ["1.3.0", "1.2.0"] {
+        // A branch that looks like a short version is a branch.
+        let world = World::new(&yaml).version(version).source("1.2", "push");
+        let outcome = world.run_with(&publish(), Some(&client())).await.expect("an outcome");
+        assert_eq!((outcome.published.len(), outcome.kept_tags.len()), (2, 0));
+        assert_eq!(Some(names(own.address, "1.2").await), outcome.image.and_then(|image| image.digest));
+    }
+}
