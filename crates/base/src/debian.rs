@@ -35,6 +35,19 @@ const SLIM: &[&str] = &[
     "path-exclude=/usr/share/man/*",
 ];
 
+/// How apt and dpkg work in an image, as in Debian's official ones: what was downloaded and apt's tables of it stay out of
+/// layers, and nothing is synced, since a layer that was not finished is thrown away. File below `/etc`, and its content.
+const IMAGE_SETTINGS: &[(&str, &str)] = &[
+    (
+        "apt/apt.conf.d/docker-clean",
+        "DPkg::Post-Invoke { \"rm -f /var/cache/apt/archives/*.deb /var/cache/apt/*.bin || true\"; };\n\
+         APT::Update::Post-Invoke { \"rm -f /var/cache/apt/archives/*.deb /var/cache/apt/*.bin || true\"; };\n\
+         Dir::Cache::pkgcache \"\";\nDir::Cache::srcpkgcache \"\";\n",
+    ),
+    ("apt/apt.conf.d/docker-no-languages", "Acquire::Languages \"none\";\n"),
+    ("dpkg/dpkg.cfg.d/docker-apt-speedup", "force-unsafe-io\n"),
+];
+
 /// How much is installed, in mmdebstrap's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Variant {
@@ -271,6 +284,7 @@ impl Recipe {
             self.include.join(","),
             self.lines().join("\n"),
             certificates.collect(),
+            IMAGE_SETTINGS.iter().map(|(file, text)| format!("{file} {text}")).collect(),
         ];
         Digest::of(parts.join("\0").as_bytes()).to_string()
     }
@@ -293,6 +307,11 @@ impl Recipe {
             arguments.push(format!("--customize-hook=copy-in {} {LOCAL_CERTIFICATES}/", files.join(" ")));
             arguments.push("--customize-hook=chroot \"$1\" update-ca-certificates".into());
         }
+        // After the installation, which has no use for them.
+        arguments.extend(IMAGE_SETTINGS.iter().map(|(file, text)| {
+            // No text has quotes of the shell's in it.
+            format!("--customize-hook=printf %s '{text}' >\"$1/etc/{file}\"")
+        }));
         arguments.push(self.suite.clone());
         let mut arguments: Vec<PathBuf> = arguments.into_iter().map(PathBuf::from).collect();
         arguments.push(tar.into());
@@ -493,6 +512,7 @@ mod tests {
         let arguments: Vec<String> = arguments.iter().map(|argument| argument.display().to_string()).collect();
         assert!(arguments.contains(&"--include=libstdc++6,python3".to_owned()));
         assert!(arguments.contains(&"--dpkgopt=path-exclude=/usr/share/man/*".to_owned()));
+        assert!(arguments.iter().any(|argument| argument.ends_with(">\"$1/etc/dpkg/dpkg.cfg.d/docker-apt-speedup\"")));
         let place = arguments.iter().position(|argument| argument == "bookworm").unwrap();
         assert_eq!(arguments[place + 1], "/t.tar");
         assert!(arguments[place + 2].starts_with("deb http"));
