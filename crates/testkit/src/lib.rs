@@ -245,6 +245,12 @@ pub fn control_groups(scopes: &[String]) -> Vec<String> {
 /// How deep control groups are looked for.
 const CGROUP_DEPTH_MAX: usize = 8;
 
+/// Whether tests run that need the network and minutes: in CI, or where `SEATRIAL_SLOW_TESTS` is set.
+pub fn wants_slow_tests() -> bool {
+    let is_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
+    is_ci || std::env::var_os("SEATRIAL_SLOW_TESTS").is_some()
+}
+
 /// Says why a test looks at nothing here.
 pub fn skip(reason: &str) {
     use std::io::Write as _;

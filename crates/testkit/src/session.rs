@@ -13,7 +13,7 @@ use expect_test::Expect;
 
 use crate::filtered;
 
-/// No session of the tests takes this long; what does hangs.
+/// Few sessions of the tests take this long; what does hangs.
 const SESSION_MAX: Duration = Duration::from_secs(120);
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -24,11 +24,18 @@ pub struct Session {
     stdin: Vec<u8>,
     world: PathBuf,
     registry: Option<SocketAddr>,
+    longest: Duration,
 }
 
 impl Session {
     pub(crate) fn new(command: Command, world: PathBuf, registry: Option<SocketAddr>) -> Self {
-        Self { command, stdin: Vec::new(), world, registry }
+        Self { command, stdin: Vec::new(), world, registry, longest: SESSION_MAX }
+    }
+
+    /// What takes longer hangs; for those that install packages or start browsers.
+    pub fn within(mut self, longest: Duration) -> Self {
+        self.longest = longest;
+        self
     }
 
     /// A further argument.
@@ -73,7 +80,7 @@ impl Session {
         let mut stdin = child.stdin.take().expect("it was asked for");
         // A program that does not read its input closes it, which is no failure of the test.
         let _ = stdin.write_all(&self.stdin);
-        Running { child, world: self.world, registry: self.registry }
+        Running { child, world: self.world, registry: self.registry, longest: self.longest }
     }
 }
 
@@ -82,6 +89,7 @@ pub struct Running {
     child: Child,
     world: PathBuf,
     registry: Option<SocketAddr>,
+    longest: Duration,
 }
 
 /// A test that fails leaves no session behind.
@@ -112,7 +120,7 @@ impl Running {
     pub fn repeat_until_end(mut self, signal: rustix::process::Signal) -> Finished {
         let start = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
-            assert!(start.elapsed() < SESSION_MAX, "the session hangs");
+            assert!(start.elapsed() < self.longest, "the session hangs");
             self.signal(signal);
             std::thread::sleep(POLL);
         }
@@ -134,7 +142,7 @@ impl Running {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("the session ended ({status}) before: {what}");
             }
-            assert!(start.elapsed() < SESSION_MAX, "in vain: {what}");
+            assert!(start.elapsed() < self.longest, "in vain: {what}");
             std::thread::sleep(POLL);
         }
     }
@@ -162,7 +170,7 @@ impl Running {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 break status;
             }
-            if start.elapsed() > SESSION_MAX {
+            if start.elapsed() > self.longest {
                 let _ = self.child.kill();
                 panic!("the session hangs");
             }
