@@ -18,7 +18,8 @@ pub use credentials::{Credential, CredentialError, Credentials, LoginPlace};
 pub use error::{ErrorKind, RegistryError};
 pub use hosts::{HostFiles, HostFilesError};
 pub use server::{
-    Backend, CollectOptions, CollectReport, DEFAULT_ADDRESS, InvalidPattern, InvalidUpstream, Pattern, ReadAt, Record,
-    Removed, RepositoryRules, Retention, Rules, Server, ServerError, ServerOptions, Stat, Taking, Upstream,
-    UpstreamAddress, collect,
+    AccessOptions, AccessRule, Action, AuditOptions, Backend, ChallengeKind, CollectOptions, CollectReport,
+    DEFAULT_ADDRESS, InvalidPattern, InvalidRate, InvalidUpstream, Limits, Notices, Pattern, Rate, ReadAt, Record,
+    Removed, RepositoryRules, Retention, Rules, Server, ServerError, ServerOptions, Stat, Taking, TlsError, TlsFiles,
+    Upstream, UpstreamAddress, UsersError, collect,
 };

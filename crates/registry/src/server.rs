@@ -1,8 +1,9 @@
 //! The embedded server: the distribution specification 1.1 over a directory or an object store.
 //!
-//! A request's way: [`routes`] finds out what it is about, [`blobs`], [`manifests`] and [`listing`] answer it, [`storage`]
+//! A request's way: [`routes`] finds out what it is about, [`access`] whether it may be, [`blobs`], [`manifests`] and [`listing`] answer it, [`storage`]
 //! and [`tags`] keep what it brings through a [`Backend`]. [`collect`] removes what nobody needs, beside all that.
 
+mod access;
 mod answer;
 mod backend;
 mod background;
@@ -13,16 +14,20 @@ mod content;
 mod control;
 mod directory;
 mod lease;
+mod listener;
 mod listing;
 mod manifests;
 mod metrics;
+mod notices;
 mod routes;
 mod rules;
 mod storage;
 mod tags;
+mod tls;
 mod uploads;
 mod upstream;
 mod usage;
+mod watched;
 
 use std::{
     future::Future,
@@ -33,22 +38,30 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, serve::ListenerExt};
+use axum::Router;
 use tokio::{
     net::TcpListener,
     sync::oneshot,
     time::{MissedTickBehavior, interval, sleep},
 };
 
+use access::Gate;
+use listener::{Front, Peer};
 use metrics::Metrics;
 use storage::Storage;
+use tls::Certificates;
 use uploads::Uploads;
 use upstream::Upstreams;
 
+pub use access::{
+    AccessOptions, AccessRule, Action, AuditOptions, ChallengeKind, InvalidRate, Limits, Rate, UsersError,
+};
 pub use backend::{Backend, ReadAt, Record, Stat, Taking};
 pub use collect::{CollectOptions, CollectReport, Removed};
 pub use control::collect;
+pub use notices::Notices;
 pub use rules::{InvalidPattern, Pattern, RepositoryRules, Retention, Rules};
+pub use tls::{TlsError, TlsFiles};
 pub use upstream::{InvalidUpstream, Upstream, UpstreamAddress};
 
 /// Where a server listens unless told otherwise: on this machine only, at the port that registries have by custom.
@@ -82,6 +95,20 @@ pub struct ServerOptions {
     pub store: Option<store::Store>,
     /// Registries whose images are handed out and kept.
     pub upstreams: Vec<Upstream>,
+    /// Who may use it; `None`: everybody who can reach it, for everything.
+    pub access: Option<AccessOptions>,
+    /// How often somebody may ask.
+    pub limits: Limits,
+    /// Where it is written down who did what.
+    pub audit: Option<AuditOptions>,
+    /// Certificate and key; `None`: plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Plain HTTP also on addresses that others can reach. Whoever is on the way then reads passwords and content.
+    pub is_plain_allowed: bool,
+    /// Proxies in front of it, whose word about the client's address and scheme (`X-Forwarded-For`, `-Proto`) is taken.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Who is told of what the operator should know.
+    pub notices: Notices,
 }
 
 impl Default for ServerOptions {
@@ -96,6 +123,13 @@ impl Default for ServerOptions {
             backend: None,
             store: None,
             upstreams: Vec::new(),
+            access: None,
+            limits: Limits::default(),
+            audit: None,
+            tls: None,
+            is_plain_allowed: false,
+            trusted_proxies: Vec::new(),
+            notices: Notices::default(),
         }
     }
 }
@@ -127,6 +161,30 @@ pub enum ServerError {
         #[source]
         source: io::Error,
     },
+    /// Passwords and content would be sent in the clear where others can read them.
+    #[error("{0} can be reached from outside, and nothing would be encrypted")]
+    Plain(SocketAddr),
+    /// Rules that keep repositories apart, and a store that every repository has.
+    #[error(
+        "blobs of this machine's builds are in every repository, so whoever may read one repository could read all of \
+         them by their digests, while the rules keep repositories apart"
+    )]
+    StoreLeaks,
+    /// The users cannot be read.
+    #[error(transparent)]
+    Users(UsersError),
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(TlsError),
+    /// The audit log cannot be written.
+    #[error("the audit log {} cannot be written", path.display())]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Serving ended with an error.
     #[error("registry server failed")]
     Serve(#[source] io::Error),
@@ -137,6 +195,7 @@ pub enum ServerError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    certificates: Option<Arc<Certificates>>,
     shared: Arc<Shared>,
 }
 
@@ -146,18 +205,23 @@ struct Shared {
     uploads: Uploads,
     upstreams: Upstreams,
     metrics: Metrics,
+    gate: Gate,
     options: ServerOptions,
 }
 
 impl Server {
-    /// Opens the directory (made when missing, held by this process alone) and listens. Whoever gives an address other
-    /// than a loopback one opens the registry to everybody there: it has no access control.
+    /// Opens the directory (made when missing, held by this process alone) and listens. An address other than a loopback
+    /// one needs certificates, or the word that plain HTTP will do; without `access` it opens the registry to everybody there.
     pub async fn bind(
         address: SocketAddr,
         directory: impl Into<PathBuf>,
         options: ServerOptions,
     ) -> Result<Self, ServerError> {
+        if options.tls.is_none() && !options.is_plain_allowed && !address.ip().to_canonical().is_loopback() {
+            return Err(ServerError::Plain(address));
+        }
         let directory = directory.into();
+        let local = directory.clone();
         let life = options.upload_life;
         let (backend, source) = (options.backend.clone(), options.store.clone());
         let upstreams = options.upstreams.clone();
@@ -171,9 +235,12 @@ impl Server {
         let listen = |source| ServerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
+        let certificates = options.tls.clone().map(|files| Certificates::open(files, options.notices.clone()));
+        let certificates = certificates.transpose().map_err(ServerError::Tls)?.map(Arc::new);
+        let gate = Gate::open(&options, &local, address)?;
         let (uploads, metrics) = (Uploads::default(), Metrics::new());
-        let shared = Arc::new(Shared { storage, uploads, upstreams, metrics, options });
-        Ok(Self { listener, address, shared })
+        let shared = Arc::new(Shared { storage, uploads, upstreams, metrics, gate, options });
+        Ok(Self { listener, address, certificates, shared })
     }
 
     /// The address that is listened on, with the port that port 0 became.
@@ -181,15 +248,19 @@ impl Server {
         self.address
     }
 
+    /// By this the audit log's file can be begun anew while the server runs.
+    pub fn reopener(&self) -> impl AsyncFn() + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        async move || shared.gate.reopen().await
+    }
+
     /// Serves until `shutdown` is ready; then lets open requests end, for a short while.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
         let app = Router::new().fallback(routes::handle).with_state(Arc::clone(&self.shared));
-        let listener = self.listener.tap_io(|connection| {
-            // Small answers must not wait for the next packet. A failure only costs time.
-            let _ = connection.set_nodelay(true);
-        });
+        let app = app.into_make_service_with_connect_info::<Peer>();
+        let front = Front::new(self.listener, self.address, self.certificates);
         let (ending, ended) = oneshot::channel();
-        let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
+        let serving = axum::serve(front, app).with_graceful_shutdown(async move {
             shutdown.await;
             let _ = ending.send(());
         });
@@ -205,6 +276,7 @@ impl Server {
             () = control::serve(&self.shared) => Ok(()),
         };
         self.shared.upstreams.end().await;
+        self.shared.gate.flush().await;
         outcome
     }
 }

@@ -45,6 +45,11 @@ impl Refusal {
         Self::bad("DIGEST_INVALID", "the digest is not `sha256:` and 64 lower-case hex digits")
     }
 
+    /// The specification's code.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// Adds a header; text that is no header value is left out.
     pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
         self.headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));

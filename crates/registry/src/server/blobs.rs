@@ -13,6 +13,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     Shared,
+    access::Caller,
     answer::{Refusal, is_unchanged},
     content::{First, stream},
     routes::Query,
@@ -122,6 +123,7 @@ pub(super) async fn delete(shared: Arc<Shared>, name: RepositoryName, digest: Di
 /// `POST` of an upload: a mount, a whole blob, or a session.
 pub(super) async fn begin(
     shared: Arc<Shared>,
+    caller: Caller,
     name: RepositoryName,
     query: Query,
     headers: &HeaderMap,
@@ -135,7 +137,9 @@ pub(super) async fn begin(
             let (shared, target, wanted) = (Arc::clone(&shared), name.clone(), digest.clone());
             let mounted = spawn_blocking(move || {
                 shared.storage.check_room(&shared.options.rules, &target, &wanted, None)?;
-                Ok::<_, Refusal>(shared.storage.mount(&target, from.flatten().as_ref(), &wanted, &|_| true)?)
+                // What may not be read is as good as not there; the client then uploads.
+                let may_read = |name: &RepositoryName| caller.may_read(name.as_str());
+                Ok::<_, Refusal>(shared.storage.mount(&target, from.flatten().as_ref(), &wanted, &may_read)?)
             });
             if mounted.await?? {
                 return Ok(created(&name, &digest));
@@ -282,7 +286,8 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn drain(body: Body) {
+/// Reads what is left of a body that is refused, as far as that is sensible.
+pub(super) async fn drain(body: Body) {
     let mut stream = body.into_data_stream();
     let mut bytes = 0;
     while let Some(Ok(chunk)) = stream.next().await {

@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 
 use super::{
     Shared,
+    access::Caller,
     answer::Refusal,
     routes::Query,
     storage::RepositoryName,
@@ -46,9 +47,10 @@ pub(super) async fn tags(shared: Arc<Shared>, name: RepositoryName, query: Query
     Ok(response)
 }
 
-/// `GET` of the repositories' names, in pages when asked for.
-pub(super) async fn catalog(shared: Arc<Shared>, query: Query) -> Result<Response, Refusal> {
-    let names = spawn_blocking(move || shared.storage.repositories()).await??;
+/// `GET` of the names of the repositories that the caller may read, in pages when asked for.
+pub(super) async fn catalog(shared: Arc<Shared>, caller: &Caller, query: Query) -> Result<Response, Refusal> {
+    let mut names = spawn_blocking(move || shared.storage.repositories()).await??;
+    names.retain(|name| caller.may_see(name));
     let (page, next) = page(names, &query)?;
     Ok(listing(json!({ "repositories": page }), "/v2/_catalog", next))
 }

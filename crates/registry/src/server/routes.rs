@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -11,8 +11,11 @@ use oci::Digest;
 
 use super::{
     Shared,
+    access::{self, Visit},
     answer::Refusal,
-    blobs, listing, manifests,
+    blobs,
+    listener::Peer,
+    listing, manifests,
     metrics::{self, Seen},
     storage::RepositoryName,
 };
@@ -22,11 +25,13 @@ const QUERY_PARAMETERS_MAX: usize = 256;
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Endpoint {
+pub(super) enum Endpoint {
     /// What the server counts.
     Metrics,
     /// Whether it can serve.
     Health,
+    /// Where clients get tokens.
+    Token,
     Base,
     Catalog,
     Tags(RepositoryName),
@@ -41,7 +46,7 @@ impl Endpoint {
     /// The repository that it is about.
     fn name(&self) -> Option<&RepositoryName> {
         match self {
-            Self::Metrics | Self::Health | Self::Base | Self::Catalog => None,
+            Self::Metrics | Self::Health | Self::Token | Self::Base | Self::Catalog => None,
             Self::Tags(name) | Self::Uploads(name) => Some(name),
             Self::Manifest(name, _) | Self::Upload(name, _) => Some(name),
             Self::Blob(name, _) | Self::Referrers(name, _) => Some(name),
@@ -50,7 +55,7 @@ impl Endpoint {
 
     fn name_mut(&mut self) -> Option<&mut RepositoryName> {
         match self {
-            Self::Metrics | Self::Health | Self::Base | Self::Catalog => None,
+            Self::Metrics | Self::Health | Self::Token | Self::Base | Self::Catalog => None,
             Self::Tags(name) | Self::Uploads(name) => Some(name),
             Self::Manifest(name, _) | Self::Upload(name, _) => Some(name),
             Self::Blob(name, _) | Self::Referrers(name, _) => Some(name),
@@ -62,6 +67,7 @@ impl Endpoint {
         match self {
             Self::Metrics => "metrics",
             Self::Health => "health",
+            Self::Token => "token",
             Self::Base => "base",
             Self::Catalog => "catalog",
             Self::Tags(_) => "tags",
@@ -91,7 +97,7 @@ fn place(shared: &Shared, mut endpoint: Endpoint, query: &Query) -> Result<Endpo
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let pairs = url::form_urlencoded::parse(text.as_bytes()).take(QUERY_PARAMETERS_MAX);
         Self(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
     }
@@ -114,24 +120,42 @@ impl Query {
 }
 
 /// Answers every request.
-pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+pub(super) async fn handle(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+) -> Response {
+    let mut visit = Visit::begin(&shared.gate, peer, request.headers());
     let (seen, request) = Seen::begin(&shared, route(request.uri().path()), request);
-    let mut response = match dispatch(shared, request).await {
-        Ok(response) => response,
-        Err(refusal) => refusal.into_response(),
+    let (mut response, code) = match dispatch(Arc::clone(&shared), &mut visit, request).await {
+        Ok(response) => (response, None),
+        Err(refusal) => {
+            let code = refusal.code();
+            (refusal.into_response(), Some(code))
+        }
     };
     response
         .headers_mut()
         .insert(HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
+    visit.end(&shared.gate, response.status(), response.headers(), code).await;
     seen.answer(response)
 }
 
-async fn dispatch(shared: Arc<Shared>, request: Request) -> Result<Response, Refusal> {
+async fn dispatch(shared: Arc<Shared>, visit: &mut Visit, request: Request) -> Result<Response, Refusal> {
     let query = Query::parse(request.uri().query().unwrap_or_default());
+    shared.gate.count(visit)?;
     let endpoint = place(&shared, endpoint(request.uri().path())?, &query)?;
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     let method = &parts.method;
+    let need = visit.is_about(&endpoint, method, &query);
+    let caller = match shared.gate.admit(visit, &headers, &need).await {
+        Ok(caller) => caller,
+        Err(refusal) => {
+            blobs::drain(body).await;
+            return Err(refusal);
+        }
+    };
     let is_read = method == Method::GET || method == Method::HEAD;
     if !is_read
         && method != Method::DELETE
@@ -142,8 +166,9 @@ async fn dispatch(shared: Arc<Shared>, request: Request) -> Result<Response, Ref
     match endpoint {
         Endpoint::Metrics if is_read => metrics::get(&shared).await,
         Endpoint::Health if is_read => metrics::health(&shared).await,
+        Endpoint::Token => access::give_token(&shared.gate, visit, method, query, &headers, body).await,
         Endpoint::Base if is_read => Ok(([(header::CONTENT_TYPE, "application/json")], "{}").into_response()),
-        Endpoint::Catalog if is_read => listing::catalog(shared, query).await,
+        Endpoint::Catalog if is_read => listing::catalog(shared, &caller, query).await,
         Endpoint::Tags(name) if is_read => listing::tags(shared, name, query).await,
         Endpoint::Manifest(name, reference) if is_read => manifests::get(shared, name, reference, &headers).await,
         Endpoint::Manifest(name, reference) if method == Method::PUT => {
@@ -157,7 +182,9 @@ async fn dispatch(shared: Arc<Shared>, request: Request) -> Result<Response, Ref
             blobs::get(shared, name, digest, &headers, method == Method::HEAD).await
         }
         Endpoint::Blob(name, digest) if method == Method::DELETE => blobs::delete(shared, name, digest).await,
-        Endpoint::Uploads(name) if method == Method::POST => blobs::begin(shared, name, query, &headers, body).await,
+        Endpoint::Uploads(name) if method == Method::POST => {
+            blobs::begin(shared, caller, name, query, &headers, body).await
+        }
         Endpoint::Upload(name, id) if is_read => blobs::status(shared, name, id).await,
         Endpoint::Upload(name, id) if method == Method::PATCH => blobs::append(shared, name, id, &headers, body).await,
         Endpoint::Upload(name, id) if method == Method::PUT => {
@@ -173,6 +200,7 @@ fn endpoint(path: &str) -> Result<Endpoint, Refusal> {
     match path {
         "/metrics" => return Ok(Endpoint::Metrics),
         "/healthz" => return Ok(Endpoint::Health),
+        access::TOKEN_PATH => return Ok(Endpoint::Token),
         _ => {}
     }
     // The one character that clients escape although they need not is the colon of digests.

@@ -68,6 +68,11 @@ impl Pattern {
     pub fn matches(&self, name: &str) -> bool {
         self.0.is_match(name)
     }
+
+    /// Whether it is the pattern that every name fits.
+    pub(super) fn matches_all(&self) -> bool {
+        self.0.glob().glob() == "**"
+    }
 }
 
 impl fmt::Debug for Pattern {

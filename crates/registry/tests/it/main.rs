@@ -1,5 +1,6 @@
 //! The registry crate against the programs people use, and against bad days.
 
+mod access;
 mod collect;
 mod conformance;
 mod faults;
