@@ -15,11 +15,12 @@ macro_rules! read_from_text {
     };
 }
 
+mod access;
 mod secret;
 mod upstreams;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -60,6 +61,12 @@ struct File {
     uploads: Uploads,
     repositories: Vec<Repositories>,
     upstreams: Vec<upstreams::Entry>,
+    tls: Option<access::Tls>,
+    plain_http: bool,
+    trusted_proxies: Vec<IpAddr>,
+    access: Option<access::Access>,
+    limits: access::Limited,
+    audit: Option<access::Audit>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -173,6 +180,12 @@ fn parse(text: &str, beside: &Path) -> Result<Config, String> {
             collect_grace: file.collect.grace.map_or(defaults.collect_grace, |grace| grace.0),
             rules,
             upstreams,
+            access: file.access.map(|access| access.open(beside)).transpose()?,
+            limits: file.limits.limits(),
+            audit: file.audit.map(|audit| audit.open(beside)),
+            tls: file.tls.map(|tls| tls.files(beside)),
+            is_plain_allowed: file.plain_http,
+            trusted_proxies: file.trusted_proxies,
             ..defaults
         },
     })
