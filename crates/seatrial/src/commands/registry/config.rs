@@ -273,7 +273,7 @@ mod tests {
         check(
             "quotas: 1GB\n",
             expect![
-                "1:1: unknown field `quotas`, expected one of listen, directory, storage, store, quota, collect, uploads, repositories, upstreams"
+                "1:1: unknown field `quotas`, expected one of listen, directory, storage, store, quota, collect, uploads, repositories, upstreams, tls, plain-http, trusted-proxies, access, limits, audit"
             ],
         );
         check("repositories:\n  - immutable: ['*']\n", expect!["2:5: missing field `match`"]);
