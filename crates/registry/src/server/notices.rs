@@ -4,7 +4,9 @@ use std::{fmt, sync::Arc};
 
 /// Who is told. By default nobody.
 #[derive(Clone, Default)]
-pub struct Notices(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub struct Notices(Option<Arc<Listener>>);
+
+type Listener = dyn Fn(&str) + Send + Sync;
 
 impl Notices {
     /// Each notice is one line without its end.
