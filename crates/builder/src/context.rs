@@ -59,6 +59,8 @@ impl Context {
             BuildContext::Directory(path) => (path, None),
             BuildContext::Fetched { directory, origin } => (directory, Some(PathBuf::from(origin))),
             BuildContext::Empty => return Ok(Self::empty()),
+            // The engine has made one directory of them.
+            BuildContext::Layered { base, .. } => (base, None),
         };
         let beside = request.dockerfile.path.as_ref().map(|path| {
             let mut name = path.as_os_str().to_owned();

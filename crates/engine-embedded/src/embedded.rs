@@ -13,8 +13,8 @@ use std::{
 use async_trait::async_trait;
 use builder::{FetchError, FetchedContext, Host, Shared};
 use engine::{
-    BuildError, BuildRequest, Built, Cancel, Engine, EngineError, ImageRequest, RemoteSource, ResolvedImage, Root,
-    Scope,
+    BuildContext, BuildError, BuildRequest, Built, Cancel, Engine, EngineError, ImageRequest, RemoteSource,
+    ResolvedImage, Root, Scope,
 };
 use events::{Event, EventSink, RunId};
 use oci::{DiffId, Digest, ImageConfig};
@@ -27,6 +27,7 @@ use crate::{
     cache::{self, CacheImport},
     downloads::WebDownloads,
     failed,
+    layered::Layered,
     scope::EmbeddedScope,
 };
 
@@ -83,6 +84,14 @@ impl Embedded {
     /// # Errors
     /// As [`builder::build`].
     pub fn build_blocking(&self, request: &BuildRequest, events: &EventSink) -> Result<Built, BuildError> {
+        let layered = self.inner.layered(request)?;
+        let request = &match &layered {
+            Some((layered, origin)) => {
+                let context = BuildContext::Fetched { directory: layered.path().to_owned(), origin: origin.clone() };
+                BuildRequest { context, ..request.clone() }
+            }
+            None => request.clone(),
+        };
         let build = || self.inner.with_host(&request.stage, events, |host| builder::build(request, host, events));
         let shared = &self.inner.shared;
         let built = build();
@@ -181,6 +190,16 @@ impl Inner {
             let _ = self.scope.set(scope);
         }
         Ok(self.scope.get().expect("set above while the guard is held"))
+    }
+
+    /// A context with files added as one directory, and how it is called.
+    fn layered(&self, request: &BuildRequest) -> Result<Option<(Layered, String)>, EngineError> {
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let BuildContext::Layered { base, over } = &request.context else { return Ok(None) };
+        let directory = self.scope()?.dir().join(format!("context-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let layered = Layered::new(directory, base, over)
+            .map_err(|error| failed(format!("cannot add files to the build context {}", base.display()), error))?;
+        Ok(Some((layered, base.display().to_string())))
     }
 
     pub(crate) fn with_host<T, E: From<EngineError>>(

@@ -9,6 +9,7 @@ mod cache;
 mod containers;
 mod downloads;
 mod embedded;
+mod layered;
 mod saved;
 mod scope;
 mod terminal;

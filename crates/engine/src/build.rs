@@ -66,6 +66,14 @@ pub enum BuildContext {
         /// A Git repository, a URL, or `-`.
         origin: String,
     },
+    /// A directory with what another one holds added; where both have a file, the added one counts. Nothing is written to
+    /// either.
+    Layered {
+        /// The directory.
+        base: PathBuf,
+        /// What is added.
+        over: PathBuf,
+    },
     /// None (`docker build - < Dockerfile`): COPY has no sources.
     Empty,
 }

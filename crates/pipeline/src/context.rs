@@ -45,6 +45,8 @@ pub struct RunOptions {
     pub keep_failed: Option<Duration>,
     /// Gates that run at the same time; 0: as many as there are processors, two at least.
     pub jobs: usize,
+    /// This machine permits that `before` runs commands on it.
+    pub allow_host_commands: bool,
 }
 
 impl Default for RunOptions {
@@ -57,6 +59,7 @@ impl Default for RunOptions {
             pull: false,
             keep_failed: None,
             jobs: 0,
+            allow_host_commands: false,
         }
     }
 }

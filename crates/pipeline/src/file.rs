@@ -2,6 +2,7 @@
 //!
 //! The doc comments of these types are the descriptions in the JSON Schema ([`schema`](fn@schema)).
 
+mod before;
 mod gates;
 mod schema;
 mod sections;
@@ -34,6 +35,10 @@ pub fn parse(text: &str) -> (PipelineFile, Vec<Diagnostic>) {
 pub struct PipelineFile {
     /// Name of the image with its registry, without a tag: `registry.example/team/app`.
     pub image: Option<At<String>>,
+    /// What is made of the source before the image is built: commands in an image, or on this machine, whose output is added
+    /// to a copy of the build context.
+    #[schemars(with = "Option<schema::BeforeForm>")]
+    pub before: Vec<Before>,
     /// How the image is built, in Compose's words. A text is the directory of the context.
     #[schemars(with = "Option<schema::BuildForm>")]
     pub build: Option<Build>,
@@ -51,6 +56,28 @@ pub struct PipelineFile {
     pub keep: Option<Keep>,
     /// Limits of the image; breaking one makes the verdict no.
     pub limits: Option<Limits>,
+}
+
+/// Makes something of the source before the image is built: a wheel, a jar, a bundle.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Before {
+    /// The place of the entry.
+    #[schemars(skip)]
+    pub span: Span,
+    /// Image that the commands run in. Without it they run on this machine, which has to be allowed there (`before.host`).
+    #[schemars(rename = "in")]
+    pub image: Option<At<String>>,
+    /// Commands for `/bin/sh -e`, in a copy of the build context. In an image they are cached by the files of the context
+    /// that Git does not ignore.
+    #[schemars(with = "schema::TextsForm")]
+    pub run: Vec<At<String>>,
+    /// Files that are added to the build context, as patterns relative to it: `dist/*.whl`. Each has to match something.
+    #[schemars(with = "schema::TextsForm")]
+    pub output: Vec<At<String>>,
+    /// Environment of the commands.
+    #[schemars(with = "Option<schema::PairsForm>")]
+    pub environment: Pairs,
 }
 
 /// How the image is built.

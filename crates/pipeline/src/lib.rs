@@ -22,8 +22,8 @@ pub use outcome::{
     Foreseen, GateFailure, GateOutcome, HealthOutcome, KeptTag, Outcome, Published, SkippedTag, TagFate, TriedImage,
 };
 pub use plan::{
-    BuildPlan, CommandPlan, GatePlan, HealthPlan, KeepPlan, LimitsPlan, MountPlan, Plan, PlanInputs, PublishPlan,
-    TestPlan, Version, plan,
+    BeforePlan, BuildPlan, CommandPlan, GatePlan, HealthPlan, KeepPlan, LimitsPlan, MountPlan, Plan, PlanInputs,
+    PublishPlan, TestPlan, Version, plan,
 };
 pub use prepare::{
     FILE_NAME, Invalid, PrepareError, PrepareRequest, Prepared, SourceText, find_file, init_yaml, prepare,

@@ -1,5 +1,6 @@
 //! File and source to a [`Plan`]: pure data that can be printed, compared and tested without a container.
 
+mod before;
 pub(crate) mod build;
 mod gates;
 
@@ -36,6 +37,8 @@ pub struct Plan {
     pub source: Source,
     /// Where the version comes from.
     pub version: Version,
+    /// What is made of the source before the build.
+    pub before: Vec<BeforePlan>,
     /// The build.
     pub build: BuildPlan,
     /// The gates.
@@ -92,6 +95,7 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
     };
     planner.values.version = version.clone();
     let build = build::build(&mut planner, file.build.as_ref());
+    let before = planner.before(file);
     let test = gates::test(&mut planner, file.test.as_ref());
     let health = planner.health(file);
     let publish = file.publish.as_ref().map(|publish| planner.publish(publish, file, &image));
@@ -104,6 +108,7 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
         file: text.map(|text| text.name.clone()),
         source: source.clone(),
         version,
+        before,
         build,
         test,
         health,
@@ -368,6 +373,21 @@ pub enum Version {
     ImageEnv(String),
     /// A label of the built image.
     ImageLabel(String),
+}
+
+/// What is made of the source before the image is built, in a copy of the context.
+#[derive(Clone, Debug, Serialize)]
+pub struct BeforePlan {
+    /// Image that the commands run in; `None` is this machine.
+    pub image: Option<String>,
+    /// Commands.
+    pub commands: Vec<CommandPlan>,
+    /// Patterns of the files that it adds to the context; each has to match.
+    pub output: Vec<String>,
+    /// Environment of the commands.
+    pub environment: BTreeMap<String, String>,
+    /// Where it stands.
+    pub place: Option<Place>,
 }
 
 /// The parts of an [`engine::BuildRequest`] that the file decides.

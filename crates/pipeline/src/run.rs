@@ -1,5 +1,6 @@
 //! The story of a run: build, gates and health side by side with sealing and upload, verdict, tags, push.
 
+mod before;
 mod build;
 mod checks;
 mod gate;
@@ -59,7 +60,15 @@ async fn trial(
 ) -> Result<Outcome, RunError> {
     let mut outcome = Outcome::new(cx, plan);
     let start = Instant::now();
-    let built = match build::build_image(cx, plan, options).await {
+    let context = match before::prepare(cx, plan, options).await? {
+        Ok(context) => context,
+        Err(failed) => return Ok(outcome.build_failed(failed)),
+    };
+    if !plan.before.is_empty() {
+        outcome.stages.push((before::STAGE.to_owned(), start.elapsed()));
+    }
+    let start = Instant::now();
+    let built = match build::build_image(cx, plan, options, context).await {
         Ok(built) => built,
         Err(RunError::Build(BuildError::Step(failed))) => return Ok(outcome.build_failed(*failed)),
         Err(error) => return Err(error),
@@ -97,7 +106,8 @@ async fn trial(
 }
 
 fn announce(cx: RunContext<'_>, plan: &Plan, options: &RunOptions, work: &checks::Selection<'_>) {
-    let mut stages = vec![build::STAGE.to_owned()];
+    let before = (!plan.before.is_empty()).then(|| before::STAGE.to_owned());
+    let mut stages: Vec<String> = before.into_iter().chain([build::STAGE.to_owned()]).collect();
     if work.has_setup(plan) {
         stages.push(checks::SETUP_STAGE.to_owned());
     }

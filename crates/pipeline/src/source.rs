@@ -179,6 +179,14 @@ fn read_log(stdout: &[u8], source: &mut Source) {
     }
 }
 
+/// Paths below a directory that Git ignores, directories as a whole; none where there is no Git.
+pub(crate) fn ignored(directory: &Path, env: &BTreeMap<String, String>) -> Vec<String> {
+    let args = ["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"];
+    let Ok(listing) = start(directory, env, &args) else { return Vec::new() };
+    let answer = listing.finish();
+    answer.stdout.split(|byte| *byte == 0).filter(|path| answer.success && !path.is_empty()).map(lossy).collect()
+}
+
 /// The highest version, else the name that sorts last.
 fn highest(mut tags: Vec<String>) -> Option<String> {
     tags.sort_by_cached_key(|tag| (crate::version::semantic(tag), tag.clone()));

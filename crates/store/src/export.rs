@@ -15,7 +15,7 @@ use fs_err as fs;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 
 use crate::{
-    Image, Stop, Store, StoreError,
+    Image, SnapshotId, Stop, Store, StoreError,
     archive::{Member, TarWriter},
     diff::{member_of, open_file, type_flag},
     store::random,
@@ -54,6 +54,26 @@ impl Store {
         keep_owners: bool,
         stop: Stop<'_>,
     ) -> Result<ExportReport, StoreError> {
+        self.export_lowers(&self.lowers_of(image)?, directory, keep_owners, stop)
+    }
+
+    /// As [`Self::export_directory`], of a snapshot with those below it.
+    pub fn export_snapshot(
+        &self,
+        top: &SnapshotId,
+        directory: &Path,
+        stop: Stop<'_>,
+    ) -> Result<ExportReport, StoreError> {
+        self.export_lowers(&self.lowers(top)?, directory, false, stop)
+    }
+
+    fn export_lowers(
+        &self,
+        lowers: &[PathBuf],
+        directory: &Path,
+        keep_owners: bool,
+        stop: Stop<'_>,
+    ) -> Result<ExportReport, StoreError> {
         fs::create_dir_all(directory)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(directory, flags, Mode::empty()).map_err(StoreError::at("open", directory))?;
@@ -66,7 +86,7 @@ impl Store {
             parent: None,
             report: ExportReport::default(),
         };
-        tree::walk(&self.lowers_of(image)?, &mut |node| {
+        tree::walk(lowers, &mut |node| {
             stop.check()?;
             export.add(node).map_err(export.fail(node.path))
         })?;

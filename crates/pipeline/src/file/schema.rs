@@ -7,7 +7,7 @@ use schemars::{
 };
 use serde_json::Value;
 
-use super::{Build, Gate, Health, PipelineFile, SetupStep, Tag, VersionRule, WhenRule};
+use super::{Before, Build, Gate, Health, PipelineFile, SetupStep, Tag, VersionRule, WhenRule};
 
 /// Name of the schema, for the modeline `# yaml-language-server: $schema=…` and `$id`.
 pub const SCHEMA_ID: &str = "seatrial.schema.json";
@@ -113,6 +113,7 @@ macro_rules! one_of {
 
 one_of!(BuildForm = String, Build);
 one_of!(VersionForm = String, VersionRule);
+one_of!(BeforeForm = Before, Vec<Before>);
 one_of!(HealthForm = bool, Health);
 one_of!(GateForm = String, Vec<String>, Gate);
 one_of!(SetupCommandForm = String, SetupStep);
@@ -158,7 +159,7 @@ impl JsonSchema for VersionRule {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{gates, sections},
+        super::{before, gates, sections},
         *,
     };
 
@@ -175,6 +176,8 @@ mod tests {
         let schema = schema();
         for (name, keys) in [
             ("", &sections::FILE),
+            ("Before", &super::super::before::BEFORE),
+            ("Before", &before::BEFORE),
             ("Build", &sections::BUILD),
             ("Version", &sections::VERSION),
             ("Test", &gates::TEST),

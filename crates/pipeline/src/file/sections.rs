@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{
-    At, Build, Health, Keep, Limits, PipelineFile, Publish, Tag, VersionRule, WhenRule, gates,
+    At, Build, Health, Keep, Limits, PipelineFile, Publish, Tag, VersionRule, WhenRule, before, gates,
     read::{Fields, Keys, Reader, shorten},
     yaml::{Kind, Node},
 };
@@ -11,9 +11,8 @@ use crate::codes;
 
 pub(super) const FILE: Keys = Keys {
     what: "the pipeline file",
-    known: &["image", "build", "version", "test", "health", "publish", "keep", "limits"],
+    known: &["image", "before", "build", "version", "test", "health", "publish", "keep", "limits"],
     later: &[
-        "before",
         "services",
         "images",
         "include",
@@ -133,6 +132,7 @@ pub(super) fn pipeline_file(reader: &mut Reader, root: &Node) -> PipelineFile {
     };
     PipelineFile {
         image: text(reader, &fields, "image"),
+        before: fields.get("before").map(|node| before::before(reader, node)).unwrap_or_default(),
         build: fields.get("build").and_then(|node| build(reader, node)),
         version: fields.get("version").and_then(|node| version(reader, node)),
         test: fields.get("test").and_then(|node| gates::test(reader, node)),

@@ -16,9 +16,14 @@ use crate::{Plan, RunContext, RunError, RunOptions, Values, Version};
 /// The stage's id.
 pub(super) const STAGE: &str = "build";
 
-pub(super) async fn build_image(cx: RunContext<'_>, plan: &Plan, options: &RunOptions) -> Result<Built, RunError> {
+pub(super) async fn build_image(
+    cx: RunContext<'_>,
+    plan: &Plan,
+    options: &RunOptions,
+    context: BuildContext,
+) -> Result<Built, RunError> {
     let stage = Stage::start(cx.events, STAGE);
-    let built = match request(cx, plan, options) {
+    let built = match request(cx, plan, options, context) {
         Ok(request) => cx.engine.build(request, cx.events).await.map_err(not_cancelled),
         Err(error) => Err(error),
     };
@@ -49,7 +54,7 @@ pub(super) async fn build_image(cx: RunContext<'_>, plan: &Plan, options: &RunOp
     }
 }
 
-fn not_cancelled(error: BuildError) -> RunError {
+pub(super) fn not_cancelled(error: BuildError) -> RunError {
     match error {
         BuildError::Cancelled => RunError::Cancelled,
         BuildError::Engine(error) => RunError::Engine(error),
@@ -67,7 +72,12 @@ fn known_size(cx: RunContext<'_>, built: &Built) -> Option<u64> {
     built.layers.iter().map(|layer| cx.store.snapshot(layer).ok().flatten()?.tar_bytes).sum()
 }
 
-fn request(cx: RunContext<'_>, plan: &Plan, options: &RunOptions) -> Result<BuildRequest, RunError> {
+fn request(
+    cx: RunContext<'_>,
+    plan: &Plan,
+    options: &RunOptions,
+    context: BuildContext,
+) -> Result<BuildRequest, RunError> {
     let build = &plan.build;
     let text = match (&build.dockerfile_inline, &build.dockerfile_path) {
         (Some(text), _) => text.clone(),
@@ -88,7 +98,7 @@ fn request(cx: RunContext<'_>, plan: &Plan, options: &RunOptions) -> Result<Buil
     };
     Ok(BuildRequest {
         stage: STAGE.into(),
-        context: BuildContext::Directory(build.context.clone()),
+        context,
         dockerfile: DockerfileSource { name: build.dockerfile.clone(), path: build.dockerfile_path.clone(), text },
         build_contexts,
         target: build.target.clone(),
@@ -112,7 +122,7 @@ fn request(cx: RunContext<'_>, plan: &Plan, options: &RunOptions) -> Result<Buil
 }
 
 /// `SOURCE_DATE_EPOCH` (reproducible-builds.org), else the commit's time.
-fn epoch(plan: &Plan) -> Option<SystemTime> {
+pub(super) fn epoch(plan: &Plan) -> Option<SystemTime> {
     let given = plan.values.env.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
     let given = given.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
     given.or(plan.source.commit_time)

@@ -28,8 +28,12 @@ use crate::{
     context::Context,
     exit::Exit,
     failure::{self, Failure},
+    settings,
     terminal::{self, Palette, diagnostics::Findings, model::State, summary, text, views::Views},
 };
+
+/// In the file of what this machine permits: `before` without an image.
+const HOST_COMMANDS: &str = "before.host";
 
 /// Flags of everything that walks the pipeline.
 #[derive(Debug, clap::Args)]
@@ -173,6 +177,9 @@ fn trial(command: &str, args: &PipelineArgs, stages: Stages, push: Push, context
         pull: args.pull,
         keep_failed: args.keep_failed,
         jobs: args.jobs,
+        allow_host_commands: settings::locally_allowed(&|name| std::env::var_os(name))
+            .iter()
+            .any(|allowed| allowed == HOST_COMMANDS),
     };
 
     let views = Views::open(args.progress, context.settings.ci, Some(&run.path));

@@ -47,6 +47,7 @@ pub(in crate::commands) fn check_request(
 ) -> CheckedDockerfile {
     let context = match &request.context {
         BuildContext::Directory(directory) | BuildContext::Fetched { directory, .. } => Some(directory.as_path()),
+        BuildContext::Layered { base, .. } => Some(base.as_path()),
         BuildContext::Empty => None,
     };
     let build_args: Vec<(String, String)> = request.build_args.clone().into_iter().collect();
