@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -198,6 +199,20 @@ impl Container for Handle {
             running.save(&key)
         })
         .await
+    }
+
+    async fn listening(&self) -> Result<Vec<SocketAddr>, EngineError> {
+        let running = self.0.clone();
+        let look = move || running.container.listening();
+        blocking(look).await.map_err(|error| failed("cannot look at the ports of a container", error))
+    }
+
+    async fn connect(&self, port: u16) -> Result<TcpStream, EngineError> {
+        let running = self.0.clone();
+        // By its own address where it has one: that is how others reach it.
+        let address = self.addresses().first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let connect = move || running.container.connect(SocketAddr::new(address, port));
+        blocking(connect).await.map_err(|error| failed(format!("cannot connect to port {port}"), error))
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -1,6 +1,11 @@
 //! Containers as a pipeline sees them.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr, TcpStream},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -183,12 +188,7 @@ pub trait Container: Send + Sync {
 
     /// Stops (`true`) or lets run again all its processes, without their notice. Processes that are started in between run.
     async fn freeze(&self, _frozen: bool) -> Result<(), EngineError> {
-        Err(EngineError {
-            message: "this engine cannot freeze containers".into(),
-            hint: None,
-            command_code: None,
-            source: None,
-        })
+        Err(cannot("freeze containers"))
     }
 
     /// Its addresses in the scope's networks; none when it has no private one.
@@ -201,6 +201,20 @@ pub trait Container: Send + Sync {
         Vec::new()
     }
 
+    /// Addresses on which something in its network listens for TCP, as the kernel lists them.
+    async fn listening(&self) -> Result<Vec<SocketAddr>, EngineError> {
+        Err(cannot("look at the ports of containers"))
+    }
+
+    /// A TCP connection to a port of it, from within its own network; nothing has to be published for it.
+    async fn connect(&self, _port: u16) -> Result<TcpStream, EngineError> {
+        Err(cannot("connect to containers"))
+    }
+
     /// Things that did not work as asked, such as a limit without cgroups.
     fn warnings(&self) -> Vec<String>;
+}
+
+fn cannot(what: &str) -> EngineError {
+    EngineError { message: format!("this engine cannot {what}"), hint: None, command_code: None, source: None }
 }

@@ -221,6 +221,40 @@ pub enum Event {
         #[serde(default)]
         flaps: u32,
     },
+    /// A service's container begins. Its output belongs to the stage of its name.
+    #[serde(rename = "service.started")]
+    ServiceStarted {
+        /// Its name.
+        service: String,
+        /// Its image, as the user names it.
+        reference: String,
+        /// What that was resolved to: docker's image id, or a digest of content and config for one that was built here.
+        image: Digest,
+    },
+    /// A service is ready for those who need it.
+    #[serde(rename = "service.ready")]
+    ServiceReady {
+        /// Its name.
+        service: String,
+        /// How that showed: `healthy at attempt 2 of 30`, `port 5432 accepts`.
+        how: String,
+        /// It began from a snapshot.
+        warm: bool,
+        /// From its start to ready.
+        duration_ms: u64,
+    },
+    /// A service ended while it was needed, or never became ready.
+    #[serde(rename = "service.failed")]
+    ServiceFailed {
+        /// Its name.
+        service: String,
+        /// In words that follow the name: `exited 1 before it was ready`.
+        reason: String,
+        /// Its exit code, if it ended.
+        exit_code: Option<i32>,
+        /// From its start.
+        duration_ms: u64,
+    },
     /// A tag that a rule named and that was not used.
     #[serde(rename = "tag.skipped")]
     TagSkipped {

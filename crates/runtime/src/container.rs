@@ -3,13 +3,14 @@
 use crate::{
     bundle, cgroup,
     error::{StartError, WaitError},
-    freeze,
+    freeze, ports,
     protocol::{Channel, ExecRequest, ForeignExec, Inside, Report, Request, StdioPlan, send_request},
     spec::{ContainerSpec, Exit, Limits, ProcessSpec, Stdio},
     sys, zygote,
 };
 use std::{
     io,
+    net::{SocketAddr, TcpStream},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{
@@ -139,6 +140,22 @@ impl Container {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Addresses on which something in its network listens for TCP.
+    ///
+    /// # Errors
+    /// When it has ended, or `/proc` cannot be read.
+    pub fn listening(&self) -> io::Result<Vec<SocketAddr>> {
+        ports::listening(self.supervised.pid)
+    }
+
+    /// Connects to an address from within its network.
+    ///
+    /// # Errors
+    /// When nobody accepts there, or it has ended.
+    pub fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        ports::connect(self.supervised.pid, address)
     }
 
     /// A further process in the running container (health checks, shell). Same namespaces, control group, seccomp;

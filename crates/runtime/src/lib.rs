@@ -20,6 +20,7 @@ mod error;
 mod freeze;
 mod helper;
 mod overlay;
+mod ports;
 mod protocol;
 mod rlimits;
 mod seccomp;

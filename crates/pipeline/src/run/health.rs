@@ -1,9 +1,6 @@
 //! The health check: the container as in production, and its HEALTHCHECK decides.
 
-mod check;
 mod prove;
-mod stop_signal;
-mod watch;
 
 use std::time::Duration;
 
@@ -13,10 +10,11 @@ use engine::{
 };
 use events::{Event, Verdict};
 
-use check::Check;
 use prove::Proof;
-use stop_signal::{SIGTERM, stop_signal};
-use watch::{Healthy, SETTLE, Seen, Watch};
+use services::{
+    health::{Attempt, Check, Healthy, SETTLE, Seen, Watch},
+    stop_signal::{self, SIGTERM, stop_signal},
+};
 
 use super::{
     gate,
@@ -52,7 +50,8 @@ pub(super) async fn probe(
         stage.finish(Verdict::Skipped, outcome.summary.clone());
         return Ok(outcome);
     }
-    let trial = Trial { cx, health: &plan.health, check: Check::of(&plan.health, root), root, text: args.join(" ") };
+    let trial =
+        Trial { cx, health: &plan.health, check: Check::of(root, &given(&plan.health)), root, text: args.join(" ") };
     let name = gate::container_name(&format!("{}-health", plan.name));
     match trial.run(scope, name, args, &stage, gates_ended).await {
         Ok(outcome) => {
@@ -71,6 +70,18 @@ pub(super) async fn probe(
             stage.finish(verdict, error.to_string());
             Err(error)
         }
+    }
+}
+
+/// What the file says instead of the image.
+fn given(plan: &HealthPlan) -> compose::Healthcheck {
+    compose::Healthcheck {
+        test: plan.command.clone(),
+        interval: plan.interval,
+        timeout: plan.timeout,
+        retries: plan.attempts,
+        start_period: plan.start_period,
+        ..compose::Healthcheck::default()
     }
 }
 
@@ -130,7 +141,7 @@ impl Trial<'_> {
             stdio: Stdio::Sink(log.sink()),
         };
         let exec = ExecSpec {
-            args: self.check.command.as_ref().map(|(args, _)| args.clone()).unwrap_or_default(),
+            args: Vec::new(),
             env: spec.env.clone(),
             cwd: spec.cwd.clone(),
             user: spec.user.clone(),
@@ -174,7 +185,15 @@ impl Trial<'_> {
         exec: &ExecSpec,
         gates_ended: &Cancel,
     ) -> Result<Found, EngineError> {
-        let watch = Watch { cx: self.cx, container, check: &self.check, exec };
+        let told = |look: Attempt<'_>| {
+            self.cx.events.emit(Event::HealthAttempt {
+                attempt: look.attempt,
+                attempts: look.attempts,
+                exit_code: look.exit.code,
+                output: look.output.to_owned(),
+            });
+        };
+        let watch = Watch { container, check: &self.check, exec, cancel: self.cx.cancel, told: &told };
         if self.check.command.is_none() {
             return Ok(Found::Seen(watch.start().await?));
         }

@@ -161,6 +161,9 @@ impl Model {
             | Event::GateFinished { .. }
             | Event::HealthAttempt { .. }
             | Event::HealthFinished { .. }
+            | Event::ServiceStarted { .. }
+            | Event::ServiceReady { .. }
+            | Event::ServiceFailed { .. }
             | Event::TagSkipped { .. }
             | Event::TagWritten { .. }
             | Event::TagKept { .. }
@@ -191,6 +194,11 @@ impl Model {
     /// The stage of this id, if anything was heard of it.
     pub(crate) fn find_stage(&self, id: &str) -> Option<&Stage> {
         self.stages.iter().find(|stage| stage.id == id)
+    }
+
+    /// Whether a stage has ended.
+    pub(crate) fn is_done(&self, id: &str) -> bool {
+        self.find_stage(id).is_some_and(|stage| matches!(stage.state, State::Done { .. }))
     }
 
     /// Stages that run now.

@@ -179,6 +179,8 @@ impl Lines {
                 self.choose_live(stage);
                 self.step(stage, "cached ", text, place.as_ref(), &mut out);
             }
+            // What a service says after it was ready is in its log; its line has been said.
+            Event::StepLog { stage, .. } if self.model.is_done(stage) => {}
             Event::StepLog { stage, line, .. } => {
                 let line = format!("    {}", text::clean_line(line));
                 self.output(stage, line, &mut out);

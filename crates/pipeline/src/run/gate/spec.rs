@@ -1,8 +1,10 @@
 //! The container of a gate: what is started, in which surroundings.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use engine::{Attachment, BindMount, ContainerSpec, Limits, NetworkMode, Root, Stdio, Surroundings};
+
+pub(in crate::run) use services::{container_name, environment, workdir};
 
 use super::super::log::{StageLog, StepText};
 use crate::{GatePlan, RunContext, Values, Version};
@@ -14,8 +16,6 @@ pub(in crate::run) const SHELL: [&str; 2] = ["/bin/sh", "-ec"];
 const SEVERAL: &str = r#"for seatrial_step do set --; printf '\036%s\n' MARK; eval "$seatrial_step"; done"#;
 /// Where reports are written, inside.
 const REPORTS_TARGET: &str = "/run/seatrial/reports";
-/// What docker gives a container whose image sets no PATH.
-const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 pub(super) fn steps(gate: &GatePlan) -> Vec<StepText> {
     if gate.commands.is_empty() {
         return vec![StepText { text: gate.entrypoint.join(" "), place: gate.place.clone() }];
@@ -72,39 +72,6 @@ fn args(gate: &GatePlan, mark: Option<&str>) -> Vec<String> {
 pub(super) fn nonce() -> String {
     use std::hash::{BuildHasher, RandomState};
     format!("{:016x}{:016x}", RandomState::new().hash_one(0u8), RandomState::new().hash_one(1u8))
-}
-
-/// `[a-z0-9-]`, as host names are.
-pub(in crate::run) fn container_name(name: &str) -> String {
-    let name: String =
-        name.to_ascii_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    name.trim_matches('-').to_owned()
-}
-
-/// The given working directory, else the image's, else `/`.
-pub(in crate::run) fn workdir(given: Option<&str>, root: &Root) -> String {
-    let image = root.config.config.working_dir.as_str();
-    given.unwrap_or(if image.is_empty() { "/" } else { image }).to_owned()
-}
-
-/// The image's environment, then the file's, then ours; later ones win and keep the place of the former.
-pub(in crate::run) fn environment(
-    root: &Root,
-    file: &BTreeMap<String, String>,
-    ours: &[(String, String)],
-) -> Vec<(String, String)> {
-    let image = root.config.config.env.iter().filter_map(|entry| entry.split_once('='));
-    let mut env: Vec<(String, String)> = image.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    for (name, value) in file.iter().chain(ours.iter().map(|(name, value)| (name, value))) {
-        match env.iter_mut().find(|(present, _)| present == name) {
-            Some(entry) => entry.1 = value.clone(),
-            None => env.push((name.clone(), value.clone())),
-        }
-    }
-    if !env.iter().any(|(name, _)| name == "PATH") {
-        env.push(("PATH".into(), PATH_DEFAULT.into()));
-    }
-    env
 }
 
 /// What commands read instead of templates. A value that is absent is an unset variable.

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use engine::{EngineError, Exit};
-use tokio::time::Instant;
-
-use super::{
+use services::{
+    health::{Look, Seen, Watch, is_healthy},
     stop_signal,
-    watch::{Look, Seen, Watch, is_healthy},
 };
+use tokio::time::Instant;
 
 /// A check that has not answered by then does not say healthy, whatever time it is given otherwise.
 const FROZEN_ANSWER_MAX: Duration = Duration::from_secs(5);

@@ -6,76 +6,110 @@ use std::{
 };
 
 use engine::{Cancel, Container, EngineError, ExecSpec, Exit, OutputSink, Stdio};
-use events::Event;
 use tokio::time::Instant;
 
 use super::check::{Check, WAIT_MAX};
-use crate::RunContext;
 
 /// The first look; most services are up within a second.
 const FIRST_GAP: Duration = Duration::from_millis(50);
 /// A healthy container is looked at less often, so that gates have the processors.
 const WATCH_GAP_MIN: Duration = Duration::from_secs(1);
 /// Without a HEALTHCHECK: a container that survives this counts as started.
-pub(super) const SETTLE: Duration = Duration::from_secs(1);
+pub const SETTLE: Duration = Duration::from_secs(1);
 /// A probe's output is for people.
 const PROBE_OUTPUT_BYTES_MAX: usize = 4096;
 
 /// What the watching found out.
-pub(super) enum Seen {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The check said healthy.
     Healthy(Healthy),
+    /// It survived the first moment.
     Alive,
+    /// Docker would call it unhealthy.
     Unhealthy {
+        /// How the last probe ended.
         exit: Exit,
+        /// In words: `not healthy in 3 attempts`.
         reason: String,
+        /// What the probe said.
         output: String,
     },
+    /// The container ended.
     Ended(Exit),
     /// It ended after it had been healthy.
     Died(Exit, Healthy),
+    /// It was cancelled.
     Cancelled,
 }
 
 /// It was healthy, and how that went on.
-#[derive(Clone, Copy)]
-pub(super) struct Healthy {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Healthy {
     /// From 1.
-    pub(super) attempt: u32,
+    pub attempt: u32,
     /// From the start.
-    pub(super) after: Duration,
+    pub after: Duration,
     /// How often it was unhealthy again.
-    pub(super) flaps: u32,
+    pub flaps: u32,
 }
 
 /// One answer of the check.
-pub(super) enum Look {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// How the probe ended, and what it said.
     Answer(Exit, String),
     /// Nothing more is to be learned from probing.
     Over(Seen),
 }
 
+/// An answer of the check, as it is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// From 1; several looks may belong to one.
+    pub attempt: u32,
+    /// Of how many.
+    pub attempts: u32,
+    /// How the probe ended.
+    pub exit: &'a Exit,
+    /// What it said, cut.
+    pub output: &'a str,
+}
+
 /// A container with its check.
 #[derive(Clone, Copy)]
-pub(super) struct Watch<'a> {
-    pub(super) cx: RunContext<'a>,
-    pub(super) container: &'a dyn Container,
-    pub(super) check: &'a Check,
-    pub(super) exec: &'a ExecSpec,
+pub struct Watch<'a> {
+    /// The container.
+    pub container: &'a dyn Container,
+    /// Its check.
+    pub check: &'a Check,
+    /// The probe's user, environment and directory. The program is the check's.
+    pub exec: &'a ExecSpec,
+    /// Stops the watching.
+    pub cancel: &'a Cancel,
+    /// Who hears of each look.
+    pub told: &'a (dyn Fn(Attempt<'_>) + Sync),
 }
 
 impl Watch<'_> {
     /// Without a HEALTHCHECK.
-    pub(super) async fn start(self) -> Result<Seen, EngineError> {
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub async fn start(self) -> Result<Seen, EngineError> {
         tokio::select! {
             biased;
             exit = self.container.wait() => exit.map(Seen::Ended),
-            () = self.cx.cancel.cancelled() => Ok(Seen::Cancelled),
+            () = self.cancel.cancelled() => Ok(Seen::Cancelled),
             () = tokio::time::sleep(SETTLE) => Ok(Seen::Alive),
         }
     }
 
     /// Probes with growing gaps until healthy, or until docker would have given up.
-    pub(super) async fn until_healthy(self) -> Result<Seen, EngineError> {
+    ///
+    /// # Errors
+    /// The engine failed while the container still runs.
+    pub async fn until_healthy(self) -> Result<Seen, EngineError> {
         let check = self.check;
         let start = Instant::now();
         let deadline = start + check.patience();
@@ -110,7 +144,10 @@ impl Watch<'_> {
 
     /// Goes on looking at a healthy container until `ended`. It is unhealthy again when docker would say so: after as many
     /// failures in a row as there are attempts.
-    pub(super) async fn while_healthy(self, mut healthy: Healthy, ended: &Cancel) -> Result<Seen, EngineError> {
+    ///
+    /// # Errors
+    /// The engine failed while the container still runs.
+    pub async fn while_healthy(self, mut healthy: Healthy, ended: &Cancel) -> Result<Seen, EngineError> {
         let gap = self.check.interval.max(WATCH_GAP_MIN);
         let mut failures: u32 = 0;
         loop {
@@ -141,23 +178,23 @@ impl Watch<'_> {
     }
 
     /// One probe at the given moment.
-    pub(super) async fn look_at(self, moment: Instant, timeout: Duration) -> Result<Look, EngineError> {
+    ///
+    /// # Errors
+    /// The engine failed while the container still runs.
+    pub async fn look_at(self, moment: Instant, timeout: Duration) -> Result<Look, EngineError> {
         let probe = async {
             tokio::time::sleep_until(moment).await;
-            let output: Arc<Mutex<Vec<u8>>> = Arc::default();
-            let stdio = Stdio::Sink(bounded(Arc::clone(&output)));
-            let exit = self.container.exec(ExecSpec { stdio, timeout: Some(timeout), ..self.exec.clone() }).await;
-            let bytes = output.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            (exit, String::from_utf8_lossy(&bytes).trim_end().to_owned())
+            let args = self.check.command.as_ref().map(|(args, _)| args.clone()).unwrap_or_default();
+            probe(self.container, ExecSpec { args, timeout: Some(timeout), ..self.exec.clone() }).await
         };
-        let (exit, output) = tokio::select! {
+        let probed = tokio::select! {
             biased;
-            () = self.cx.cancel.cancelled() => return Ok(Look::Over(Seen::Cancelled)),
+            () = self.cancel.cancelled() => return Ok(Look::Over(Seen::Cancelled)),
             exit = self.container.wait() => return exit.map(|exit| Look::Over(Seen::Ended(exit))),
             probed = probe => probed,
         };
-        match exit {
-            Ok(exit) => Ok(Look::Answer(exit, output)),
+        match probed {
+            Ok((exit, output)) => Ok(Look::Answer(exit, output)),
             // The program of the probe is missing in the image: it never gets better.
             Err(error) if error.command_code.is_some() => {
                 let exit = Exit { code: error.command_code.unwrap_or(127), ..Exit::default() };
@@ -173,17 +210,21 @@ impl Watch<'_> {
     }
 
     fn tell(self, attempt: u32, exit: &Exit, output: &str) {
-        self.cx.events.emit(Event::HealthAttempt {
-            attempt,
-            attempts: self.check.attempts,
-            exit_code: exit.code,
-            output: output.to_owned(),
-        });
+        (self.told)(Attempt { attempt, attempts: self.check.attempts, exit, output });
     }
 }
 
-pub(super) fn is_healthy(exit: &Exit) -> bool {
+/// Whether a probe that ended so says healthy.
+pub fn is_healthy(exit: &Exit) -> bool {
     exit.code == 0 && !exit.timed_out
+}
+
+/// Runs a probe to its end; its output, cut.
+pub(crate) async fn probe(container: &dyn Container, spec: ExecSpec) -> Result<(Exit, String), EngineError> {
+    let output: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let exit = container.exec(ExecSpec { stdio: Stdio::Sink(bounded(Arc::clone(&output))), ..spec }).await?;
+    let bytes = output.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok((exit, String::from_utf8_lossy(&bytes).trim_end().to_owned()))
 }
 
 fn bounded(output: Arc<Mutex<Vec<u8>>>) -> OutputSink {

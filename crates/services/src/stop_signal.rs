@@ -1,7 +1,7 @@
 //! STOPSIGNAL of an image (Dockerfile reference, STOPSIGNAL).
 
 /// What a container without one gets.
-pub(super) const SIGTERM: i32 = 15;
+pub const SIGTERM: i32 = 15;
 
 const NAMES: &[(&str, i32)] = &[
     ("HUP", 1),
@@ -17,8 +17,8 @@ const NAMES: &[(&str, i32)] = &[
     ("PWR", 30),
 ];
 
-/// STOPSIGNAL: a number or a name, with or without `SIG`.
-pub(super) fn stop_signal(text: &str) -> i32 {
+/// STOPSIGNAL: a number or a name, with or without `SIG`. What is neither is SIGTERM.
+pub fn stop_signal(text: &str) -> i32 {
     /// `SIGRTMIN` of glibc and of the signals that systemd documents.
     const RTMIN: i32 = 34;
     if let Ok(number) = text.parse() {
@@ -33,7 +33,7 @@ pub(super) fn stop_signal(text: &str) -> i32 {
 }
 
 /// Its name, for people.
-pub(super) fn name(signal: i32) -> String {
+pub fn name(signal: i32) -> String {
     NAMES
         .iter()
         .find(|(_, number)| *number == signal)
