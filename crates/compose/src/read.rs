@@ -50,6 +50,12 @@ pub struct Fields<'n> {
 }
 
 impl<'n> Fields<'n> {
+    /// The value of a key with the key's own place.
+    pub fn entry(&self, key: &str) -> Option<(&'n Span, &'n Rc<Node>)> {
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        (!matches!(entry.value.kind, Kind::Null)).then_some((&entry.key_span, &entry.value))
+    }
+
     /// The value of a key; null counts as absent.
     pub fn get(&self, key: &str) -> Option<&'n Rc<Node>> {
         self.get_or_null(key).filter(|node| !matches!(node.kind, Kind::Null))
@@ -217,6 +223,17 @@ impl Reader {
         }
     }
 
+    /// An amount of memory such as `512m` or `2g`, in bytes.
+    pub fn memory(&mut self, node: &Node) -> Option<u64> {
+        let text = self.text(node)?;
+        let parsed = parse_memory(&text.value);
+        if parsed.is_none() {
+            let message = format!("`{}` is not an amount of memory", shorten(&text.value));
+            self.error(codes::INVALID_VALUE, message, &node.span).label = Some("write it like `512m` or `2g`".into());
+        }
+        parsed
+    }
+
     /// A size such as `300MB` (decimal) or `300MiB`, in bytes.
     pub fn size(&mut self, node: &Node) -> Option<u64> {
         let text = self.text(node)?;
@@ -227,6 +244,23 @@ impl Reader {
         }
         parsed
     }
+}
+
+/// Memory, which is counted in 1024s whatever the unit is called, as docker does (go-units, `RAMInBytes`).
+pub fn parse_memory(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let number: f64 = lower[..end].parse().ok()?;
+    let power = match lower[end..].trim() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
+        "t" | "tb" | "tib" => 4,
+        _ => return None,
+    };
+    let bytes = number * 1024_f64.powi(power);
+    (bytes < 1e18).then_some(bytes as u64)
 }
 
 fn parse_size(text: &str) -> Option<u64> {

@@ -4,11 +4,13 @@
 //! log and the JUnit file are subscribers of the same stream. Events are the only thing that flows up.
 
 mod cause;
+mod report;
 
 use std::sync::Arc;
 
 pub use cause::{Cause, Change, FileChange, FileState};
 use oci::Digest;
+pub use report::{Coverage, Problem, ProblemKind, ProblemLevel, TestCounts};
 use serde::{Deserialize, Serialize};
 
 /// Version of the event format; raised when a field changes its meaning or goes away.
@@ -180,6 +182,20 @@ pub enum Event {
         /// Bytes of all layers, compressed.
         size_bytes: u64,
     },
+    /// A gate failed and is tried again, from a fresh copy.
+    #[serde(rename = "gate.retried")]
+    GateRetried {
+        /// Its name.
+        gate: String,
+        /// The attempt that failed, from 1.
+        attempt: u32,
+        /// Attempts in all, at most.
+        attempts: u32,
+        /// How it failed, in words.
+        reason: String,
+        /// How long the attempt took.
+        duration_ms: u64,
+    },
     /// A gate has its verdict.
     #[serde(rename = "gate.finished")]
     GateFinished {
@@ -191,8 +207,26 @@ pub enum Event {
         cached: bool,
         /// Whether a failure is allowed.
         allow_failure: bool,
+        /// The run that found it out, where that is an earlier one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<RunId>,
+        /// Attempts that it took; a gate that passed after more than one is flaky.
+        #[serde(default = "one")]
+        attempts: u32,
+        /// The image that it ran in, where that is not the built one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<GateImage>,
         /// Tests counted from its reports: passed, failed, skipped.
         tests: Option<TestCounts>,
+        /// Lines covered by its tests.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        coverage: Option<Coverage>,
+        /// Findings of linters and scanners.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        findings: Option<u64>,
+        /// The first failing tests and findings.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        problems: Vec<Problem>,
         /// How long it took.
         duration_ms: u64,
     },
@@ -319,15 +353,17 @@ pub enum Event {
     },
 }
 
-/// Numbers of a test report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TestCounts {
-    /// Tests that passed.
-    pub passed: u64,
-    /// Tests that failed or broke.
-    pub failed: u64,
-    /// Tests that were left out.
-    pub skipped: u64,
+/// Another image than the built one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateImage {
+    /// Its name, as the user wrote it.
+    pub reference: String,
+    /// What the name stood for: the digest of the config, docker's image id.
+    pub id: Digest,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// Hears events. Called from several threads; must be quick.

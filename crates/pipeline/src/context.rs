@@ -43,6 +43,10 @@ pub struct RunOptions {
     pub pull: bool,
     /// How long root filesystems of failed steps are kept; `None`: as the file says.
     pub keep_failed: Option<Duration>,
+    /// Run gates also when they passed before with the same image, definition and files.
+    pub rerun: bool,
+    /// Gates may use the host's network: this machine allows it.
+    pub allow_host_network: bool,
     /// Gates that run at the same time; 0: as many as there are processors, two at least.
     pub jobs: usize,
     /// This machine permits that `before` runs commands on it.
@@ -58,6 +62,8 @@ impl Default for RunOptions {
             no_cache: false,
             pull: false,
             keep_failed: None,
+            rerun: false,
+            allow_host_network: false,
             jobs: 0,
             allow_host_commands: false,
         }

@@ -3,7 +3,9 @@
 //! The doc comments of these types are the descriptions in the JSON Schema ([`schema`](fn@schema)).
 
 mod before;
+mod bounds;
 mod gates;
+mod matrix;
 mod schema;
 mod sections;
 
@@ -52,6 +54,9 @@ pub struct PipelineFile {
     pub health: Option<Health>,
     /// Where and under which names the image is published once it has passed.
     pub publish: Option<Publish>,
+    /// Secrets by name, for `secrets` of gates, setup commands and the build. Change requests from forks get none.
+    #[schemars(with = "Option<std::collections::BTreeMap<String, SecretSource>>")]
+    pub secrets: Vec<(At<String>, SecretSource)>,
     /// What is kept after runs.
     pub keep: Option<Keep>,
     /// Limits of the image; breaking one makes the verdict no.
@@ -109,6 +114,9 @@ pub struct Build {
     /// Names for `/etc/hosts`, as `name=address`.
     #[schemars(with = "Option<schema::PairsForm>")]
     pub extra_hosts: Pairs,
+    /// Secrets for `RUN --mount=type=secret`: names, or maps with `source` and `target` (the id).
+    #[schemars(with = "Option<Vec<schema::SecretForm>>")]
+    pub secrets: Vec<SecretUse>,
     /// Build without the cache.
     #[schemars(with = "Option<bool>")]
     pub no_cache: bool,
@@ -165,7 +173,105 @@ pub struct Test {
     /// Time after which a gate is stopped.
     #[schemars(with = "Option<schema::DurationForm>")]
     pub timeout: Option<Duration>,
+    /// Further attempts of a gate that failed, each from a fresh copy.
+    #[schemars(with = "Option<u32>")]
+    pub retries: Option<u32>,
+    /// Bounds and surroundings of the gates.
+    #[schemars(flatten)]
+    pub bounds: Bounds,
 }
+
+/// What a gate may have of the machine, in Compose's words.
+#[derive(Clone, Debug, Default, JsonSchema)]
+pub struct Bounds {
+    /// Most memory, such as `512m` or `2g`.
+    #[schemars(with = "Option<schema::SizeForm>")]
+    pub mem_limit: Option<u64>,
+    /// Most processor time, in processors: `1.5`.
+    #[schemars(with = "Option<schema::NumberForm>")]
+    pub cpus: Option<f64>,
+    /// Most processes and threads.
+    #[schemars(with = "Option<u32>")]
+    pub pids_limit: Option<u64>,
+    /// Size of `/dev/shm`. Default: `64m`.
+    #[schemars(with = "Option<schema::SizeForm>")]
+    pub shm_size: Option<u64>,
+    /// Empty file systems in memory: `/path`, or `/path:size=64m,mode=1777`.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub tmpfs: Vec<TmpfsRule>,
+    /// Resource limits of each process: `nofile: 1024`, or `nofile: {soft: 1024, hard: 4096}`.
+    #[schemars(with = "Option<schema::UlimitsForm>")]
+    pub ulimits: Vec<UlimitRule>,
+    /// `default` (outgoing connections), `none` (loopback only) or `host`, where this machine allows it.
+    #[schemars(with = "Option<schema::NetworkForm>")]
+    pub network: Option<At<String>>,
+    /// Secrets that are shown as files, at `/run/secrets/NAME` unless a `target` says otherwise.
+    #[schemars(with = "Option<Vec<schema::SecretForm>>")]
+    pub secrets: Vec<SecretUse>,
+}
+
+/// An empty file system in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TmpfsRule {
+    /// Absolute path inside.
+    pub target: At<String>,
+    /// Most bytes.
+    pub size: Option<u64>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+}
+
+/// A resource limit of processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UlimitRule {
+    /// `nofile`, `nproc`, ….
+    pub name: String,
+    /// In the limit's own unit; `u64::MAX` is unlimited.
+    pub soft: u64,
+    /// At least `soft`.
+    pub hard: u64,
+}
+
+/// Where a secret's content comes from; one of the keys.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct SecretSource {
+    /// Environment variable that holds it.
+    pub environment: Option<At<String>>,
+    /// File of the repository that holds it, relative to this file.
+    pub file: Option<At<String>>,
+}
+
+/// A secret that is shown to a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretUse {
+    /// Its name.
+    pub source: At<String>,
+    /// Name below `/run/secrets`, or absolute path. Default: the secret's name.
+    pub target: Option<String>,
+    /// Permission bits. Default: 0444.
+    pub mode: Option<u32>,
+    /// Owner. Default: root.
+    pub uid: Option<u32>,
+    /// Group. Default: root.
+    pub gid: Option<u32>,
+}
+
+/// Values that a gate is run with, one gate for each combination (GitHub Actions, `strategy.matrix`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matrix {
+    /// The place of the key.
+    pub span: Span,
+    /// Variables with their values, in the order of the file.
+    pub axes: Vec<(At<String>, Vec<At<String>>)>,
+    /// Further values for combinations, or further combinations.
+    pub include: Vec<Combination>,
+    /// Combinations that are left out.
+    pub exclude: Vec<Combination>,
+}
+
+/// Variables with one value each.
+pub type Combination = Vec<(At<String>, At<String>)>;
 
 /// A file or directory of the repository that is shown inside.
 #[derive(Clone, Debug)]
@@ -186,6 +292,9 @@ pub struct SetupStep {
     pub run: At<String>,
     /// User. Default: the one of `test`, else the image's.
     pub user: Option<At<String>>,
+    /// Secrets that are shown as files. What they hold is no part of the cache's key.
+    #[schemars(with = "Option<Vec<schema::SecretForm>>")]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// A check: commands that run inside the built image. Its verdict is their exit code.
@@ -195,6 +304,12 @@ pub struct Gate {
     /// The place of the whole gate.
     #[schemars(skip)]
     pub span: Span,
+    /// Another image to run in, such as `docker.io/library/node:22`. Default: the built image with its setup.
+    #[schemars(rename = "in")]
+    pub image: Option<At<String>>,
+    /// One gate for each combination of values, which are variables of its environment and of its templates.
+    #[schemars(with = "Option<schema::MatrixForm>")]
+    pub matrix: Option<Matrix>,
     /// Commands for `/bin/sh -e`, in one shell; the first that fails ends the gate.
     #[schemars(with = "Option<schema::TextsForm>")]
     pub run: Vec<At<String>>,
@@ -223,6 +338,15 @@ pub struct Gate {
     /// Time after which the gate is stopped.
     #[schemars(with = "Option<schema::DurationForm>")]
     pub timeout: Option<Duration>,
+    /// Further attempts when it fails, each from a fresh copy; what passes then is shown as flaky.
+    #[schemars(with = "Option<u32>")]
+    pub retries: Option<u32>,
+    /// Run it also when it passed before with the same image, definition and files.
+    #[schemars(with = "Option<bool>")]
+    pub rerun: bool,
+    /// Bounds and surroundings, instead of those of `test`.
+    #[schemars(flatten)]
+    pub bounds: Bounds,
 }
 
 /// How the container's own HEALTHCHECK is awaited.

@@ -11,6 +11,7 @@ mod interpolate;
 mod outcome;
 mod plan;
 mod prepare;
+mod report;
 mod run;
 mod source;
 mod tags;
@@ -19,15 +20,17 @@ pub mod version;
 pub use context::{Registry, RunContext, RunError, RunOptions, Stages};
 pub use interpolate::{OUR_NAMES, TemplateError, Values, interpolate};
 pub use outcome::{
-    Foreseen, GateFailure, GateOutcome, HealthOutcome, KeptTag, Outcome, Published, SkippedTag, TagFate, TriedImage,
+    Foreseen, FormerAttempt, GateFailure, GateOutcome, HealthOutcome, KeptTag, Outcome, Published, SkippedTag, TagFate,
+    TriedImage, counts,
 };
 pub use plan::{
-    BeforePlan, BuildPlan, CommandPlan, GatePlan, HealthPlan, KeepPlan, LimitsPlan, MountPlan, Plan, PlanInputs,
-    PublishPlan, TestPlan, Version, plan,
+    BeforePlan, BoundsPlan, BuildPlan, CommandPlan, GatePlan, HealthPlan, ImagePlan, KeepPlan, LimitsPlan, MountPlan,
+    Plan, PlanInputs, PublishPlan, SecretPlan, SecretUsePlan, TestPlan, TmpfsPlan, UlimitPlan, Version, plan,
 };
 pub use prepare::{
     FILE_NAME, Invalid, PrepareError, PrepareRequest, Prepared, SourceText, find_file, init_yaml, prepare,
 };
-pub use run::{StageRecord, run, stage_record};
+pub use report::{Case, CaseOutcome, InvalidReport, junit};
+pub use run::{GATE_VERDICTS, StageRecord, file_name, report_files, run, stage_record};
 pub use source::{Head, Source, SourceEvent, changed_paths, read_source};
 pub use tags::{ChosenTags, Judgement, TagRule, TagState, When, choose_tags, is_moving, judge_tag, legal_tag};

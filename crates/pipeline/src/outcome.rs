@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use engine::{Built, Exit, FailedStep};
-use events::{Place, RunId, TestCounts, Verdict};
+use events::{Coverage, GateImage, Place, Problem, RunId, TestCounts, Verdict};
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,10 @@ pub struct Outcome {
     pub foreseen: Vec<Foreseen>,
     /// Sum of all reports.
     pub tests: Option<TestCounts>,
+    /// The same of covered lines.
+    pub coverage: Option<Coverage>,
+    /// The same of findings.
+    pub findings: Option<u64>,
     /// The slowest parts, slowest first, three at most: gates, and steps of the build.
     pub slowest: Vec<(String, Duration)>,
     /// Time of each stage that ran, in the order in which they began.
@@ -82,8 +86,20 @@ pub struct GateOutcome {
     pub verdict: Verdict,
     /// A failure does not make the run fail.
     pub allow_failure: bool,
+    /// The earlier run that found it out: nothing that the verdict depends on has changed since.
+    pub known_from: Option<RunId>,
+    /// Attempts that failed before the one that counts.
+    pub former: Vec<FormerAttempt>,
+    /// The image that it ran in, where that is not the built one.
+    pub image: Option<GateImage>,
     /// Counted from its reports.
     pub tests: Option<TestCounts>,
+    /// Lines covered by its tests.
+    pub coverage: Option<Coverage>,
+    /// Findings of linters and scanners.
+    pub findings: Option<u64>,
+    /// Failing tests and findings, the first thousand.
+    pub problems: Vec<Problem>,
     /// Where its reports were collected.
     pub reports: Option<PathBuf>,
     /// How long it took.
@@ -99,6 +115,51 @@ impl GateOutcome {
     pub fn blocks(&self) -> bool {
         self.verdict != Verdict::Passed && !self.allow_failure
     }
+
+    /// It passed, and not at the first attempt.
+    pub fn is_flaky(&self) -> bool {
+        self.verdict == Verdict::Passed && !self.former.is_empty()
+    }
+
+    /// Attempts that were made.
+    pub fn attempts(&self) -> u32 {
+        u32::try_from(self.former.len() + 1).unwrap_or(u32::MAX)
+    }
+
+    /// What its reports count, in words: `24 tests`, `87.3 % lines covered`, `2 findings`.
+    pub fn counts(&self) -> Vec<String> {
+        counts(self.tests, self.coverage, self.findings)
+    }
+}
+
+/// What reports count, in words: `24 tests, 1 failed`, `87.3 % lines covered`, `2 findings`.
+pub fn counts(tests: Option<TestCounts>, coverage: Option<Coverage>, findings: Option<u64>) -> Vec<String> {
+    let count = |number: u64, noun: &str| if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") };
+    let tests = tests.map(|tests| {
+        let mut words = count(tests.passed + tests.failed + tests.skipped, "test");
+        for (number, what) in [(tests.failed, "failed"), (tests.skipped, "skipped")] {
+            if number > 0 {
+                words = format!("{words}, {number} {what}");
+            }
+        }
+        words
+    });
+    let coverage = coverage.map(|coverage| format!("{:.1} % lines covered", coverage.percent()));
+    let findings = findings.map(|number| count(number, "finding"));
+    [tests, coverage, findings].into_iter().flatten().collect()
+}
+
+/// An attempt of a gate that failed and was followed by another one.
+#[derive(Clone, Debug)]
+pub struct FormerAttempt {
+    /// How it failed, in words.
+    pub reason: String,
+    /// How long it took.
+    pub duration: Duration,
+    /// Its log.
+    pub log: Option<PathBuf>,
+    /// Its reports.
+    pub reports: Option<PathBuf>,
 }
 
 /// A gate's command that said no.

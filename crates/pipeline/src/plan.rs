@@ -1,8 +1,11 @@
 //! File and source to a [`Plan`]: pure data that can be printed, compared and tested without a container.
 
 mod before;
+mod bounds;
 pub(crate) mod build;
 mod gates;
+mod matrix;
+mod test;
 
 use std::{
     collections::BTreeMap,
@@ -10,8 +13,11 @@ use std::{
     time::Duration,
 };
 
+pub use test::{
+    BoundsPlan, CommandPlan, GatePlan, ImagePlan, MountPlan, SecretPlan, SecretUsePlan, TestPlan, TmpfsPlan, UlimitPlan,
+};
+
 use dockerfile::{Diagnostic, Span, line_column};
-use engine::BindMount;
 use events::Place;
 use oci::Reference;
 use serde::Serialize;
@@ -43,6 +49,9 @@ pub struct Plan {
     pub build: BuildPlan,
     /// The gates.
     pub test: TestPlan,
+    /// Where secrets come from, by name. Nothing is read before a run needs it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretPlan>,
     /// The health check.
     pub health: HealthPlan,
     /// Local tags; always the short commit and the branch.
@@ -83,7 +92,8 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
     let values = Values::of(source, Some(run_number.unwrap_or(0)), env.clone());
     let root = source.root.clone().unwrap_or_else(|| base.to_path_buf());
     let root = root.canonicalize().unwrap_or(root);
-    let mut planner = Planner { text, base, root, source, values, diagnostics: Vec::new() };
+    let mut planner = Planner { text, base, root, source, values, secrets: BTreeMap::new(), diagnostics: Vec::new() };
+    planner.secrets = bounds::secrets(&mut planner, &file.secrets);
 
     let (image, image_is_given) = build::image(&mut planner, file);
     // Build arguments may be the version's source, and labels may name the version: first without, then with it.
@@ -111,6 +121,7 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
         before,
         build,
         test,
+        secrets: planner.secrets,
         health,
         local_tags: local_tags(),
         publish,
@@ -157,6 +168,8 @@ pub(crate) struct Planner<'a> {
     root: PathBuf,
     source: &'a Source,
     values: Values,
+    /// The file's secrets, which others name.
+    secrets: BTreeMap<String, SecretPlan>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -415,89 +428,13 @@ pub struct BuildPlan {
     pub platform: Option<String>,
     /// Names for `/etc/hosts`: name, address.
     pub extra_hosts: Vec<(String, String)>,
+    /// Secrets for RUN; their targets are the ids.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUsePlan>,
     /// Ignore the cache.
     pub no_cache: bool,
     /// Ask the registry for base images.
     pub pull: bool,
-}
-
-/// The gates and what they have in common.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct TestPlan {
-    /// Setup commands, in order.
-    pub setup: Vec<CommandPlan>,
-    /// What setup commands find in their environment beside the image's own.
-    pub setup_environment: BTreeMap<String, String>,
-    /// Mounts that setup commands see.
-    pub setup_mounts: Vec<MountPlan>,
-    /// Directory and user of setup commands that do not say their own; `None`: as the image says.
-    pub setup_workdir: Option<String>,
-    /// In the order of the file.
-    pub gates: Vec<GatePlan>,
-}
-
-/// One command of the user's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct CommandPlan {
-    /// The command text, exactly as written; never interpolated.
-    pub run: String,
-    /// Where it stands.
-    pub place: Option<Place>,
-    /// `user[:group]`; `None`: as the image says.
-    pub user: Option<String>,
-}
-
-/// One gate.
-#[derive(Clone, Debug, Serialize)]
-pub struct GatePlan {
-    /// Its name.
-    pub name: String,
-    /// Where it stands.
-    pub place: Option<Place>,
-    /// Commands, in order, in one shell; the first that fails ends the gate.
-    pub commands: Vec<CommandPlan>,
-    /// Program that the shell is started by; without commands, the whole command.
-    pub entrypoint: Vec<String>,
-    /// Working directory; `None`: as the image says.
-    pub workdir: Option<String>,
-    /// `user[:group]`; `None`: as the image says.
-    pub user: Option<String>,
-    /// Environment beside the image's own.
-    pub environment: BTreeMap<String, String>,
-    /// Host paths shown inside.
-    pub mounts: Vec<MountPlan>,
-    /// Reports by kind (`junit`), as file patterns below `$SEATRIAL_REPORTS`.
-    pub reports: BTreeMap<String, Vec<String>>,
-    /// Gates that must have passed before.
-    pub needs: Vec<String>,
-    /// A failure does not make the run fail.
-    pub allow_failure: bool,
-    /// The gate is stopped after this time.
-    #[serde(serialize_with = "crate::duration::serialize_option")]
-    pub timeout: Option<Duration>,
-}
-
-/// A host path for the inside; a relative target is below the working directory, which the image may decide.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct MountPlan {
-    /// Absolute host path, links resolved.
-    pub source: PathBuf,
-    /// Absolute, or relative to the working directory.
-    pub target: String,
-    /// Whether writing is refused.
-    pub readonly: bool,
-}
-
-impl MountPlan {
-    /// The mount with its target resolved against a working directory.
-    pub fn bind(&self, workdir: &str) -> BindMount {
-        let target = match self.target.as_str() {
-            "" => workdir.to_owned(),
-            absolute if absolute.starts_with('/') => absolute.to_owned(),
-            relative => format!("{}/{relative}", workdir.trim_end_matches('/')),
-        };
-        BindMount { source: self.source.clone(), target, readonly: self.readonly }
-    }
 }
 
 /// The health check; `None` where the image's HEALTHCHECK or a default decides.

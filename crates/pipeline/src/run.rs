@@ -5,11 +5,15 @@ mod build;
 mod checks;
 mod gate;
 mod health;
+mod images;
+mod locate;
 mod log;
 mod names;
 mod publish;
 mod record;
 mod reports;
+mod secrets;
+mod verdicts;
 mod words;
 
 use std::time::Instant;
@@ -18,9 +22,14 @@ use engine::{BuildError, Built, Cancel, FailedStep, Scope};
 use events::{Event, RunId, Verdict};
 
 pub use record::{StageRecord, stage_record};
+pub use reports::matching as report_files;
+pub use verdicts::NAMESPACE as GATE_VERDICTS;
+pub(crate) use words::FILE_NAME_BYTES_MAX;
+pub use words::file_name;
 
 use crate::{GateOutcome, HealthOutcome, Outcome, Plan, RunContext, RunError, RunOptions, Stages, TriedImage};
 use publish::{Intention, Sealed};
+use secrets::Secrets;
 
 /// Does what the plan says, as far as the options ask for it. Everything that was started has ended when this returns,
 /// on every path.
@@ -29,6 +38,7 @@ use publish::{Intention, Sealed};
 /// We could not find out: see [`RunError`]. A failing step, gate or health check is an [`Outcome`].
 pub async fn run(cx: RunContext<'_>, plan: &Plan, options: &RunOptions) -> Result<Outcome, RunError> {
     let work = checks::Selection::of(plan, options)?;
+    work.check_rights(options)?;
     let started = Instant::now();
     announce(cx, plan, options, &work);
     let result = match cx.engine.open_scope(RunId(cx.run.number)).await {
@@ -59,6 +69,7 @@ async fn trial(
     scope: &dyn Scope,
 ) -> Result<Outcome, RunError> {
     let mut outcome = Outcome::new(cx, plan);
+    let secrets = Secrets::read(cx, plan, work)?;
     let start = Instant::now();
     let context = match before::prepare(cx, plan, options).await? {
         Ok(context) => context,
@@ -68,7 +79,7 @@ async fn trial(
         outcome.stages.push((before::STAGE.to_owned(), start.elapsed()));
     }
     let start = Instant::now();
-    let built = match build::build_image(cx, plan, options, context).await {
+    let built = match build::build_image(cx, plan, options, context, &secrets).await {
         Ok(built) => built,
         Err(RunError::Build(BuildError::Step(failed))) => return Ok(outcome.build_failed(*failed)),
         Err(error) => return Err(error),
@@ -80,7 +91,7 @@ async fn trial(
     let abandon = Cancel::new();
     let (sealed, checked) = tokio::join!(
         publish::seal_and_upload(cx, plan, work, &built, &intention, &abandon),
-        checks::check(cx, plan, options, work, scope, &built, &abandon),
+        checks::check(cx, plan, options, work, scope, &built, &secrets, &abandon),
     );
     let checked = checked?;
     let failed = checked.verdict() == Verdict::Failed;
@@ -157,6 +168,8 @@ impl Outcome {
             kept_tags: Vec::new(),
             foreseen: Vec::new(),
             tests: None,
+            coverage: None,
+            findings: None,
             slowest: Vec::new(),
             stages: Vec::new(),
             duration: std::time::Duration::ZERO,
@@ -169,7 +182,10 @@ impl Outcome {
 
     fn checked(mut self, built: &Built, checked: checks::Checked) -> Outcome {
         let verdict = checked.verdict();
-        let tests = sum_tests(&checked.gates);
+        let gates = &checked.gates;
+        let tests = gates.iter().filter_map(|gate| gate.tests).reduce(|sum, one| sum + one);
+        let coverage = gates.iter().filter_map(|gate| gate.coverage).reduce(|sum, one| sum + one);
+        let findings = gates.iter().filter_map(|gate| gate.findings).reduce(|sum, one| sum + one);
         let slowest = slowest(&checked.gates, checked.health.as_ref());
         let gates = checked.gates.iter().filter(|gate| gate.verdict != Verdict::Skipped);
         let health = checked.health.iter().filter(|health| health.verdict != Verdict::Skipped);
@@ -182,6 +198,8 @@ impl Outcome {
             gates: checked.gates,
             health: checked.health,
             tests,
+            coverage,
+            findings,
             slowest,
             ..self
         }
@@ -218,14 +236,6 @@ impl Outcome {
             ..self
         }
     }
-}
-
-fn sum_tests(gates: &[GateOutcome]) -> Option<events::TestCounts> {
-    gates.iter().filter_map(|gate| gate.tests).reduce(|sum, counts| events::TestCounts {
-        passed: sum.passed + counts.passed,
-        failed: sum.failed + counts.failed,
-        skipped: sum.skipped + counts.skipped,
-    })
 }
 
 /// Parts worth showing as slow.

@@ -42,6 +42,9 @@ pub struct Source {
     pub commit_time: Option<SystemTime>,
     /// What happened to the repository.
     pub event: SourceEvent,
+    /// A change request whose source is another repository, or not known to be this one: it gets no secrets.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub is_fork: bool,
     /// Files that the commit changed, relative to the root; `None` until [`changed_paths`] was asked.
     #[serde(skip)]
     pub changed: Option<Vec<String>>,

@@ -400,3 +400,93 @@ fn registries_are_where_the_image_goes() {
         assert_eq!(names.join(" "), expected, "{yaml}");
     }
 }
+
+/// Names of the gates that a matrix makes.
+fn matrix(text: &str) -> Vec<String> {
+    let yaml = format!("test:\n  gates:\n    g:\n      run: x\n      matrix: {text}\n");
+    let plan = Project::new(&[("Dockerfile", ""), ("seatrial.yaml", &yaml)]).plan(&[("V", "7")]);
+    plan.test.gates.into_iter().map(|gate| gate.name).collect()
+}
+
+#[test]
+fn a_matrix_has_githubs_combinations() {
+    assert_eq!(matrix("{A: [1, 2], B: [x, y]}"), ["g (1, x)", "g (1, y)", "g (2, x)", "g (2, y)"]);
+    assert_eq!(matrix("{A: [1, 2], B: [x, y], exclude: [{A: 1, B: y}, {A: 2}]}"), ["g (1, x)"]);
+    assert_eq!(matrix("{A: [\"${V}\"]}"), ["g (7)"], "values are templates");
+    assert_eq!(matrix("{include: [{A: 1}, {A: 2, B: x}]}"), ["g (1)", "g (2, x)"]);
+    // The example of GitHub's documentation ("Expanding or adding matrix configurations").
+    let text = "{fruit: [apple, pear], animal: [cat, dog], include: [{color: green}, {color: pink, animal: cat}, \
+                {fruit: apple, shape: circle}, {fruit: banana}, {fruit: banana, animal: cat}]}";
+    assert_eq!(
+        matrix(text),
+        [
+            "g (apple, cat, pink, circle)",
+            "g (apple, dog, green, circle)",
+            "g (pear, cat, pink)",
+            "g (pear, dog, green)",
+            "g (banana)",
+            "g (banana, cat)"
+        ]
+    );
+    // An exclusion comes before what is included.
+    assert_eq!(matrix("{A: [1, 2], exclude: [{A: 2}], include: [{A: 2}]}"), ["g (1)", "g (2)"]);
+}
+
+#[test]
+fn mistakes_of_gates_are_refused() {
+    let many: Vec<String> = (0..17).map(|number| number.to_string()).collect();
+    let (many, mut wrong) = (many.join(", "), Vec::new());
+    for (gate, expected) in [
+        ("matrix: {A: [1, 1]}".to_owned(), "ST306 2:11 the matrix has `g (1)` twice"),
+        ("matrix: {A: [1], exclude: [{A: 1}]}".into(), "ST306 2:23 no combination of the matrix is left"),
+        (
+            "matrix: {OS: [1], exclude: [{SO: 1}]}".into(),
+            "ST306 2:52 the matrix has no `SO` that could be excluded (did you mean `OS`?)",
+        ),
+        (format!("matrix: {{A: [{many}], B: [{many}]}}"), "ST301 2:23 the matrix has more than 256 combinations"),
+        (
+            "matrix: {A: [1, 2]}, environment: {B: \"${git.tga}\"}".into(),
+            "ST312 2:61 `${git.tga}` is not known (did you mean `${git.tag}`?)",
+        ),
+        ("in: \"Bad Name\"".into(), "ST306 2:27 "),
+        ("secrets: [tokne]".into(), "ST306 2:33 there is no secret `tokne` (did you mean `token`?)"),
+        ("secrets: [token, token]".into(), "ST306 2:40 two secrets are shown as `token`"),
+    ] {
+        let yaml = format!("test:\n  gates: {{g: {{run: x, {gate}}}}}\nsecrets: {{token: {{environment: T}}}}\n");
+        let told = Project::new(&[("Dockerfile", ""), ("seatrial.yaml", &yaml)]).refused();
+        if !told.starts_with(expected) || told.lines().count() != 1 {
+            wrong.push(format!("{gate}\n  told:     {told}\n  expected: {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let outside =
+        Project::new(&[("Dockerfile", ""), ("seatrial.yaml", "secrets: {a: {file: ../x}, b: {file: /etc/passwd}}\n")]);
+    assert_eq!(
+        outside.refused(),
+        "ST311 1:21 `../x` is not a path below the pipeline file\nST311 1:38 `/etc/passwd` is not a path below the pipeline file"
+    );
+}
+
+#[test]
+fn forks_are_told_from_the_repository() {
+    let is_fork = |env: &[(&str, &str)]| Project::new(&[("Dockerfile", "")]).plan(env).source.is_fork;
+    assert!(!is_fork(&[]) && !is_fork(&[("GITHUB_EVENT_NAME", "push")]));
+    assert!(is_fork(&[("GITHUB_EVENT_NAME", "pull_request")]), "what is not known is a stranger's");
+    for (head, expected) in [("o/r", false), ("evil/r", true)] {
+        let event = format!(
+            r#"{{"pull_request": {{"head": {{"repo": {{"full_name": "{head}"}}}}, "base": {{"repo": {{"full_name": "o/r"}}}}}}}}"#
+        );
+        let files = Project::new(&[("event.json", &event)]);
+        let path = files.path().join("event.json").display().to_string();
+        assert_eq!(is_fork(&[("GITHUB_EVENT_NAME", "pull_request"), ("GITHUB_EVENT_PATH", &path)]), expected);
+    }
+    let gitlab = |source: &str| {
+        is_fork(&[
+            ("CI_PIPELINE_SOURCE", "merge_request_event"),
+            ("CI_MERGE_REQUEST_PROJECT_ID", "1"),
+            ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", source),
+        ])
+    };
+    assert!(!gitlab("1") && gitlab("2"));
+    assert!(is_fork(&[("DRONE_BUILD_EVENT", "pull_request")]));
+}

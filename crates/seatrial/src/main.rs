@@ -10,6 +10,7 @@ mod exit;
 mod failure;
 #[cfg(test)]
 mod reference;
+mod results;
 mod settings;
 mod signals;
 mod terminal;

@@ -78,6 +78,8 @@ fn default_home(is_root: bool, env: &dyn Fn(&str) -> Option<OsString>) -> Result
         })
 }
 
+/// A container may use the host's network (BuildKit's name of the entitlement).
+pub(crate) const NETWORK_HOST: &str = "network.host";
 /// The machine's own file of what may be allowed to builds, for everybody who uses it.
 const SYSTEM_ALLOW_FILE: &str = "/etc/seatrial/allow";
 /// It holds a handful of names.

@@ -23,10 +23,14 @@ const TMPFS_MODE: u32 = 0o1777;
 /// Compose's default for configs and secrets.
 const FILE_MODE: u32 = 0o444;
 
+/// Linux takes 64, a label of the DNS 63 (RFC 1035, 2.3.4).
+const HOST_NAME_BYTES_MAX: usize = 63;
+
 /// `[a-z0-9-]`, as host names are.
 pub fn container_name(name: &str) -> String {
     let name: String =
         name.to_ascii_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let name = &name[..name.len().min(HOST_NAME_BYTES_MAX)];
     name.trim_matches('-').to_owned()
 }
 

@@ -65,6 +65,43 @@ impl Store {
         let _ = std::fs::remove_file(self.memo_path(namespace, key));
     }
 
+    /// As [`Store::memo_put`], in a namespace that may not grow without end: each of its 256 parts keeps what was written last.
+    pub fn memo_put_bounded(
+        &self,
+        namespace: &str,
+        key: &str,
+        value: &[u8],
+        per_part: usize,
+    ) -> Result<(), StoreError> {
+        self.memo_put(namespace, key, value)?;
+        let path = self.memo_path(namespace, key);
+        let part = path.parent().expect("it lies in a part of its namespace");
+        let names = crate::store::names_in(part)?;
+        if names.len() <= per_part {
+            return Ok(());
+        }
+        let written = |name: &String| std::fs::metadata(part.join(name)).and_then(|file| file.modified()).ok();
+        let mut by_age: Vec<_> = names.into_iter().map(|name| (written(&name), name)).collect();
+        by_age.sort();
+        for (_, name) in &by_age[..by_age.len() - per_part] {
+            // Another process may have been quicker.
+            drop(std::fs::remove_file(part.join(name)));
+        }
+        Ok(())
+    }
+
+    /// Forgets what is remembered in a namespace; says how many values went.
+    pub fn memo_clear(&self, namespace: &str) -> Result<usize, StoreError> {
+        let directory = self.path("memo").join(namespace);
+        let mut gone = 0;
+        for part in crate::store::names_in(&directory)? {
+            for name in crate::store::names_in(&directory.join(&part))? {
+                gone += usize::from(std::fs::remove_file(directory.join(&part).join(name)).is_ok());
+            }
+        }
+        Ok(gone)
+    }
+
     /// Two levels, so that a million records do not lie in one directory.
     fn cache_path(&self, key: &Digest) -> PathBuf {
         self.path("cache").join(&key.hex()[..2]).join(key.hex())

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{
-    At, Gate, Mount, SetupStep, Test,
+    At, Bounds, Gate, Mount, SetupStep, Test, bounds, matrix,
     read::{Fields, Keys, Reader, shorten},
     sections::{pairs, required_text, text},
     yaml::{Kind, Node},
@@ -12,20 +12,26 @@ use crate::codes;
 
 pub(super) const TEST: Keys = Keys {
     what: "`test`",
-    known: &["workdir", "user", "environment", "entrypoint", "mounts", "setup", "gates", "timeout"],
-    later: &[
-        "links",
-        "services",
-        "matrix",
-        "in",
+    known: &[
+        "workdir",
+        "user",
+        "environment",
+        "entrypoint",
+        "mounts",
+        "setup",
+        "gates",
+        "timeout",
         "retries",
-        "limits",
-        "tmpfs",
-        "secrets",
-        "network",
         "mem_limit",
         "cpus",
+        "pids_limit",
+        "shm_size",
+        "tmpfs",
+        "ulimits",
+        "network",
+        "secrets",
     ],
+    later: &["links", "services"],
     foreign: &[
         ("working_dir", "workdir"),
         ("env", "environment"),
@@ -34,6 +40,9 @@ pub(super) const TEST: Keys = Keys {
         ("steps", "gates"),
         ("jobs", "gates"),
         ("checks", "gates"),
+        ("memory", "mem_limit"),
+        ("pids", "pids_limit"),
+        ("limits", "mem_limit"),
     ],
 };
 
@@ -50,21 +59,20 @@ pub(super) const GATE: Keys = Keys {
         "needs",
         "allow_failure",
         "timeout",
-    ],
-    later: &[
-        "links",
-        "services",
-        "matrix",
         "in",
+        "matrix",
         "retries",
-        "limits",
-        "tmpfs",
-        "secrets",
-        "network",
+        "rerun",
         "mem_limit",
         "cpus",
-        "when",
+        "pids_limit",
+        "shm_size",
+        "tmpfs",
+        "ulimits",
+        "network",
+        "secrets",
     ],
+    later: &["links", "services", "when"],
     foreign: &[
         ("command", "run"),
         ("commands", "run"),
@@ -75,12 +83,20 @@ pub(super) const GATE: Keys = Keys {
         ("depends_on", "needs"),
         ("artifacts", "reports"),
         ("continue-on-error", "allow_failure"),
+        ("image", "in"),
+        ("container", "in"),
+        ("strategy", "matrix"),
+        ("retry", "retries"),
+        ("memory", "mem_limit"),
+        ("pids", "pids_limit"),
+        ("limits", "mem_limit"),
+        ("network_mode", "network"),
     ],
 };
 
 pub(super) const SETUP: Keys = Keys {
     what: "a setup command",
-    known: &["run", "user"],
+    known: &["run", "user", "secrets"],
     later: &["workdir", "environment", "mounts"],
     foreign: &[("command", "run"), ("script", "run")],
 };
@@ -92,8 +108,20 @@ pub(super) const MOUNT: Keys = Keys {
     foreign: &[("src", "source"), ("dst", "target"), ("destination", "target"), ("readonly", "read_only")],
 };
 
-pub(super) const REPORTS: Keys =
-    Keys { what: "`reports`", known: &["junit"], later: &["sarif", "coverage"], foreign: &[("xunit", "junit")] };
+pub(super) const REPORTS: Keys = Keys {
+    what: "`reports`",
+    known: &["junit", "sarif", "coverage"],
+    later: &[],
+    foreign: &[
+        ("xunit", "junit"),
+        ("cobertura", "coverage"),
+        ("coverage_report", "coverage"),
+        ("jacoco", "coverage"),
+        ("lcov", "coverage"),
+        ("codequality", "sarif"),
+        ("sast", "sarif"),
+    ],
+};
 
 /// Stages of a run that gates may not be named like.
 const RESERVED_NAMES: &[&str] = &["build", "setup", "health", "publish", "tags"];
@@ -101,6 +129,8 @@ const RESERVED_NAMES: &[&str] = &["build", "setup", "health", "publish", "tags"]
 const GATE_NAME_LENGTH_MAX: usize = 64;
 /// Beyond this a run's view makes no sense any more.
 const GATES_MAX: usize = 1_000;
+/// What fails ten times fails.
+const RETRIES_MAX: u64 = 10;
 pub(super) fn test(reader: &mut Reader, node: &Node) -> Option<Test> {
     let fields = reader.fields(node, &TEST, "a map with keys such as `gates`")?;
     let test = Test {
@@ -112,8 +142,15 @@ pub(super) fn test(reader: &mut Reader, node: &Node) -> Option<Test> {
         setup: fields.get("setup").map(|node| setup(reader, node)).unwrap_or_default(),
         gates: fields.get("gates").map(|node| gates(reader, node)).unwrap_or_default(),
         timeout: fields.get("timeout").and_then(|node| reader.duration(node)),
+        retries: retries(reader, &fields),
+        bounds: bounds::bounds(reader, &fields),
     };
     Some(test)
+}
+
+fn retries(reader: &mut Reader, fields: &Fields<'_>) -> Option<u32> {
+    let number = fields.get("retries").and_then(|node| reader.number(node, 0, RETRIES_MAX))?;
+    u32::try_from(number).ok()
 }
 
 fn workdir(reader: &mut Reader, fields: &Fields<'_>) -> Option<At<String>> {
@@ -217,9 +254,13 @@ fn setup(reader: &mut Reader, node: &Node) -> Vec<SetupStep> {
             Kind::Map(_) => {
                 let fields = reader.fields(item, &SETUP, "a command, or a map with `run`")?;
                 let run = required_text(reader, &fields, "run", item, "a setup command")?;
-                Some(SetupStep { run, user: text(reader, &fields, "user") })
+                Some(SetupStep {
+                    run,
+                    user: text(reader, &fields, "user"),
+                    secrets: fields.get("secrets").map(|node| bounds::secret_uses(reader, node)).unwrap_or_default(),
+                })
             }
-            _ => reader.text(item).map(|run| SetupStep { run, user: None }),
+            _ => reader.text(item).map(|run| SetupStep { run, user: None, secrets: Vec::new() }),
         })
         .collect()
 }
@@ -267,6 +308,11 @@ fn gate(reader: &mut Reader, node: &Rc<Node>, name: &At<String>) -> Option<Gate>
         needs: Vec::new(),
         allow_failure: false,
         timeout: None,
+        image: None,
+        matrix: None,
+        retries: None,
+        rerun: false,
+        bounds: Bounds::default(),
     };
     if !matches!(node.kind, Kind::Map(_)) {
         gate.run = commands(reader, node);
@@ -282,6 +328,11 @@ fn gate(reader: &mut Reader, node: &Rc<Node>, name: &At<String>) -> Option<Gate>
         gate.needs = fields.get("needs").map(|node| reader.texts(node)).unwrap_or_default();
         gate.allow_failure = fields.get("allow_failure").and_then(|node| reader.boolean(node)).unwrap_or(false);
         gate.timeout = fields.get("timeout").and_then(|node| reader.duration(node));
+        gate.image = text(reader, &fields, "in");
+        gate.matrix = fields.entry("matrix").and_then(|(span, node)| matrix::matrix(reader, node, span));
+        gate.retries = retries(reader, &fields);
+        gate.rerun = fields.get("rerun").and_then(|node| reader.boolean(node)).unwrap_or(false);
+        gate.bounds = bounds::bounds(reader, &fields);
         if fields.get("run").is_none() && gate.entrypoint.is_none() {
             reader.error(codes::MISSING_KEY, format!("gate `{}` needs `run`", shorten(&name.value)), &name.span);
         }
@@ -311,9 +362,9 @@ fn commands(reader: &mut Reader, node: &Node) -> Vec<At<String>> {
 
 fn reports(reader: &mut Reader, node: &Node) -> Vec<(String, Vec<At<String>>)> {
     let Some(fields) = reader.fields(node, &REPORTS, "a map such as `{junit: unit.xml}`") else { return Vec::new() };
-    let Some(junit) = fields.get("junit") else { return Vec::new() };
-    let patterns = reader.texts(junit);
-    for pattern in &patterns {
+    let kinds: Vec<(String, Vec<At<String>>)> =
+        REPORTS.known.iter().filter_map(|kind| Some(((*kind).to_owned(), reader.texts(fields.get(kind)?)))).collect();
+    for pattern in kinds.iter().flat_map(|(_, patterns)| patterns) {
         let parts = pattern.value.split('/').collect::<Vec<_>>();
         if pattern.value.starts_with('/') || parts.contains(&"..") {
             let message = "reports are named relative to `$SEATRIAL_REPORTS`";
@@ -322,5 +373,5 @@ fn reports(reader: &mut Reader, node: &Node) -> Vec<(String, Vec<At<String>>)> {
             reader.error(codes::INVALID_VALUE, "the pattern is not a valid glob", &pattern.span);
         }
     }
-    vec![("junit".into(), patterns)]
+    kinds
 }

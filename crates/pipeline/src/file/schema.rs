@@ -65,6 +65,46 @@ form!(PairsForm, {
         { "type": "string" }
     ]
 });
+form!(NumberForm, { "type": ["number", "string"] });
+form!(UlimitsForm, {
+    "type": "object",
+    "additionalProperties": {
+        "anyOf": [
+            { "type": "integer" },
+            {
+                "type": "object",
+                "properties": { "soft": { "type": "integer" }, "hard": { "type": "integer" } },
+                "required": ["soft", "hard"],
+                "additionalProperties": false
+            }
+        ]
+    }
+});
+form!(SecretForm, {
+    "anyOf": [
+        { "type": "string" },
+        {
+            "type": "object",
+            "properties": {
+                "source": { "type": "string", "description": "Name of the secret." },
+                "target": { "type": "string", "description": "Name below `/run/secrets`, or absolute path. Default: the secret's name." },
+                "uid": { "type": ["string", "integer"], "description": "Owner. Default: 0." },
+                "gid": { "type": ["string", "integer"], "description": "Group. Default: 0." },
+                "mode": { "type": ["string", "integer"], "description": "Permission bits, octal. Default: 0444." }
+            },
+            "required": ["source"],
+            "additionalProperties": false
+        }
+    ]
+});
+form!(MatrixForm, {
+    "type": "object",
+    "properties": {
+        "include": { "type": "array", "items": { "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } } },
+        "exclude": { "type": "array", "items": { "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } } }
+    },
+    "additionalProperties": { "type": "array", "items": { "type": ["string", "number", "boolean"] } }
+});
 form!(NetworkForm, { "enum": ["default", "none", "host"] });
 form!(MountForm, {
     "anyOf": [
@@ -86,6 +126,14 @@ form!(ReportsForm, {
     "properties": {
         "junit": {
             "description": "JUnit XML files, as globs below `$SEATRIAL_REPORTS`.",
+            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }]
+        },
+        "sarif": {
+            "description": "SARIF files with findings of linters and scanners.",
+            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }]
+        },
+        "coverage": {
+            "description": "Coverage of lines: Cobertura XML, JaCoCo XML or LCOV files.",
             "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }]
         }
     },
@@ -159,7 +207,7 @@ impl JsonSchema for VersionRule {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{before, gates, sections},
+        super::{before, bounds, gates, sections},
         *,
     };
 
@@ -183,6 +231,7 @@ mod tests {
             ("Test", &gates::TEST),
             ("Gate", &gates::GATE),
             ("SetupStep", &gates::SETUP),
+            ("SecretSource", &bounds::SECRET),
             ("Health", &sections::HEALTH),
             ("Publish", &sections::PUBLISH),
             ("Tag", &sections::TAG),

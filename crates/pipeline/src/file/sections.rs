@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{
-    At, Build, Health, Keep, Limits, PipelineFile, Publish, Tag, VersionRule, WhenRule, before, gates,
+    At, Build, Health, Keep, Limits, PipelineFile, Publish, Tag, VersionRule, WhenRule, before, bounds, gates,
     read::{Fields, Keys, Reader, shorten},
     yaml::{Kind, Node},
 };
@@ -11,7 +11,7 @@ use crate::codes;
 
 pub(super) const FILE: Keys = Keys {
     what: "the pipeline file",
-    known: &["image", "before", "build", "version", "test", "health", "publish", "keep", "limits"],
+    known: &["image", "before", "build", "version", "test", "health", "publish", "secrets", "keep", "limits"],
     later: &[
         "services",
         "images",
@@ -23,11 +23,8 @@ pub(super) const FILE: Keys = Keys {
         "volumes",
         "profiles",
         "develop",
-        "secrets",
         "networks",
         "configs",
-        "matrix",
-        "in",
     ],
     foreign: &[
         ("tests", "test"),
@@ -55,12 +52,12 @@ pub(super) const BUILD: Keys = Keys {
         "network",
         "platform",
         "extra_hosts",
+        "secrets",
         "no_cache",
         "pull",
     ],
     later: &[
         "platforms",
-        "secrets",
         "ssh",
         "cache_from",
         "cache_to",
@@ -138,6 +135,7 @@ pub(super) fn pipeline_file(reader: &mut Reader, root: &Node) -> PipelineFile {
         test: fields.get("test").and_then(|node| gates::test(reader, node)),
         health: fields.get("health").and_then(|node| health(reader, node)),
         publish: fields.get("publish").and_then(|node| publish(reader, node)),
+        secrets: fields.get("secrets").map(|node| bounds::secret_sources(reader, node)).unwrap_or_default(),
         keep: fields.get("keep").and_then(|node| keep(reader, node)),
         limits: fields.get("limits").and_then(|node| limits(reader, node)),
     }
@@ -160,25 +158,15 @@ fn build(reader: &mut Reader, node: &Node) -> Option<Build> {
         args: pairs(reader, &fields, "args"),
         labels: pairs(reader, &fields, "labels"),
         additional_contexts: pairs(reader, &fields, "additional_contexts"),
-        network: text(reader, &fields, "network"),
+        network: bounds::network(reader, &fields),
         platform: text(reader, &fields, "platform"),
         extra_hosts: fields.get("extra_hosts").map(|node| extra_hosts(reader, node)).unwrap_or_default(),
+        secrets: fields.get("secrets").map(|node| bounds::secret_uses(reader, node)).unwrap_or_default(),
         no_cache: fields.get("no_cache").and_then(|node| reader.boolean(node)).unwrap_or(false),
         pull: fields.get("pull").and_then(|node| reader.boolean(node)).unwrap_or(false),
     };
     if let (Some(inline), Some(_)) = (&build.dockerfile_inline, &build.dockerfile) {
         reader.error(codes::INVALID_VALUE, "`dockerfile` and `dockerfile_inline` exclude each other", &inline.span);
-    }
-    if let Some(network) = &build.network
-        && !matches!(network.value.as_str(), "default" | "none" | "host")
-    {
-        let near = dockerfile::nearest(&network.value, ["default", "none", "host"]).map(str::to_owned);
-        let diagnostic = reader.error(
-            codes::INVALID_VALUE,
-            format!("`{}` is not a network; there are `default`, `none` and `host`", shorten(&network.value)),
-            &network.span,
-        );
-        diagnostic.label = near.map(|near| format!("did you mean `{near}`?"));
     }
     Some(build)
 }

@@ -31,6 +31,51 @@ fn good(text: &str) -> PipelineFile {
 }
 
 #[test]
+fn mistakes_in_gates_are_shown_with_place_and_nearest_name() {
+    let mut wrong = Vec::new();
+    let mut gate = |text: &str, expected: &str| {
+        let told = show(&format!("test: {{gates: {{a: {{run: x, {text}}}}}}}"));
+        if told != expected {
+            wrong.push(format!("{text}\n  told:     {told}\n  expected: {expected}"));
+        }
+    };
+    gate("matrix: {}", "ST307 1:28+6 the matrix has no values");
+    gate("matrix: {A: b}", "ST305 1:40+1 expected a list of values, found a text");
+    gate("matrix: {A: []}", "ST306 1:37+1 `A` has no values");
+    gate("matrix: {py-v: [1]}", "ST306 1:37+4 `py-v` cannot be the name of a variable (did you mean `PY_V`?)");
+    gate("matrix: {A: [1], include: {A: 1}}", "ST305 1:54+6 expected a list of combinations, found a map");
+    gate("matrix: {A: [{b: 1}]}", "ST305 1:41+6 expected a text, found a map");
+    gate("mem_limit: lots", "ST306 1:39+4 `lots` is not an amount of memory (write it like `512m` or `2g`)");
+    gate("mem_limit: 1m", "ST306 1:39+2 the memory limit is below 6m: no program starts with so little");
+    gate("memory: 64m", "ST302 1:28+6 a gate has no key `memory` (did you mean `mem_limit`?)");
+    gate("cpus: 0", "ST306 1:34+1 `0` is not a number of processors (write it like `0.5` or `2`)");
+    gate("pids_limit: 0", "ST306 1:40+1 0 is not between 1 and 4194304");
+    gate("retries: 11", "ST306 1:37+2 11 is not between 0 and 10");
+    gate("tmpfs: tmp", "ST306 1:35+3 a tmpfs needs an absolute path other than the root");
+    gate("tmpfs: /a/../b", "ST306 1:35+7 a tmpfs needs an absolute path other than the root");
+    gate("tmpfs: '/tmp:exec'", "ST306 1:35+11 `exec` is no option of a tmpfs; there are `size=64m` and `mode=1777`");
+    gate("ulimits: {nofiles: 1}", "ST306 1:38+7 there is no limit `nofiles` (did you mean `nofile`?)");
+    gate("ulimits: {nofile: {soft: 2, hard: 1}}", "ST306 1:46+18 the soft limit is above the hard one");
+    gate("ulimits: {nofile: {soft: 2}}", "ST307 1:46+9 a limit needs `hard`");
+    gate(
+        "network: hots",
+        "ST306 1:37+4 `hots` is not a network; there are `default`, `none` and `host` (did you mean `host`?)",
+    );
+    gate("secrets: [{source: a, mode: 9}]", "ST306 1:56+1 `9` is no octal number");
+    gate("secrets: [{target: a}]", "ST307 1:38+11 a use of a secret needs `source`");
+    gate("secrets: [{source: a, target: ../b}]", "ST306 1:58+4 the target is a name, or an absolute path without `..`");
+    gate("reports: {cobertura: a}", "ST302 1:38+9 `reports` has no key `cobertura` (did you mean `coverage`?)");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    check("secrets: {a: {}}", "ST307 1:11+1 secret `a` needs `environment` or `file`");
+    check(
+        "secrets: {a: {env: A}}",
+        "ST307 1:11+1 secret `a` needs `environment` or `file`\nST302 1:15+3 a secret has no key `env` (did you mean `environment`?)",
+    );
+    check("secrets: {a: {file: a, environment: A}}", "ST306 1:11+1 `environment` and `file` exclude each other");
+    check("secrets: {../a: {file: a}}", "ST306 1:11+4 a secret's name has letters, digits, `-`, `_` and `.`");
+}
+
+#[test]
 fn mistakes_are_shown_with_place_and_nearest_name() {
     check("tset: {}\n", "ST302 1:1+4 the pipeline file has no key `tset` (did you mean `test`?)");
     check("test:\n  gtaes: {}\n", "ST302 2:3+5 `test` has no key `gtaes` (did you mean `gates`?)");
@@ -52,7 +97,7 @@ fn mistakes_are_shown_with_place_and_nearest_name() {
     check("test: {gates: {a: {user: x}}}", "ST307 1:16+1 gate `a` needs `run`");
     check("test: {gates: {a: []}}", "ST307 1:19+2 a gate without commands checks nothing");
     check("services: {db: {image: x}}", "ST303 1:1+8 `services` is not supported yet");
-    check("test: {gates: {a: {run: x, matrix: {}}}}", "ST303 1:28+6 `matrix` is not supported yet");
+    check("test: {gates: {a: {run: x, when: {}}}}", "ST303 1:28+4 `when` is not supported yet");
     check(
         "publish: {when: {event: merge_request}}",
         "ST306 1:25+13 `merge_request` is not an event; there are `push`, `tag` and `pull_request` (did you mean `pull_request`?)",

@@ -20,7 +20,12 @@ impl Planner<'_> {
             commands: entry
                 .run
                 .iter()
-                .map(|run| CommandPlan { run: run.value.clone(), place: self.place(&run.span), user: None })
+                .map(|run| CommandPlan {
+                    run: run.value.clone(),
+                    place: self.place(&run.span),
+                    user: None,
+                    secrets: Vec::new(),
+                })
                 .collect(),
             output: entry.output.iter().filter_map(|pattern| self.output(pattern)).collect(),
             environment: self.pairs(&entry.environment),

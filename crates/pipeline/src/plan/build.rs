@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oci::{Platform, Reference};
 
-use super::{BuildPlan, Planner, Version};
+use super::{BuildPlan, Planner, Version, bounds};
 use crate::{
     codes,
     file::{At, Build, Pairs, PipelineFile, VersionRule},
@@ -127,6 +127,7 @@ pub(super) fn build(planner: &mut Planner<'_>, given: Option<&Build>) -> BuildPl
         network: build.network.as_ref().map_or("default", |network| &network.value).to_owned(),
         platform: build.platform.as_ref().and_then(|platform| self::platform(planner, platform)),
         extra_hosts: planner.pairs(&build.extra_hosts).into_iter().collect(),
+        secrets: bounds::secret_uses(planner, &build.secrets),
         no_cache: build.no_cache,
         pull: build.pull,
         context,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dockerfile::nearest;
 
-use super::{CommandPlan, GatePlan, MountPlan, Planner, TestPlan};
+use super::{CommandPlan, GatePlan, ImagePlan, MountPlan, Planner, TestPlan, bounds, matrix};
 use crate::{
     codes,
     file::{At, Gate, Mount, Test},
@@ -21,12 +21,15 @@ pub(super) fn test(planner: &mut Planner<'_>, given: Option<&Test>) -> TestPlan 
         .iter()
         .map(|step| CommandPlan {
             user: step.user.as_ref().and_then(|user| planner.fill(user)).or_else(|| user.clone()),
+            secrets: bounds::secret_files(planner, &step.secrets),
             ..command(planner, &step.run)
         })
         .collect();
     let shared = Shared { test, user, workdir, environment, mounts };
-    let gates = test.gates.iter().map(|(name, gate)| self::gate(planner, name, gate, &shared)).collect();
+    let mut gates: Vec<GatePlan> =
+        test.gates.iter().flat_map(|(name, gate)| self::gates(planner, name, gate, &shared)).collect();
     check_needs(planner, &test.gates);
+    expand_needs(&mut gates);
     TestPlan {
         setup,
         setup_environment: shared.environment,
@@ -46,11 +49,60 @@ struct Shared<'f> {
 }
 
 fn command(planner: &Planner<'_>, run: &At<String>) -> CommandPlan {
-    CommandPlan { run: run.value.clone(), place: planner.place(&run.span), user: None }
+    CommandPlan { run: run.value.clone(), place: planner.place(&run.span), user: None, secrets: Vec::new() }
 }
 
-fn gate(planner: &mut Planner<'_>, name: &At<String>, gate: &Gate, shared: &Shared<'_>) -> GatePlan {
+/// One gate, or one for each combination of its matrix.
+fn gates(planner: &mut Planner<'_>, name: &At<String>, gate: &Gate, shared: &Shared<'_>) -> Vec<GatePlan> {
+    let Some(matrix) = &gate.matrix else { return vec![self::gate(planner, name, gate, shared, &[])] };
+    let all = matrix::combinations(planner, matrix);
+    let names = matrix::names(planner, name, &all);
+    let mut gates = Vec::new();
+    for (values, full_name) in all.iter().zip(names) {
+        // The values are templates' as well: `in: python:${PYTHON}`.
+        let before = planner.values.env.clone();
+        planner.values.env.extend(values.iter().cloned());
+        let known = planner.diagnostics.len();
+        let plan = self::gate(planner, name, gate, shared, values);
+        planner.values.env = before;
+        // One mistake is one, however many combinations have it.
+        let new = planner.diagnostics.split_off(known);
+        for diagnostic in new {
+            if !planner
+                .diagnostics
+                .iter()
+                .any(|other| other.message == diagnostic.message && other.span == diagnostic.span)
+            {
+                planner.diagnostics.push(diagnostic);
+            }
+        }
+        let group = Some(name.value.clone());
+        gates.push(GatePlan { name: full_name, group, matrix: values.iter().cloned().collect(), ..plan });
+    }
+    gates
+}
+
+/// Who needs a matrix needs all of its gates.
+fn expand_needs(gates: &mut [GatePlan]) {
+    let names: Vec<(String, String)> =
+        gates.iter().map(|gate| (gate.group.clone().unwrap_or_else(|| gate.name.clone()), gate.name.clone())).collect();
+    for gate in gates {
+        let of = |need: &String| {
+            names.iter().filter(|(group, _)| group == need).map(|(_, name)| name.clone()).collect::<Vec<_>>()
+        };
+        gate.needs = gate.needs.iter().flat_map(of).collect();
+    }
+}
+
+fn gate(
+    planner: &mut Planner<'_>,
+    name: &At<String>,
+    gate: &Gate,
+    shared: &Shared<'_>,
+    values: &[(String, String)],
+) -> GatePlan {
     let mut environment = shared.environment.clone();
+    environment.extend(values.iter().cloned());
     environment.extend(planner.pairs(&gate.environment));
     let mut all_mounts = shared.mounts.clone();
     for mount in mounts(planner, &gate.mounts) {
@@ -58,14 +110,22 @@ fn gate(planner: &mut Planner<'_>, name: &At<String>, gate: &Gate, shared: &Shar
         all_mounts.retain(|shared| shared.target != mount.target);
         all_mounts.push(mount);
     }
-    let entrypoint = gate.entrypoint.as_ref().or(shared.test.entrypoint.as_ref());
+    let image = gate.image.as_ref().and_then(|image| self::image(planner, image));
+    // How the built image is entered says nothing about another one.
+    let is_built = gate.image.is_none();
+    let entrypoint = gate.entrypoint.as_ref().or(shared.test.entrypoint.as_ref().filter(|_| is_built));
+    let workdir = shared.workdir.clone().filter(|_| is_built);
+    let user = shared.user.clone().filter(|_| is_built);
     GatePlan {
         name: name.value.clone(),
+        group: None,
+        matrix: BTreeMap::new(),
+        image,
         place: planner.place(&name.span),
         commands: gate.run.iter().map(|run| command(planner, run)).collect(),
         entrypoint: entrypoint.into_iter().flatten().filter_map(|word| planner.fill(word)).collect(),
-        workdir: gate.workdir.as_ref().and_then(|workdir| planner.fill(workdir)).or_else(|| shared.workdir.clone()),
-        user: gate.user.as_ref().and_then(|user| planner.fill(user)).or_else(|| shared.user.clone()),
+        workdir: gate.workdir.as_ref().and_then(|workdir| planner.fill(workdir)).or(workdir),
+        user: gate.user.as_ref().and_then(|user| planner.fill(user)).or(user),
         environment,
         mounts: all_mounts,
         reports: gate
@@ -76,6 +136,21 @@ fn gate(planner: &mut Planner<'_>, name: &At<String>, gate: &Gate, shared: &Shar
         needs: gate.needs.iter().map(|need| need.value.clone()).collect(),
         allow_failure: gate.allow_failure,
         timeout: gate.timeout.or(shared.test.timeout),
+        retries: gate.retries.or(shared.test.retries).unwrap_or(0),
+        rerun: gate.rerun,
+        bounds: bounds::bounds(planner, &gate.bounds, &shared.test.bounds),
+    }
+}
+
+fn image(planner: &mut Planner<'_>, given: &At<String>) -> Option<ImagePlan> {
+    let text = planner.fill(given)?;
+    match text.parse() {
+        Ok(reference) => Some(ImagePlan { reference, place: planner.place(&given.span) }),
+        Err(error) => {
+            let error: oci::InvalidReference = error;
+            planner.error(codes::INVALID_VALUE, error.to_string(), &given.span);
+            None
+        }
     }
 }
 

@@ -10,7 +10,10 @@ use engine::{BuildContext, BuildError, BuildRequest, Built, DockerfileSource, Na
 use events::{Event, Verdict};
 use oci::Platform;
 
-use super::words::{self, Stage};
+use super::{
+    secrets::Secrets,
+    words::{self, Stage},
+};
 use crate::{Plan, RunContext, RunError, RunOptions, Values, Version};
 
 /// The stage's id.
@@ -21,9 +24,10 @@ pub(super) async fn build_image(
     plan: &Plan,
     options: &RunOptions,
     context: BuildContext,
+    secrets: &Secrets,
 ) -> Result<Built, RunError> {
     let stage = Stage::start(cx.events, STAGE);
-    let built = match request(cx, plan, options, context) {
+    let built = match request(cx, plan, options, context, secrets) {
         Ok(request) => cx.engine.build(request, cx.events).await.map_err(not_cancelled),
         Err(error) => Err(error),
     };
@@ -77,6 +81,7 @@ fn request(
     plan: &Plan,
     options: &RunOptions,
     context: BuildContext,
+    secrets: &Secrets,
 ) -> Result<BuildRequest, RunError> {
     let build = &plan.build;
     let text = match (&build.dockerfile_inline, &build.dockerfile_path) {
@@ -111,7 +116,7 @@ fn request(
             _ => NetworkMode::Default,
         },
         extra_hosts: build.extra_hosts.clone(),
-        run: engine::RunSettings::default(),
+        run: engine::RunSettings { secrets: secrets.of_build(plan), ..engine::RunSettings::default() },
         no_cache: options.no_cache || build.no_cache,
         no_cache_filter: Vec::new(),
         pull: options.pull || build.pull,

@@ -12,6 +12,8 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{
     gate, health,
+    images::Images,
+    secrets::Secrets,
     words::{self, Stage},
 };
 use crate::{GateOutcome, GatePlan, HealthOutcome, Plan, RunContext, RunError, RunOptions, Stages};
@@ -48,29 +50,56 @@ impl<'p> Selection<'p> {
     }
 
     pub(super) fn has_setup(&self, plan: &Plan) -> bool {
-        !self.gates.is_empty() && !plan.test.setup.is_empty()
+        self.gates.iter().any(|gate| gate.image.is_none()) && !plan.test.setup.is_empty()
+    }
+
+    /// The file of a change request may ask for the host's network; only the machine's owner can give it.
+    pub(super) fn check_rights(&self, options: &RunOptions) -> Result<(), RunError> {
+        let asks = |gate: &&&GatePlan| gate.bounds.network.as_deref() == Some("host");
+        match self.gates.iter().find(asks).filter(|_| !options.allow_host_network) {
+            None => Ok(()),
+            Some(gate) => Err(RunError::Usage {
+                message: format!("gate `{}` asks for the host's network, which this machine does not allow", gate.name),
+                hint: Some(
+                    "allow it to all pipelines that run here: write `network.host` into /etc/seatrial/allow or \
+                     ~/.config/seatrial/allow"
+                        .into(),
+                ),
+            }),
+        }
     }
 }
 
 fn with_needs<'p>(plan: &'p Plan, names: &[String]) -> Result<Vec<&'p GatePlan>, RunError> {
-    let find = |name: &str| plan.test.gates.iter().find(|gate| gate.name == name);
-    let known = || plan.test.gates.iter().map(|gate| gate.name.as_str());
+    let is_meant = |gate: &GatePlan, name: &str| gate.name == name || gate.group.as_deref() == Some(name);
+    let known =
+        || plan.test.gates.iter().flat_map(|gate| gate.group.as_deref().into_iter().chain([gate.name.as_str()]));
     let mut wanted = BTreeSet::new();
     let mut open: Vec<&str> = names.iter().map(String::as_str).collect();
     while let Some(name) = open.pop() {
-        let gate = find(name).ok_or_else(|| RunError::Usage {
-            message: format!("there is no gate `{name}`"),
-            hint: Some(match dockerfile::nearest(name, known()) {
-                Some(near) => format!("did you mean `seatrial test {near}`?"),
-                None if plan.test.gates.is_empty() => "add gates under `test.gates` in `seatrial.yaml`".into(),
-                None => format!("there are {}", known().collect::<Vec<_>>().join(", ")),
-            }),
-        })?;
-        if wanted.insert(gate.name.as_str()) {
-            open.extend(gate.needs.iter().map(String::as_str));
+        let found: Vec<&GatePlan> = plan.test.gates.iter().filter(|gate| is_meant(gate, name)).collect();
+        if found.is_empty() {
+            return Err(unknown_gate(name, &known().collect::<Vec<_>>()));
+        }
+        for gate in found {
+            if wanted.insert(gate.name.as_str()) {
+                open.extend(gate.needs.iter().map(String::as_str));
+            }
         }
     }
     Ok(plan.test.gates.iter().filter(|gate| wanted.contains(gate.name.as_str())).collect())
+}
+
+fn unknown_gate(name: &str, known: &[&str]) -> RunError {
+    RunError::Usage {
+        message: format!("there is no gate `{name}`"),
+        hint: Some(match dockerfile::nearest(name, known.iter().copied()) {
+            Some(near) if near.contains(' ') => format!("did you mean `seatrial test '{near}'`?"),
+            Some(near) => format!("did you mean `seatrial test {near}`?"),
+            None if known.is_empty() => "add gates under `test.gates` in `seatrial.yaml`".into(),
+            None => format!("there are {}", known.join(", ")),
+        }),
+    }
 }
 
 /// What the checks found out.
@@ -98,11 +127,12 @@ pub(super) async fn check(
     work: &Selection<'_>,
     scope: &dyn Scope,
     built: &Built,
+    secrets: &Secrets,
     abandon: &Cancel,
 ) -> Result<Checked, RunError> {
     let gates_ended = Cancel::new();
     let gates = async {
-        let result = setup_and_gates(cx, plan, options, work, scope, built).await;
+        let result = setup_and_gates(cx, plan, options, work, scope, built, secrets).await;
         gates_ended.cancel();
         if !matches!(&result, Ok((_, None, gates)) if !gates.iter().any(GateOutcome::blocks)) {
             abandon.cancel();
@@ -131,11 +161,12 @@ async fn setup_and_gates(
     work: &Selection<'_>,
     scope: &dyn Scope,
     built: &Built,
+    secrets: &Secrets,
 ) -> Result<(Option<Duration>, Option<FailedStep>, Vec<GateOutcome>), RunError> {
     let start = Instant::now();
     let mut duration = None;
     let root = if work.has_setup(plan) {
-        let made = setup(cx, plan, options, scope, &built.root).await?;
+        let made = setup(cx, plan, options, scope, &built.root, secrets).await?;
         duration = Some(start.elapsed());
         match made {
             Ok(root) => root,
@@ -147,7 +178,7 @@ async fn setup_and_gates(
     } else {
         built.root.clone()
     };
-    Ok((duration, None, run_gates(cx, plan, options, work, scope, &root, built).await?))
+    Ok((duration, None, run_gates(cx, plan, options, work, scope, &root, built, secrets).await?))
 }
 
 /// The root with the setup's layer, or the command that failed.
@@ -157,6 +188,7 @@ async fn setup(
     options: &RunOptions,
     scope: &dyn Scope,
     root: &Root,
+    secrets: &Secrets,
 ) -> Result<Result<Root, FailedStep>, RunError> {
     let stage = Stage::start(cx.events, SETUP_STAGE);
     let workdir = gate::workdir(plan.test.setup_workdir.as_deref(), root);
@@ -169,7 +201,7 @@ async fn setup(
         env: env.clone(),
         cwd: workdir.clone(),
         user: command.user.clone().unwrap_or_else(|| root.config.config.user.clone()),
-        files: Vec::new(),
+        files: secrets.files(&command.secrets),
     };
     let request = SetupRequest {
         stage: SETUP_STAGE.into(),
@@ -177,7 +209,7 @@ async fn setup(
         commands: plan.test.setup.iter().map(command).collect(),
         mounts: plan.test.setup_mounts.iter().map(|mount| mount.bind(&workdir)).collect(),
         network: NetworkMode::Default,
-        masks: None,
+        masks: secrets.masks.clone(),
         no_cache: options.no_cache,
         keep_failed: options.keep_failed.unwrap_or(plan.keep.failed),
         cancel: cx.cancel.clone(),
@@ -215,24 +247,27 @@ async fn run_gates(
     scope: &dyn Scope,
     root: &Root,
     built: &Built,
+    secrets: &Secrets,
 ) -> Result<Vec<GateOutcome>, RunError> {
     let jobs = match options.jobs {
         0 => std::thread::available_parallelism().map_or(JOBS_MIN, |number| number.get().max(JOBS_MIN)),
         jobs => jobs,
     };
     let permits = Semaphore::new(jobs);
-    let keep_failed = options.keep_failed.unwrap_or(plan.keep.failed);
     let values = super::build::values_of_image(plan, built);
+    let images = Images::new(cx, options.pull);
+    let (built, values, images) = (&built.root, &values, &images);
+    let trial = gate::Trial { cx, plan, options, scope, built, root, values, secrets, images };
     // Whether a gate lets those that need it begin; `None` until it has ended.
     let ended: Vec<watch::Sender<Option<bool>>> = work.gates.iter().map(|_| watch::channel(None).0).collect();
     let one = |index: usize| {
-        let (gate, ended, permits, values) = (work.gates[index], &ended, &permits, &values);
+        let (gate, ended, permits, trial) = (work.gates[index], &ended, &permits, &trial);
         async move {
             let outcome = match unmet_need(work, gate, ended).await {
                 Some(need) => Ok(gate::skipped(cx, gate, &format!("needs {need}, which did not pass"))),
                 None => {
                     let _permit = permits.acquire().await.expect("the semaphore is never closed");
-                    gate::run(cx, gate, scope, root, values, keep_failed).await
+                    gate::run(trial, gate).await
                 }
             };
             // After an error nobody's result counts; whoever waits has to go on nevertheless.

@@ -1,48 +1,65 @@
-//! One gate: a container from a fresh copy, its commands, its verdict, its reports.
+//! One gate: its verdict, known already or found out in one attempt or several.
 
+mod attempt;
 mod spec;
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
-use engine::{Container, ContainerSpec, EngineError, Exit, Root, Scope};
-use events::{Event, Verdict};
+use engine::{Root, Scope};
+use events::{Event, GateImage, Verdict};
 
 use super::{
-    checks::STOP_GRACE,
-    log::{StageLog, Tail},
-    record::{self, StageRecord},
-    reports,
+    images::Images,
+    secrets::Secrets,
+    verdicts,
     words::{self, Stage},
 };
+use crate::{FormerAttempt, GateFailure, GateOutcome, GatePlan, Plan, RunContext, RunError, RunOptions, Values};
+
+pub(super) use attempt::{reason, warn};
 pub(super) use spec::{SHELL, container_name, environment, workdir};
 
-use crate::{GateFailure, GateOutcome, GatePlan, RunContext, RunError, Values};
+/// Failing tests and findings that an event tells; all are counted, and the outcome has more.
+const PROBLEMS_TOLD_MAX: usize = 20;
 
-const SIGTERM: i32 = 15;
+/// What the gates of a run have in common.
+pub(super) struct Trial<'a> {
+    pub(super) cx: RunContext<'a>,
+    pub(super) plan: &'a Plan,
+    pub(super) options: &'a RunOptions,
+    pub(super) scope: &'a dyn Scope,
+    /// The built image.
+    pub(super) built: &'a Root,
+    /// The same with its setup.
+    pub(super) root: &'a Root,
+    pub(super) values: &'a Values,
+    pub(super) secrets: &'a Secrets,
+    pub(super) images: &'a Images<'a>,
+}
+
+impl Trial<'_> {
+    fn keep_failed(&self) -> Duration {
+        self.options.keep_failed.unwrap_or(self.plan.keep.failed)
+    }
+
+    /// Whether what passed in an earlier run is good enough.
+    fn trusts_verdicts(&self) -> bool {
+        !self.options.rerun && !self.options.no_cache
+    }
+}
 
 /// A gate that did not run.
 pub(super) fn skipped(cx: RunContext<'_>, gate: &GatePlan, reason: &str) -> GateOutcome {
     let stage = Stage::start(cx.events, &gate.name);
-    finish(cx, gate, stage, outcome(gate, Verdict::Skipped), reason.to_owned(), |outcome| {
-        outcome.skipped = Some(reason.to_owned());
-    })
+    let outcome = GateOutcome { skipped: Some(reason.to_owned()), ..outcome(gate, Verdict::Skipped) };
+    finish(cx, stage, outcome, reason.to_owned())
 }
 
-pub(super) async fn run(
-    cx: RunContext<'_>,
-    gate: &GatePlan,
-    scope: &dyn Scope,
-    root: &Root,
-    values: &Values,
-    keep_failed: Duration,
-) -> Result<GateOutcome, RunError> {
-    let stage = Stage::start(cx.events, &gate.name);
-    match attempt(cx, gate, scope, root, values, &stage, keep_failed).await {
-        Ok((outcome, summary)) => Ok(finish(cx, gate, stage, outcome, summary, |_| {})),
+/// Runs a gate, again where it may be tried again, unless its verdict is known.
+pub(super) async fn run(trial: &Trial<'_>, gate: &GatePlan) -> Result<GateOutcome, RunError> {
+    let stage = Stage::start(trial.cx.events, &gate.name);
+    match verdict(trial, gate).await {
+        Ok((outcome, summary)) => Ok(finish(trial.cx, stage, outcome, summary)),
         Err(error) => {
             let verdict = if matches!(error, RunError::Cancelled) { Verdict::Skipped } else { Verdict::Failed };
             stage.finish(verdict, error.to_string());
@@ -51,12 +68,101 @@ pub(super) async fn run(
     }
 }
 
-fn outcome(gate: &GatePlan, verdict: Verdict) -> GateOutcome {
+async fn verdict(trial: &Trial<'_>, gate: &GatePlan) -> Result<(GateOutcome, String), RunError> {
+    let cx = trial.cx;
+    let found = match &gate.image {
+        Some(image) => Some((image, trial.images.find(&gate.name, image).await?)),
+        None => None,
+    };
+    let root = found.as_ref().map_or(trial.root, |(_, found)| &found.root);
+    let image =
+        found.as_ref().map(|(image, found)| GateImage { reference: image.reference.familiar(), id: found.id.clone() });
+    let spec = spec::spec(trial, gate, root);
+    let inputs = verdicts::Inputs { gate, built: trial.built, spec: &spec, further: &[] };
+    let key = verdicts::key(cx, &inputs).await?;
+    if let Some(known) =
+        key.as_ref().filter(|_| trial.trusts_verdicts()).and_then(|key| verdicts::recall(cx.store, key))
+    {
+        let outcome = GateOutcome { image, ..recalled(cx, gate, known) };
+        let summary = summary(gate, &outcome);
+        return Ok((outcome, summary));
+    }
+
+    let (mut former, attempts) = (Vec::new(), gate.retries + 1);
+    loop {
+        let is_last = former.len() + 1 >= attempts as usize;
+        let keep_failed = if is_last { trial.keep_failed() } else { Duration::ZERO };
+        let mut outcome = attempt::attempt(trial, gate, &spec, keep_failed).await?;
+        match &outcome.failure {
+            Some(failure) if !is_last => former.push(set_aside(cx, gate, failure, &outcome, former.len() + 1)),
+            _ => {
+                (outcome.former, outcome.image) = (former, image);
+                if let Some(key) = key.filter(|_| outcome.verdict == Verdict::Passed && !outcome.is_flaky()) {
+                    verdicts::remember(cx, &key, &outcome);
+                }
+                let summary = summary(gate, &outcome);
+                return Ok((outcome, summary));
+            }
+        }
+    }
+}
+
+/// A verdict of an earlier run, with the reports that it left.
+fn recalled(cx: RunContext<'_>, gate: &GatePlan, known: verdicts::Known) -> GateOutcome {
+    let reports = cx.store.run(known.run.0).map(|run| attempt::reports_dir(&run, &gate.name));
+    GateOutcome {
+        known_from: Some(known.run),
+        tests: known.tests,
+        coverage: known.coverage,
+        findings: known.findings,
+        problems: known.problems,
+        reports: reports.filter(|reports| reports.is_dir()),
+        ..outcome(gate, Verdict::Passed)
+    }
+}
+
+/// Keeps log and reports of a failed attempt under names of their own: `unit@1`.
+fn set_aside(
+    cx: RunContext<'_>,
+    gate: &GatePlan,
+    failure: &GateFailure,
+    outcome: &GateOutcome,
+    number: usize,
+) -> FormerAttempt {
+    let attempt = u32::try_from(number).unwrap_or(u32::MAX);
+    cx.events.emit(Event::GateRetried {
+        gate: gate.name.clone(),
+        attempt,
+        attempts: gate.retries + 1,
+        reason: failure.reason.clone(),
+        duration_ms: words::millis(failure.duration),
+    });
+    let aside = |path: &Path| {
+        let name = format!("{}@{attempt}", path.file_name().unwrap_or_default().to_string_lossy());
+        let aside = path.with_file_name(name);
+        // What cannot be renamed is written over by the next attempt; the run goes on.
+        fs_err::rename(path, &aside).ok().map(|()| aside)
+    };
+    FormerAttempt {
+        reason: failure.reason.clone(),
+        duration: failure.duration,
+        log: aside(&failure.log),
+        reports: outcome.reports.as_deref().and_then(aside),
+    }
+}
+
+pub(super) fn outcome(gate: &GatePlan, verdict: Verdict) -> GateOutcome {
     GateOutcome {
         gate: gate.name.clone(),
         verdict,
         allow_failure: gate.allow_failure,
+        known_from: None,
+        former: Vec::new(),
+        image: None,
         tests: None,
+        coverage: None,
+        findings: None,
+        problems: Vec::new(),
         reports: None,
         duration: Duration::ZERO,
         failure: None,
@@ -64,25 +170,23 @@ fn outcome(gate: &GatePlan, verdict: Verdict) -> GateOutcome {
     }
 }
 
-fn finish(
-    cx: RunContext<'_>,
-    gate: &GatePlan,
-    stage: Stage<'_>,
-    mut outcome: GateOutcome,
-    summary: String,
-    change: impl FnOnce(&mut GateOutcome),
-) -> GateOutcome {
-    change(&mut outcome);
+fn finish(cx: RunContext<'_>, stage: Stage<'_>, mut outcome: GateOutcome, summary: String) -> GateOutcome {
     outcome.duration = stage.elapsed();
     cx.events.emit(Event::GateFinished {
-        gate: gate.name.clone(),
+        gate: outcome.gate.clone(),
         verdict: outcome.verdict,
-        cached: false,
-        allow_failure: gate.allow_failure,
+        cached: outcome.known_from.is_some(),
+        allow_failure: outcome.allow_failure,
+        run: outcome.known_from,
+        attempts: outcome.attempts(),
+        image: outcome.image.clone(),
         tests: outcome.tests,
+        coverage: outcome.coverage,
+        findings: outcome.findings,
+        problems: outcome.problems.iter().take(PROBLEMS_TOLD_MAX).cloned().collect(),
         duration_ms: words::millis(outcome.duration),
     });
-    let summary = match (outcome.verdict, gate.allow_failure) {
+    let summary = match (outcome.verdict, outcome.allow_failure) {
         (Verdict::Failed, true) => format!("{summary} (allowed to fail)"),
         _ => summary,
     };
@@ -90,217 +194,24 @@ fn finish(
     outcome
 }
 
-/// How the wait for a container ended.
-enum End {
-    Exit(Exit),
-    /// It was never started: there is no such program in the image.
-    NoProgram(EngineError, i32),
-    Cancelled,
-}
-
-/// The end, and the root that was kept of a failure.
-struct Ended {
-    end: End,
-    kept: Option<String>,
-}
-
-impl From<End> for Ended {
-    fn from(end: End) -> Self {
-        Self { end, kept: None }
-    }
-}
-
-async fn attempt(
-    cx: RunContext<'_>,
-    gate: &GatePlan,
-    scope: &dyn Scope,
-    root: &Root,
-    values: &Values,
-    stage: &Stage<'_>,
-    keep_failed: Duration,
-) -> Result<(GateOutcome, String), RunError> {
-    let work_dir = cx.run.path.join("work").join(&gate.name);
-    make_work_dir(&work_dir).map_err(|error| RunError::local(format!("prepare reports of {}", gate.name), error))?;
-    let mark = (gate.commands.len() > 1).then(spec::nonce);
-    let log = StageLog::open(cx, &gate.name, spec::steps(gate), mark.clone())?;
-    let spec = spec::spec(cx, gate, root, values, &log, mark.as_deref(), &work_dir);
-    record::write(cx, &StageRecord::of(&gate.name, &spec));
-
-    let end = start_and_wait(cx, scope, spec, gate.timeout, keep_failed).await;
-    let (Ended { end, kept }, error) = match end {
-        Ok(end) => (end, None),
-        Err(error) => (Ended::from(End::Cancelled), Some(error)),
-    };
-    let exit = match &end {
-        End::Exit(exit) => exit.clone(),
-        End::NoProgram(error, code) => {
-            log.note(&error.with_causes());
-            Exit { code: *code, ..Exit::default() }
-        }
-        End::Cancelled => Exit { code: 128 + SIGTERM, ..Exit::default() },
-    };
-    let begun = log.begun();
-    let tail = log.finish(exit.code);
-    // Reports are collected whatever the verdict is, also of a gate that was stopped.
-    let collected = collect(cx, gate, work_dir).await;
-    if let Some(error) = error {
-        return Err(RunError::Engine(error));
-    }
-    if matches!(end, End::Cancelled) {
-        return Err(RunError::Cancelled);
-    }
-
-    let passed = exit == Exit::default();
-    let mut result = outcome(gate, if passed { Verdict::Passed } else { Verdict::Failed });
-    result.tests = collected.counts;
-    result.reports = collected.directory;
-    if passed && begun < gate.commands.len() && mark.is_some() {
-        let message = format!("gate {} ended itself after {begun} of {} commands", gate.name, gate.commands.len());
-        cx.events.emit(Event::Warning { message, place: gate.place.clone() });
-    }
-    let summary = if passed { summary(gate, &result) } else { reason(&exit, gate.timeout) };
-    if !passed {
-        result.failure = Some(failure(gate, exit, tail, stage.elapsed(), begun, kept, &end));
-    }
-    Ok((result, summary))
-}
-
+/// One line: how it failed, or what it counted.
 fn summary(gate: &GatePlan, outcome: &GateOutcome) -> String {
-    match outcome.tests {
-        Some(tests) => words::count(tests.passed + tests.failed, "test"),
-        None => words::count(gate.commands.len().max(1) as u64, "command"),
+    if let Some(failure) = &outcome.failure {
+        return match outcome.attempts() {
+            1 => failure.reason.clone(),
+            attempts => format!("{} ({attempts} attempts)", failure.reason),
+        };
     }
-}
-
-/// How it failed, in words.
-pub(super) fn reason(exit: &Exit, timeout: Option<Duration>) -> String {
-    if exit.out_of_memory {
-        "hit the memory limit".into()
-    } else if exit.out_of_pids {
-        "hit the limit of processes".into()
-    } else if exit.timed_out {
-        let after = timeout.map(|timeout| format!(" after {}", crate::duration::human(timeout))).unwrap_or_default();
-        format!("was stopped{after} (timeout)")
-    } else if let Some(signal) = exit.signal {
-        format!("was ended by signal {signal}")
-    } else {
-        format!("exited {}", exit.code)
+    let mut parts = Vec::new();
+    if let Some(run) = outcome.known_from {
+        parts.push(format!("passed in run {run}, unchanged"));
     }
-}
-
-fn failure(
-    gate: &GatePlan,
-    exit: Exit,
-    tail: Tail,
-    duration: Duration,
-    begun: usize,
-    kept: Option<String>,
-    end: &End,
-) -> GateFailure {
-    let command = gate.commands.get(begun.saturating_sub(1)).or(gate.commands.first());
-    let hint = match end {
-        // 126 is about the user, or about a file that is no program: the message says which.
-        End::NoProgram(error, 126) => error.hint.clone(),
-        End::NoProgram(error, _) => error.hint.clone().or_else(|| {
-            Some("gates are run by `/bin/sh` of the image; without a shell, give `entrypoint` and no `run`".into())
-        }),
-        _ => None,
-    };
-    GateFailure {
-        gate: gate.name.clone(),
-        command: command.map_or_else(|| gate.entrypoint.join(" "), |command| command.run.clone()),
-        place: command.and_then(|command| command.place.clone()).or_else(|| gate.place.clone()),
-        reason: reason(&exit, gate.timeout),
-        exit,
-        tail: tail.lines,
-        earlier_lines: tail.earlier,
-        duration,
-        log: tail.path,
-        kept,
-        hint,
+    if outcome.is_flaky() {
+        parts.push(format!("flaky: passed at attempt {} of {}", outcome.attempts(), gate.retries + 1));
     }
-}
-
-async fn start_and_wait(
-    cx: RunContext<'_>,
-    scope: &dyn Scope,
-    spec: ContainerSpec,
-    timeout: Option<Duration>,
-    keep_failed: Duration,
-) -> Result<Ended, EngineError> {
-    if cx.cancel.is_cancelled() {
-        return Ok(End::Cancelled.into());
+    parts.extend(outcome.counts());
+    if parts.is_empty() {
+        parts.push(words::count(gate.commands.len().max(1) as u64, "command"));
     }
-    let name = spec.name.clone();
-    let container = match scope.start(spec).await {
-        Ok(container) => container,
-        Err(error) => {
-            return match error.command_code {
-                Some(code) => Ok(End::NoProgram(error, code).into()),
-                None => Err(error),
-            };
-        }
-    };
-    warn(cx, &name, &*container);
-    let time_is_over = async {
-        match timeout {
-            Some(timeout) => tokio::time::sleep(timeout).await,
-            None => std::future::pending().await,
-        }
-    };
-    let end = tokio::select! {
-        biased;
-        exit = container.wait() => match exit {
-            Err(error) if error.command_code.is_some() => {
-                let code = error.command_code.unwrap_or_default();
-                return Ok(End::NoProgram(error, code).into());
-            }
-            exit => End::Exit(exit?),
-        },
-        () = cx.cancel.cancelled() => {
-            container.stop(SIGTERM, STOP_GRACE).await?;
-            End::Cancelled
-        }
-        () = time_is_over => {
-            let exit = container.stop(SIGTERM, STOP_GRACE).await?;
-            // A program that tidies up and exits 0 has not finished its work all the same.
-            End::Exit(Exit { timed_out: true, code: if exit.code == 0 { 128 + SIGTERM } else { exit.code }, ..exit })
-        }
-    };
-    let kept = match &end {
-        End::Exit(exit) if *exit != Exit::default() && !keep_failed.is_zero() => {
-            // Its own loss must not hide the failure.
-            container.keep(keep_failed).await.ok().flatten()
-        }
-        _ => None,
-    };
-    Ok(Ended { end, kept })
-}
-
-pub(super) fn warn(cx: RunContext<'_>, name: &str, container: &dyn Container) {
-    for warning in container.warnings() {
-        cx.events.emit(Event::Warning { message: format!("{name}: {warning}"), place: None });
-    }
-}
-
-fn make_work_dir(dir: &Path) -> std::io::Result<()> {
-    fs_err::create_dir_all(dir)?;
-    // The gate's user may be anyone; the run's directory above it is ours alone.
-    fs_err::set_permissions(dir, std::fs::Permissions::from_mode(0o1777))
-}
-
-async fn collect(cx: RunContext<'_>, gate: &GatePlan, work_dir: PathBuf) -> reports::Collected {
-    let target = cx.run.path.join("reports").join(&gate.name);
-    let (patterns, name) = (gate.reports.clone(), gate.name.clone());
-    let task = tokio::task::spawn_blocking(move || {
-        let collected = reports::collect(&work_dir, &target, &patterns);
-        // The scope's owner has ended everything in it, so nothing writes here any more.
-        drop(fs_err::remove_dir_all(&work_dir));
-        collected
-    });
-    let collected = task.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-    for message in &collected.warnings {
-        cx.events.emit(Event::Warning { message: format!("reports of {name}: {message}"), place: gate.place.clone() });
-    }
-    collected
+    parts.join(", ")
 }

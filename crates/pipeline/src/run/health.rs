@@ -21,7 +21,7 @@ use super::{
     log::{StageLog, StepText, Tail},
     words::{self, Stage},
 };
-use crate::{GateFailure, HealthOutcome, HealthPlan, Plan, RunContext, RunError};
+use crate::{BoundsPlan, GateFailure, HealthOutcome, HealthPlan, Plan, RunContext, RunError};
 
 /// The stage's id.
 pub(super) const STAGE: &str = "health";
@@ -123,7 +123,7 @@ impl Trial<'_> {
         gates_ended: &Cancel,
     ) -> Result<HealthOutcome, RunError> {
         let cx = self.cx;
-        let log = StageLog::open(cx, STAGE, vec![StepText { text: self.text.clone(), place: None }], None)?;
+        let log = StageLog::open(cx, STAGE, vec![StepText { text: self.text.clone(), place: None }], None, None)?;
         let spec = ContainerSpec {
             name,
             root: self.root.clone(),
@@ -259,13 +259,20 @@ impl Trial<'_> {
                 passed("ended with 0".into(), None)
             }
             Found::Seen(Seen::Ended(exit)) => {
-                let reason = format!("the container {} before it was healthy", gate::reason(&exit, None));
-                let reason = if check.command.is_none() { gate::reason(&exit, None) } else { reason };
+                let reason = format!(
+                    "the container {} before it was healthy",
+                    gate::reason(&exit, None, &BoundsPlan::default())
+                );
+                let reason =
+                    if check.command.is_none() { gate::reason(&exit, None, &BoundsPlan::default()) } else { reason };
                 self.failed(log, stage, exit, reason, &self.text, "", None)
             }
             Found::Seen(Seen::Died(exit, healthy)) => {
                 let after = crate::duration::human(healthy.after);
-                let reason = format!("the container {}, healthy as it was after {after}", gate::reason(&exit, None));
+                let reason = format!(
+                    "the container {}, healthy as it was after {after}",
+                    gate::reason(&exit, None, &BoundsPlan::default())
+                );
                 self.failed(log, stage, exit, reason, &self.text, "", None)
             }
             Found::Seen(Seen::Unhealthy { exit, reason, output }) => {

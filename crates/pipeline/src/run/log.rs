@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use engine::OutputSink;
+use engine::{Masker, Masks, OutputSink};
 use events::{Event, EventSink, Place};
 
 use super::words;
@@ -56,6 +56,7 @@ struct Inner {
     step_id: u64,
     step_start: Instant,
     is_finished: bool,
+    masker: Option<Masker>,
 }
 
 /// What is known at the end.
@@ -72,9 +73,10 @@ impl StageLog {
         stage: &str,
         steps: Vec<StepText>,
         mark: Option<String>,
+        masks: Option<Arc<Masks>>,
     ) -> Result<StageLog, RunError> {
         let dir = cx.run.path.join("log");
-        let path = dir.join(stage);
+        let path = dir.join(words::file_name(stage));
         let open = || {
             fs_err::create_dir_all(&dir)?;
             fs_err::File::create(&path)
@@ -97,6 +99,7 @@ impl StageLog {
             step_id: 0,
             step_start: Instant::now(),
             is_finished: false,
+            masker: masks.map(Masker::new),
         };
         if inner.mark.is_none() {
             inner.begin_step();
@@ -134,7 +137,17 @@ impl StageLog {
 }
 
 impl Inner {
-    fn take(&mut self, mut bytes: &[u8]) {
+    fn take(&mut self, bytes: &[u8]) {
+        match &mut self.masker {
+            Some(masker) => {
+                let masked = masker.push(bytes);
+                self.take_masked(&masked);
+            }
+            None => self.take_masked(bytes),
+        }
+    }
+
+    fn take_masked(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let newline = bytes.iter().position(|byte| *byte == b'\n');
             let room = LINE_BYTES_MAX - self.line.len();
@@ -242,6 +255,10 @@ impl Inner {
     fn finish(&mut self, exit_code: i32) {
         if std::mem::replace(&mut self.is_finished, true) {
             return;
+        }
+        if let Some(masker) = &mut self.masker {
+            let rest = masker.finish();
+            self.take_masked(&rest);
         }
         if !self.line.is_empty() {
             self.end_line(false);

@@ -68,7 +68,7 @@ pub fn stage_record(run: &RunDir, stage: &str) -> Option<StageRecord> {
 }
 
 fn path(run: &RunDir, stage: &str) -> PathBuf {
-    run.path.join("stage").join(format!("{stage}.json"))
+    run.path.join("stage").join(format!("{}.json", super::words::file_name(stage)))
 }
 
 /// Losing it costs a convenience, not the run.
@@ -140,7 +140,7 @@ fn definition(plan: &Plan) -> Digest {
     Digest::of(&serde_json::to_vec(&value).unwrap_or_default())
 }
 
-fn strip(value: &mut serde_json::Value) {
+pub(super) fn strip(value: &mut serde_json::Value) {
     match value {
         serde_json::Value::Object(map) => {
             map.remove("place");

@@ -6,11 +6,15 @@ use std::{
     io::{Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use events::TestCounts;
+use engine::Masks;
+use events::{Coverage, Problem, TestCounts};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::fs::{FileType, Mode, OFlags};
+
+use crate::report;
 
 /// Larger reports are no reports.
 const FILE_BYTES_MAX: u64 = 32 << 20;
@@ -20,37 +24,78 @@ const TOTAL_BYTES_MAX: u64 = 256 << 20;
 const FILES_MAX: usize = 10_000;
 /// Reports are not nested deeper.
 const DEPTH_MAX: usize = 16;
+/// Failing tests and findings that are kept of one gate; all are counted.
+const PROBLEMS_MAX: usize = 1_000;
 
 /// What was found.
 #[derive(Default)]
 pub(super) struct Collected {
     pub(super) counts: Option<TestCounts>,
+    pub(super) coverage: Option<Coverage>,
+    pub(super) findings: Option<u64>,
+    pub(super) problems: Vec<Problem>,
     pub(super) directory: Option<PathBuf>,
     pub(super) warnings: Vec<String>,
 }
 
-/// Copies everything below `from` to `target`, and counts the tests of files that match the patterns of `junit`.
-pub(super) fn collect(from: &Path, target: &Path, patterns: &BTreeMap<String, Vec<String>>) -> Collected {
+/// Where files of a report lie in the repository: a path of the container, or one relative to its working directory.
+pub(super) type Locate<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
+
+/// Copies everything below `from` to `target`, without secrets, and reads the files that match the patterns of a kind.
+pub(super) fn collect(
+    from: &Path,
+    target: &Path,
+    patterns: &BTreeMap<String, Vec<String>>,
+    masks: Option<&Arc<Masks>>,
+    locate: Locate<'_>,
+) -> Collected {
+    let of = |kind: &str| glob_set(patterns.get(kind));
     let mut collector = Collector {
         target,
-        junit: glob_set(patterns.get("junit")),
+        masks,
+        locate,
+        kinds: [(Kind::Junit, of("junit")), (Kind::Sarif, of("sarif")), (Kind::Coverage, of("coverage"))],
+        found: Vec::new(),
         files: 0,
         bytes: 0,
-        junit_files: 0,
         collected: Collected::default(),
     };
     match rustix::fs::open(from, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
         Ok(dir) => collector.directory(&dir, Path::new(""), 0),
         Err(error) => collector.collected.warnings.push(format!("cannot be read: {error}")),
     }
-    if patterns.contains_key("junit") && collector.junit_files == 0 {
-        let names = patterns.get("junit").map(|names| names.join(", ")).unwrap_or_default();
-        collector.collected.warnings.push(format!("there is no file {names} in $SEATRIAL_REPORTS"));
+    for (name, kind) in [("junit", Kind::Junit), ("sarif", Kind::Sarif), ("coverage", Kind::Coverage)] {
+        if let Some(names) = patterns.get(name)
+            && !collector.found.contains(&kind)
+        {
+            let message = format!("there is no file {} in $SEATRIAL_REPORTS", names.join(", "));
+            collector.collected.warnings.push(message);
+        }
     }
     if collector.files > 0 {
         collector.collected.directory = Some(target.to_path_buf());
     }
     collector.collected
+}
+
+/// The files of a gate's collected reports that match the patterns of a kind, sorted.
+pub fn matching(directory: &Path, patterns: &[String]) -> Vec<PathBuf> {
+    let set = glob_set(Some(&patterns.to_vec()));
+    let (mut files, mut open) = (Vec::new(), vec![directory.to_path_buf()]);
+    while let Some(path) = open.pop() {
+        for entry in fs_err::read_dir(&path).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(path),
+                Ok(kind) if kind.is_file() && path.strip_prefix(directory).is_ok_and(|path| set.is_match(path)) => {
+                    files.push(path);
+                }
+                _ => {}
+            }
+        }
+    }
+    files.sort();
+    files
 }
 
 fn glob_set(patterns: Option<&Vec<String>>) -> GlobSet {
@@ -63,12 +108,22 @@ fn glob_set(patterns: Option<&Vec<String>>) -> GlobSet {
     set.build().unwrap_or_else(|_| GlobSet::empty())
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Junit,
+    Sarif,
+    Coverage,
+}
+
 struct Collector<'a> {
     target: &'a Path,
-    junit: GlobSet,
+    masks: Option<&'a Arc<Masks>>,
+    locate: Locate<'a>,
+    kinds: [(Kind, GlobSet); 3],
+    /// Kinds that some file matched.
+    found: Vec<Kind>,
     files: usize,
     bytes: u64,
-    junit_files: usize,
     collected: Collected,
 }
 
@@ -135,22 +190,58 @@ impl Collector<'_> {
         }
         self.files += 1;
         self.bytes += bytes.len() as u64;
+        if let Some(masks) = self.masks {
+            bytes = masks.mask(&bytes);
+        }
         if let Err(error) = self.copy(path, &bytes) {
             self.warn(path, &format!("cannot be kept: {error}"));
         }
-        if self.junit.is_match(path) {
-            self.junit_files += 1;
-            match count_junit(&String::from_utf8_lossy(&bytes)) {
-                Some(counts) => {
-                    let sum = self.collected.counts.get_or_insert_default();
-                    sum.passed += counts.passed;
-                    sum.failed += counts.failed;
-                    sum.skipped += counts.skipped;
-                }
-                None => self.warn(path, "is not JUnit XML"),
+        let kinds = self.kinds.iter().filter(|(_, patterns)| patterns.is_match(path));
+        for kind in kinds.map(|(kind, _)| *kind).collect::<Vec<_>>() {
+            self.found.push(kind);
+            if let Err(error) = self.read(kind, &String::from_utf8_lossy(&bytes)) {
+                self.warn(path, &format!("is left out: {error}"));
             }
         }
         true
+    }
+
+    fn read(&mut self, kind: Kind, text: &str) -> Result<(), report::InvalidReport> {
+        match kind {
+            Kind::Junit => {
+                let cases = report::junit(text)?;
+                let count = |outcome: &dyn Fn(&report::CaseOutcome) -> bool| {
+                    cases.iter().filter(|case| outcome(&case.outcome)).count() as u64
+                };
+                let counts = TestCounts {
+                    passed: count(&|outcome| matches!(outcome, report::CaseOutcome::Passed)),
+                    failed: count(&|outcome| matches!(outcome, report::CaseOutcome::Failed { .. })),
+                    skipped: count(&|outcome| matches!(outcome, report::CaseOutcome::Skipped { .. })),
+                };
+                self.collected.counts = Some(self.collected.counts.unwrap_or_default() + counts);
+                cases.iter().filter_map(report::problem).for_each(|problem| self.problem(problem));
+            }
+            Kind::Sarif => {
+                let findings = report::sarif(text)?;
+                *self.collected.findings.get_or_insert_default() += findings.len() as u64;
+                findings.into_iter().for_each(|problem| self.problem(problem));
+            }
+            Kind::Coverage => {
+                let coverage = report::coverage(text)?;
+                self.collected.coverage = Some(self.collected.coverage.unwrap_or_default() + coverage);
+            }
+        }
+        Ok(())
+    }
+
+    fn problem(&mut self, mut problem: Problem) {
+        if self.collected.problems.len() == PROBLEMS_MAX {
+            return;
+        }
+        if let Some(file) = problem.file.as_deref().and_then(|file| (self.locate)(file)) {
+            (problem.file, problem.in_repository) = (Some(file), true);
+        }
+        self.collected.problems.push(problem);
     }
 
     fn copy(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -174,113 +265,9 @@ fn is_regular(fd: BorrowedFd<'_>) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
-/// Counts `testcase` elements by what is in them. `None`: there is no `testsuite` in it.
-///
-/// A scanner for this one purpose: entities, namespaces and DTDs do not matter for counting, so none is expanded.
-fn count_junit(text: &str) -> Option<TestCounts> {
-    let mut counts = TestCounts::default();
-    let (mut is_suite, mut in_case, mut outcome) = (false, false, Case::Passed);
-    let mut rest = text;
-    while let Some(start) = rest.find('<') {
-        rest = &rest[start..];
-        let (tag, after) = match () {
-            () if rest.starts_with("<!--") => (None, after(rest, "-->")),
-            () if rest.starts_with("<![CDATA[") => (None, after(rest, "]]>")),
-            () if rest.starts_with("<?") || rest.starts_with("<!") => (None, after(rest, ">")),
-            () => {
-                let end = tag_end(rest)?;
-                (Some(&rest[1..end]), Some(&rest[end + 1..]))
-            }
-        };
-        rest = after?;
-        let Some(tag) = tag else { continue };
-        let name = tag.trim_start_matches('/').split([' ', '\t', '\n', '\r', '/']).next().unwrap_or_default();
-        let name = name.rsplit(':').next().unwrap_or_default();
-        let (closes, is_empty) = (tag.starts_with('/'), tag.ends_with('/'));
-        match name {
-            "testsuite" | "testsuites" => is_suite = true,
-            "testcase" if !closes => {
-                (in_case, outcome) = (!is_empty, Case::Passed);
-                if is_empty {
-                    counts.passed += 1;
-                }
-            }
-            "testcase" if in_case => {
-                in_case = false;
-                match outcome {
-                    Case::Passed => counts.passed += 1,
-                    Case::Failed => counts.failed += 1,
-                    Case::Skipped => counts.skipped += 1,
-                }
-            }
-            "failure" | "error" if in_case => outcome = Case::Failed,
-            "skipped" if in_case && outcome == Case::Passed => outcome = Case::Skipped,
-            _ => {}
-        }
-    }
-    is_suite.then_some(counts)
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Case {
-    Passed,
-    Failed,
-    Skipped,
-}
-
-fn after<'t>(text: &'t str, end: &str) -> Option<&'t str> {
-    text.find(end).map(|at| &text[at + end.len()..])
-}
-
-/// The `>` that ends a tag, not one in a quoted value.
-fn tag_end(tag: &str) -> Option<usize> {
-    let mut quote = None;
-    for (at, byte) in tag.bytes().enumerate() {
-        match (byte, quote) {
-            (b'"' | b'\'', None) => quote = Some(byte),
-            (byte, Some(open)) if byte == open => quote = None,
-            (b'>', None) => return Some(at),
-            _ => {}
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn junit_is_counted() {
-        let counts = |passed, failed, skipped| Some(TestCounts { passed, failed, skipped });
-        for (text, expected) in [
-            ("<testsuites><testsuite/></testsuites>", counts(0, 0, 0)),
-            (
-                r#"<?xml version="1.0"?><testsuite><testcase name="a"/><testcase name="b"></testcase></testsuite>"#,
-                counts(2, 0, 0),
-            ),
-            (
-                "<testsuite><testcase><failure>x &lt; y</failure></testcase><testcase><error/></testcase></testsuite>",
-                counts(0, 2, 0),
-            ),
-            (
-                "<testsuite><testcase><skipped/></testcase><testcase><skipped/><failure/></testcase></testsuite>",
-                counts(0, 1, 1),
-            ),
-            (
-                r#"<testsuite><testcase name="a > b"><system-out><![CDATA[<failure>]]></system-out></testcase></testsuite>"#,
-                counts(1, 0, 0),
-            ),
-            ("<testsuite><!-- <testcase/> --><testcase/></testsuite>", counts(1, 0, 0)),
-            ("<testsuite><testcase><properties/></testcase><failure/></testsuite>", counts(1, 0, 0)),
-            ("<html></html>", None),
-            ("not xml", None),
-            ("<testsuite><testcase", None),
-            ("<testsuite><!-- open", None),
-        ] {
-            assert_eq!(count_junit(text), expected, "{text}");
-        }
-    }
 
     #[test]
     fn nothing_but_plain_files_is_collected() {
@@ -294,13 +281,13 @@ mod tests {
         std::os::unix::fs::symlink("/etc", from.join("dir")).expect("linked");
         rustix::fs::mknodat(rustix::fs::CWD, from.join("fifo"), FileType::Fifo, Mode::RWXU, 0).expect("made");
         let patterns = BTreeMap::from([("junit".to_owned(), vec!["*.xml".to_owned(), "sub/*.xml".to_owned()])]);
-        let collected = collect(&from, &to, &patterns);
+        let collected = collect(&from, &to, &patterns, None, &|_| None);
         assert_eq!(collected.counts, Some(TestCounts { passed: 2, failed: 0, skipped: 0 }));
         assert!(to.join("unit.xml").is_file() && to.join("sub/more.xml").is_file());
         for absent in ["link.xml", "dir", "fifo", "big"] {
             assert!(to.join(absent).symlink_metadata().is_err(), "{absent}");
         }
         assert_eq!(collected.warnings.len(), 4, "{:?}", collected.warnings);
-        assert_eq!(collect(&from.join("absent"), &to, &patterns).warnings.len(), 2);
+        assert_eq!(collect(&from.join("absent"), &to, &patterns, None, &|_| None).warnings.len(), 2);
     }
 }

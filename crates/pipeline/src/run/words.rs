@@ -15,6 +15,43 @@ pub(super) fn bytes(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// `64 MB`, counted in 1024s as docker's words for memory are.
+pub(super) fn memory(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{} {}", format!("{value:.1}").trim_end_matches(".0"), UNITS[unit])
+}
+
+/// `1 process`, `2 processes`.
+pub(super) fn processes(number: u64) -> String {
+    if number == 1 { "1 process".into() } else { format!("{number} processes") }
+}
+
+/// Name of a stage's files. Stages are named by the user, so a slash may not lead anywhere.
+pub fn file_name(stage: &str) -> String {
+    let legal = |c: char| match c {
+        // It looks the same, and is part of a name.
+        '/' => '\u{2215}',
+        c if c.is_control() => '_',
+        c => c,
+    };
+    let mut name: String = if stage.is_empty() || stage.starts_with('.') { "_".into() } else { String::new() };
+    for c in stage.chars().map(legal) {
+        if name.len() + c.len_utf8() > FILE_NAME_BYTES_MAX {
+            break;
+        }
+        name.push(c);
+    }
+    name
+}
+
+/// Leaves room for `@1` and `.json` in the 255 that file systems have.
+pub(crate) const FILE_NAME_BYTES_MAX: usize = 240;
+
 /// `1 command`, `2 commands`.
 pub(super) fn count(number: u64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
@@ -55,6 +92,28 @@ impl<'a> Stage<'a> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn names_of_files_stay_in_their_directory() {
+        let long = "x".repeat(300);
+        for (stage, file) in [
+            ("unit", "unit"),
+            ("../../etc/passwd", "_..∕..∕etc∕passwd"),
+            ("build api", "build api"),
+            ("unit (3.11, a/b)", "unit (3.11, a∕b)"),
+            ("", "_"),
+            (long.as_str(), &long[..super::FILE_NAME_BYTES_MAX]),
+        ] {
+            assert_eq!(super::file_name(stage), file);
+        }
+    }
+
+    #[test]
+    fn memory_is_counted_as_docker_does() {
+        for (bytes, text) in [(64 << 20, "64 MB"), (1536 << 20, "1.5 GB"), (6 << 20, "6 MB"), (500, "500 B")] {
+            assert_eq!(super::memory(bytes), text);
+        }
+    }
+
     #[test]
     fn sizes_are_decimal() {
         for (bytes, text) in [

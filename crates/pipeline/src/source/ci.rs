@@ -60,6 +60,7 @@ pub(super) fn complete(env: &BTreeMap<String, String>, source: &mut Source) {
             .any(|name| get(name).is_some_and(|value| value != "false"))
         || get("BUILD_REASON") == Some("PullRequest");
 
+    source.is_fork = is_request && !is_of_this_repository(&get);
     // The branch is a hint only: what is checked out decides.
     if source.branch.is_none() {
         source.branch = branch.map(str::to_owned);
@@ -77,4 +78,33 @@ pub(super) fn complete(env: &BTreeMap<String, String>, source: &mut Source) {
     } else {
         source.event
     };
+}
+
+/// Whether a change request is known to come from the repository itself. Where the CI system does not say so, it is not.
+fn is_of_this_repository<'e>(get: &dyn Fn(&str) -> Option<&'e str>) -> bool {
+    let same = |one: &str, other: &str| get(one).is_some_and(|value| get(other) == Some(value));
+    let is_github = get("GITHUB_EVENT_PATH").and_then(github_head);
+    is_github.is_some_and(|(head, base)| head == base)
+        || same("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "CI_MERGE_REQUEST_PROJECT_ID")
+        || same("TRAVIS_PULL_REQUEST_SLUG", "TRAVIS_REPO_SLUG")
+        || same("BUILDKITE_PULL_REQUEST_REPO", "BUILDKITE_REPO")
+        || same("APPVEYOR_PULL_REQUEST_HEAD_REPO_NAME", "APPVEYOR_REPO_NAME")
+        || get("SYSTEM_PULLREQUEST_ISFORK").is_some_and(|value| value.eq_ignore_ascii_case("false"))
+        // Jenkins sets the fork's name for forks only.
+        || (get("JENKINS_URL").is_some() && get("CHANGE_ID").is_some() && get("CHANGE_FORK").is_none())
+        // CircleCI sets the fork's owner for forks only.
+        || (get("CIRCLECI").is_some() && get("CIRCLE_PULL_REQUEST").is_some() && get("CIRCLE_PR_USERNAME").is_none())
+        // Bitbucket's pipelines do not run for forks.
+        || get("BITBUCKET_PR_ID").is_some()
+}
+
+/// GitHub describes events in files; larger ones are none.
+const EVENT_BYTES_MAX: u64 = 16 << 20;
+
+/// Full names of the head's and the base's repository.
+fn github_head(path: &str) -> Option<(String, String)> {
+    let file = fs_err::File::open(path).ok()?;
+    let event: serde_json::Value = serde_json::from_reader(std::io::Read::take(file, EVENT_BYTES_MAX)).ok()?;
+    let name = |side: &str| event["pull_request"][side]["repo"]["full_name"].as_str().map(str::to_owned);
+    Some((name("head")?, name("base")?))
 }

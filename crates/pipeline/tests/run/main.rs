@@ -1,6 +1,7 @@
 //! Stories of runs, with a scripted engine and registry, and the real store.
 
 mod forward;
+mod gates;
 mod script;
 
 use events::Verdict;

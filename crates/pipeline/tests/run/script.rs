@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use engine::{
     BuildError, BuildRequest, Built, Cancel, Container, ContainerSpec, Engine, EngineError, ExecSpec, Exit, FailedStep,
-    Root, Scope, SetupRequest, Stdio,
+    ImageRequest, ResolvedImage, Root, Scope, SetupRequest, Stdio,
 };
 use events::{Event, EventSink, Record, RunId, Subscriber};
 use oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
@@ -34,6 +34,15 @@ pub(crate) struct Act {
     host: bool,
     probes: Vec<i32>,
     report: Option<(String, String)>,
+    /// Codes of further starts; the last one repeats.
+    then: Vec<i32>,
+    out_of: Option<Limit>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Limit {
+    Memory,
+    Pids,
 }
 
 impl Act {
@@ -52,6 +61,14 @@ impl Act {
     /// Runs the arguments on the host, for what a shell makes of them.
     pub(crate) fn host() -> Act {
         Act { host: true, ..Act::default() }
+    }
+    /// Exits so when it is started again.
+    pub(crate) fn then(mut self, code: i32) -> Act {
+        self.then.push(code);
+        self
+    }
+    pub(crate) fn hits(limit: Limit) -> Act {
+        Act { code: 137, out_of: Some(limit), ..Act::default() }
     }
     pub(crate) fn says(mut self, text: &str) -> Act {
         self.says = text.into();
@@ -78,6 +95,7 @@ pub(crate) struct World {
     pub(crate) cancel: Cancel,
     dir: tempfile::TempDir,
     source: Source,
+    env: BTreeMap<String, String>,
     shared: Arc<Shared>,
 }
 
@@ -85,8 +103,11 @@ pub(crate) struct World {
 struct Shared {
     story: Mutex<Vec<String>>,
     steps: Mutex<BTreeMap<String, usize>>,
+    events: Mutex<Vec<serde_json::Value>>,
+    starts: Mutex<BTreeMap<String, usize>>,
     specs: Mutex<Vec<ContainerSpec>>,
     setup: Mutex<Option<SetupRequest>>,
+    build: Mutex<Option<BuildRequest>>,
     script: Mutex<Script>,
 }
 
@@ -112,6 +133,7 @@ impl Shared {
 
 impl Subscriber for Shared {
     fn event(&self, record: &Record) {
+        self.events.lock().expect("no panic").push(serde_json::to_value(record).expect("it serialises"));
         if let Event::StepStarted { stage, .. } = &record.event {
             *self.steps.lock().expect("no panic").entry(stage.clone()).or_default() += 1;
         }
@@ -133,7 +155,8 @@ impl World {
             branch: Some("master".into()),
             ..Source::default()
         };
-        World { store, run, cancel: Cancel::new(), dir, source, shared: Arc::default() }.file(yaml)
+        World { store, run, cancel: Cancel::new(), dir, source, env: BTreeMap::new(), shared: Arc::default() }
+            .file(yaml)
     }
 
     pub(crate) fn file(self, yaml: &str) -> World {
@@ -141,7 +164,7 @@ impl World {
         self
     }
 
-    fn project(&self) -> std::path::PathBuf {
+    pub(crate) fn project(&self) -> std::path::PathBuf {
         self.dir.path().canonicalize().expect("it exists").join("app")
     }
 
@@ -179,6 +202,36 @@ impl World {
         self
     }
 
+    pub(crate) fn fork(mut self) -> World {
+        (self.source.event, self.source.is_fork) = (SourceEvent::PullRequest, true);
+        self
+    }
+    pub(crate) fn env(mut self, name: &str, value: &str) -> World {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+    pub(crate) fn commit(mut self, sha: &str) -> World {
+        self.source.sha = Some(sha.into());
+        self
+    }
+    pub(crate) fn write(self, name: &str, text: &str) -> World {
+        std::fs::write(self.project().join(name), text).expect("written");
+        self
+    }
+    /// The next run of the same store, with nothing told yet.
+    pub(crate) fn again(mut self) -> World {
+        self.run = self.store.new_run().expect("a run");
+        self.shared.story.lock().expect("no panic").clear();
+        self.shared.events.lock().expect("no panic").clear();
+        self
+    }
+    /// Events whose name begins so, as their JSON lines have them.
+    pub(crate) fn events(&self, name: &str) -> Vec<serde_json::Value> {
+        let events = self.shared.events.lock().expect("no panic");
+        let of_name = |event: &&serde_json::Value| event["event"].as_str().is_some_and(|event| event.starts_with(name));
+        events.iter().filter(of_name).cloned().collect()
+    }
+
     pub(crate) async fn run(&self, options: &RunOptions) -> Result<Outcome, RunError> {
         self.run_with(options, None).await
     }
@@ -200,7 +253,7 @@ impl World {
             text: Some(&text),
             base: &base,
             source: &self.source,
-            env: &BTreeMap::new(),
+            env: &self.env,
             run_number: Some(self.run.number),
         });
         assert!(findings.is_empty(), "{findings:?}");
@@ -240,6 +293,10 @@ impl World {
         self.shared.specs.lock().expect("no panic").iter().find(|spec| spec.name == container).cloned()
     }
 
+    pub(crate) fn build_request(&self) -> Option<BuildRequest> {
+        self.shared.build.lock().expect("no panic").clone()
+    }
+
     pub(crate) fn setup_request(&self) -> Option<SetupRequest> {
         self.shared.setup.lock().expect("no panic").clone()
     }
@@ -268,7 +325,8 @@ fn failed_step() -> BuildError {
 
 #[async_trait]
 impl Engine for Scripted {
-    async fn build(&self, _: BuildRequest, _: &EventSink) -> Result<Built, BuildError> {
+    async fn build(&self, request: BuildRequest, _: &EventSink) -> Result<Built, BuildError> {
+        *self.shared.build.lock().expect("no panic") = Some(request);
         let script = self.shared.script();
         if script.build_fails {
             return Err(failed_step());
@@ -311,6 +369,13 @@ impl Engine for Scripted {
         Err(broken("not asked for", None))
     }
 
+    async fn image(&self, request: ImageRequest, _: &EventSink) -> Result<ResolvedImage, BuildError> {
+        let name = request.reference.familiar();
+        self.shared.tell(format!("image {name}"));
+        let root = Root { id: format!("root of {name}"), config: ImageConfig::scratch(&Platform::host()) };
+        Ok(ResolvedImage { root, id: Digest::of(name.as_bytes()) })
+    }
+
     /// Of what a file says; directories are not asked for.
     async fn content(&self, path: &Path) -> Result<Digest, EngineError> {
         Ok(Digest::of(&std::fs::read(path).expect("a file")))
@@ -332,7 +397,16 @@ impl Scope for ScriptedScope {
     }
 
     async fn start(&self, spec: ContainerSpec) -> Result<Box<dyn Container>, EngineError> {
-        let act = self.0.script().acts.get(&spec.name).cloned().unwrap_or_default();
+        let mut act = self.0.script().acts.get(&spec.name).cloned().unwrap_or_default();
+        let started = {
+            let mut starts = self.0.starts.lock().expect("no panic");
+            let started = starts.entry(spec.name.clone()).or_default();
+            *started += 1;
+            *started
+        };
+        if let Some(code) = act.then.get(started.wrapping_sub(2)).or(act.then.last()).filter(|_| started > 1) {
+            act.code = *code;
+        }
         if act.no_program {
             return Err(broken("no `/bin/sh` in the image", Some(127)));
         }
@@ -380,6 +454,12 @@ impl ScriptedContainer {
         }
     }
 
+    fn scripted(&self) -> Exit {
+        let (out_of_memory, out_of_pids) =
+            (matches!(self.act.out_of, Some(Limit::Memory)), matches!(self.act.out_of, Some(Limit::Pids)));
+        Exit { code: self.act.code, out_of_memory, out_of_pids, ..Exit::default() }
+    }
+
     fn on_host(&self) -> Exit {
         let Stdio::Sink(sink) = &self.spec.stdio else { return Exit::default() };
         let output = std::process::Command::new(&self.spec.args[0])
@@ -404,7 +484,7 @@ impl Container for ScriptedContainer {
             self.stopped.notified().await;
         }
         tokio::time::sleep_until(self.started + self.act.takes).await;
-        let exit = if self.act.host { self.on_host() } else { Exit { code: self.act.code, ..Exit::default() } };
+        let exit = if self.act.host { self.on_host() } else { self.scripted() };
         let exit = self.exit.lock().expect("no panic").get_or_insert(exit).clone();
         self.shared.tell(format!("end {}", self.spec.name));
         Ok(exit)

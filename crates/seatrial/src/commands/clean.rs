@@ -17,7 +17,7 @@ const RUNS_KEPT: usize = 50;
 /// Flags of `seatrial clean`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CleanArgs {
-    /// Also the whole build cache, the logs of all runs, and what failed steps left
+    /// Also the whole build cache, verdicts of gates, the logs of all runs, and what failed steps left
     #[arg(short, long)]
     all: bool,
     /// Only what was not used for this time, such as `7d`
@@ -56,6 +56,9 @@ pub(crate) fn run(args: &CleanArgs, context: &Context) -> anyhow::Result<Exit> {
         drop_kept: args.all,
     };
     let report = store.prune(&options).context("cannot clean the store")?;
+    if args.all && !args.dry_run {
+        store.memo_clear(pipeline::GATE_VERDICTS).context("cannot forget verdicts of gates")?;
+    }
     let value = serde_json::to_value(&report)?;
     if let Some(line) = format.line(&value)? {
         terminal::result_line(&line);

@@ -15,7 +15,7 @@ use crate::{
     context::Context,
     exit::Exit,
     failure::Failure,
-    terminal::{self, json::file_name, table, text},
+    terminal::{self, table, text},
 };
 
 /// Runs in the list.
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &LogsArgs, context: &Context) -> anyhow::Result<Exit> {
     let stages = stages(&run)?;
     match &args.stage {
         Some(stage) => {
-            let file = run.path.join("log").join(file_name(stage));
+            let file = run.path.join("log").join(pipeline::file_name(stage));
             if !file.is_file() {
                 return Err(no_log(&run, stage, &stages).into());
             }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use engine::KeptRoot;
-use events::Verdict;
+use events::{GateImage, RunId, Verdict};
+use pipeline::GateOutcome;
 use serde::{Deserialize, Serialize};
 use store::RunDir;
 
@@ -39,9 +40,33 @@ pub(super) struct RunRecord {
     /// Bytes of the image, uncompressed.
     #[serde(default)]
     pub(super) size_bytes: Option<u64>,
+    /// Gates with their verdicts.
+    #[serde(default)]
+    pub(super) gates: BTreeMap<String, GateRecord>,
     /// Root filesystems of what failed, by stage.
     #[serde(default)]
     pub(super) kept: BTreeMap<String, KeptRoot>,
+}
+
+/// A gate in short.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct GateRecord {
+    pub(super) verdict: Verdict,
+    /// Attempts that were made.
+    pub(super) attempts: u32,
+    /// The earlier run that found the verdict out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) known_from: Option<RunId>,
+    /// The image that it ran in, where that is not the built one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<GateImage>,
+}
+
+impl GateRecord {
+    pub(super) fn of(gate: &GateOutcome) -> Self {
+        let (known_from, image) = (gate.known_from, gate.image.clone());
+        Self { verdict: gate.verdict, attempts: gate.attempts(), known_from, image }
+    }
 }
 
 impl RunRecord {
@@ -58,6 +83,7 @@ impl RunRecord {
             cancelled: false,
             image: None,
             size_bytes: None,
+            gates: BTreeMap::new(),
             kept: BTreeMap::new(),
         }
     }

@@ -21,14 +21,15 @@ use store::{RunDir, Stop, Store};
 use super::{
     cache::{CacheArgs, Caches},
     init::environment,
-    record::RunRecord,
+    record::{GateRecord, RunRecord},
 };
 use crate::{
     cli::{EngineArgs, Progress},
     context::Context,
     exit::Exit,
     failure::{self, Failure},
-    settings,
+    results::{ResultArgs, annotations},
+    settings::{self, Ci},
     terminal::{self, Palette, diagnostics::Findings, model::State, summary, text, views::Views},
 };
 
@@ -62,6 +63,16 @@ pub(crate) struct PipelineArgs {
     engine: EngineArgs,
 }
 
+/// Flags of what runs gates.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct GateArgs {
+    /// Run gates also when they passed before with the same image, definition and files
+    #[arg(long)]
+    rerun: bool,
+    #[command(flatten)]
+    results: ResultArgs,
+}
+
 /// Flags of `seatrial run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
@@ -71,6 +82,8 @@ pub(crate) struct RunArgs {
     /// With `--publish`: say what would become of each tag of the registry, and push nothing
     #[arg(short = 'n', long, requires = "publish")]
     dry_run: bool,
+    #[command(flatten)]
+    gates: GateArgs,
     #[command(flatten)]
     pipeline: PipelineArgs,
     /// For those who look for `docker run`: the answer is a hint
@@ -85,6 +98,8 @@ pub(crate) struct RunArgs {
 pub(crate) struct TestArgs {
     /// Gates to run, with what they need; all without a name
     gates: Vec<String>,
+    #[command(flatten)]
+    args: GateArgs,
     #[command(flatten)]
     pipeline: PipelineArgs,
 }
@@ -114,22 +129,22 @@ pub(crate) fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Exit> {
             .hint(format!("start a command in an image with `seatrial shell {image}{command}`"))
             .into());
     }
-    trial("run", &args.pipeline, Stages::All, Push::of(args.publish, args.dry_run), context)
+    trial("run", &args.pipeline, &args.gates, Stages::All, Push::of(args.publish, args.dry_run), context)
 }
 
 /// Build and gates.
 pub(crate) fn test(args: &TestArgs, context: &Context) -> anyhow::Result<Exit> {
-    trial("test", &args.pipeline, Stages::Gates(args.gates.clone()), Push::No, context)
+    trial("test", &args.pipeline, &args.args, Stages::Gates(args.gates.clone()), Push::No, context)
 }
 
 /// Build and health check.
 pub(crate) fn health(args: &HealthArgs, context: &Context) -> anyhow::Result<Exit> {
-    trial("health", &args.pipeline, Stages::Health, Push::No, context)
+    trial("health", &args.pipeline, &GateArgs::default(), Stages::Health, Push::No, context)
 }
 
 /// Push what passed before.
 pub(crate) fn publish(args: &PublishArgs, context: &Context) -> anyhow::Result<Exit> {
-    trial("publish", &args.pipeline, Stages::Publish, Push::of(true, args.dry_run), context)
+    trial("publish", &args.pipeline, &GateArgs::default(), Stages::Publish, Push::of(true, args.dry_run), context)
 }
 
 /// Whether what passes is pushed.
@@ -152,7 +167,14 @@ impl Push {
 }
 
 /// One run: plan, surroundings, the pipeline's own story, what stays of it.
-fn trial(command: &str, args: &PipelineArgs, stages: Stages, push: Push, context: &Context) -> anyhow::Result<Exit> {
+fn trial(
+    command: &str,
+    args: &PipelineArgs,
+    gate_args: &GateArgs,
+    stages: Stages,
+    push: Push,
+    context: &Context,
+) -> anyhow::Result<Exit> {
     // A first look, so that a mistake in the file costs no run number.
     prepare(context, args.file.as_ref(), None)?;
     let store = context.store()?;
@@ -176,6 +198,10 @@ fn trial(command: &str, args: &PipelineArgs, stages: Stages, push: Push, context
         no_cache: args.no_cache,
         pull: args.pull,
         keep_failed: args.keep_failed,
+        rerun: gate_args.rerun,
+        allow_host_network: settings::locally_allowed(&|name| std::env::var_os(name))
+            .iter()
+            .any(|name| name == settings::NETWORK_HOST),
         jobs: args.jobs,
         allow_host_commands: settings::locally_allowed(&|name| std::env::var_os(name))
             .iter()
@@ -204,6 +230,10 @@ fn trial(command: &str, args: &PipelineArgs, stages: Stages, push: Push, context
     match outcome {
         Ok(outcome) => {
             let exit = conclude(command, &plan, &outcome, &views, store, &run);
+            if context.settings.ci == Some(Ci::GitHub) && views.shows_summary() {
+                terminal::message(&annotations::of(&outcome));
+            }
+            gate_args.results.write(&plan, &outcome, context)?;
             match outcome.not_published {
                 Some(reason) if outcome.publish_refused => {
                     Err(Failure::refused(format!("the image may not be published: {reason}")).into())
@@ -211,7 +241,16 @@ fn trial(command: &str, args: &PipelineArgs, stages: Stages, push: Push, context
                 _ => Ok(exit),
             }
         }
-        Err(error) => Err(give_up(command, &plan, error, &views, &run, context)),
+        Err(error) => {
+            let message = failure::chain(&error);
+            let failure = give_up(command, &plan, error, &views, &run, context);
+            gate_args.results.write_error(
+                &plan,
+                &std::iter::once(failure.to_string()).chain(message).collect::<Vec<_>>().join(": "),
+                context,
+            )?;
+            Err(failure)
+        }
     }
 }
 
@@ -230,6 +269,7 @@ fn conclude(command: &str, plan: &Plan, outcome: &Outcome, views: &Views, store:
     record.image = outcome.image.as_ref().and_then(|image| image.id.as_ref()).map(ToString::to_string);
     record.size_bytes = size_bytes;
     record.kept = kept(outcome);
+    record.gates = outcome.gates.iter().map(|gate| (gate.gate.clone(), GateRecord::of(gate))).collect();
     record.write(run);
     if outcome.verdict != Verdict::Failed
         && let Some(size_bytes) = size_bytes

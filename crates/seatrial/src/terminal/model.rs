@@ -158,6 +158,7 @@ impl Model {
                 }
             }
             Event::ImageSealed { .. }
+            | Event::GateRetried { .. }
             | Event::GateFinished { .. }
             | Event::HealthAttempt { .. }
             | Event::HealthFinished { .. }

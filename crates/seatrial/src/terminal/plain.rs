@@ -192,6 +192,9 @@ impl Lines {
             Event::StepFinished { stage, exit_code, .. } if *exit_code != 0 => {
                 self.output(stage, format!("  exited {exit_code}"), &mut out);
             }
+            Event::GateRetried { gate, attempt, attempts, reason, .. } => {
+                self.output(gate, format!("  attempt {attempt} of {attempts} {reason}; once more"), &mut out);
+            }
             Event::HealthAttempt { attempt, attempts, exit_code, output } => {
                 let words = if *exit_code == 0 { "healthy".to_owned() } else { format!("exited {exit_code}") };
                 let output = text::one_line(output);

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use engine::{Exit, FailedStep};
-use events::{Place, Verdict};
+use events::{Place, Problem, ProblemKind, ProblemLevel, Verdict};
 use pipeline::{Foreseen, GateFailure, GateOutcome, Outcome, Published, TagFate};
 
 use super::{
@@ -14,6 +14,8 @@ use super::{
 
 /// Lines of a failure's output that are shown in its block.
 const BLOCK_LINES_MAX: usize = 12;
+/// Failing tests and findings that are listed.
+const PROBLEMS_SHOWN_MAX: usize = 20;
 /// The same without a terminal: the log may be all that is left.
 const BLOCK_LINES_PLAIN_MAX: usize = 40;
 
@@ -26,6 +28,10 @@ pub(crate) struct Failed {
     /// `exited 1`.
     pub(crate) reason: String,
     pub(crate) place: Option<Place>,
+    /// Failing tests and findings of its reports.
+    pub(crate) problems: Vec<Problem>,
+    /// All of them, also those that are not in the list.
+    pub(crate) problems_total: u64,
     pub(crate) tail: Vec<String>,
     pub(crate) earlier_lines: u64,
     pub(crate) duration: Duration,
@@ -48,6 +54,8 @@ impl Failed {
             command: step.text.clone(),
             reason: exit_words(&step.exit),
             place: step.place.clone(),
+            problems: Vec::new(),
+            problems_total: 0,
             tail: step.tail.clone(),
             earlier_lines: step.earlier_lines,
             duration: step.duration,
@@ -58,27 +66,30 @@ impl Failed {
 
     /// A failed gate or health check.
     pub(crate) fn gate(run: u64, failure: &GateFailure) -> Self {
+        let name = shell_word(&failure.gate);
         let is_health = failure.gate == "health";
         let mut hints = Vec::new();
         hints.extend(failure.hint.clone());
         if failure.kept.is_some() {
-            hints.push(format!("enter the failed container with `seatrial shell {run} {}`", failure.gate));
+            hints.push(format!("enter the failed container with `seatrial shell {run} {name}`"));
         }
         hints.push(if is_health {
             "repeat the health check alone with `seatrial health`".to_owned()
         } else {
-            format!("repeat this gate alone with `seatrial test {}`", failure.gate)
+            format!("repeat this gate alone with `seatrial test {name}`")
         });
         Self {
             what: if is_health { "health check".to_owned() } else { format!("gate {}", failure.gate) },
             command: failure.command.clone(),
             reason: failure.reason.clone(),
             place: failure.place.clone(),
+            problems: Vec::new(),
+            problems_total: 0,
             tail: failure.tail.clone(),
             earlier_lines: failure.earlier_lines,
             duration: failure.duration,
             hints,
-            log_command: format!("seatrial logs {run} {}", failure.gate),
+            log_command: format!("seatrial logs {run} {name}"),
         }
     }
 
@@ -100,6 +111,13 @@ impl Failed {
         if let Some(Place { file, line, column }) = &self.place {
             out.push_str(&format!(" {} {}:{line}:{column}\n", palette.hint("-->"), text::one_line(file)));
         }
+        for problem in self.problems.iter().take(PROBLEMS_SHOWN_MAX) {
+            out.push_str(&format!("  {} {}\n", palette.bad("✗"), problem_words(problem)));
+        }
+        let shown = self.problems.len().min(PROBLEMS_SHOWN_MAX) as u64;
+        if self.problems_total > shown && shown > 0 {
+            out.push_str(&format!("    … and {} more\n", self.problems_total - shown));
+        }
         let skip = self.tail.len().saturating_sub(lines_max);
         for line in &self.tail[skip..] {
             out.push_str(&format!("  {} {}\n", palette.faint("│"), text::clean_line(line)));
@@ -112,6 +130,21 @@ impl Failed {
         out.push_str(&super::hints(&self.hints, palette));
         out
     }
+}
+
+/// `tests/test_even.py:12 test_returns_even: assert 1 == 0`.
+fn problem_words(problem: &Problem) -> String {
+    let line = problem.line.map(|line| format!(":{line}")).unwrap_or_default();
+    let place = problem.file.as_deref().map(|file| format!("{file}{line} ")).unwrap_or_default();
+    let message = if problem.message.is_empty() { String::new() } else { format!(": {}", problem.message) };
+    text::fit(&text::one_line(&format!("{place}{}{message}", problem.name)), 200)
+}
+
+/// A name as an argument of a command that can be copied.
+fn shell_word(name: &str) -> String {
+    let name = text::one_line(name);
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.chars().all(is_plain) { name } else { format!("'{}'", name.replace('\'', r"'\''")) }
 }
 
 /// How a process ended, in words.
@@ -205,10 +238,20 @@ fn failures(outcome: &Outcome) -> Vec<Failed> {
     let run = outcome.run.0;
     let build = outcome.build_failure.iter().map(|step| Failed::step("build", "build", run, step));
     let setup = outcome.setup_failure.iter().map(|step| Failed::step("setup", "setup", run, step));
-    let gates = outcome.gates.iter().filter_map(|gate| gate.failure.as_ref()).map(|failure| Failed::gate(run, failure));
+    let gates = outcome.gates.iter().filter_map(|gate| Some(failed_gate(run, gate, gate.failure.as_ref()?)));
     let health =
         outcome.health.iter().filter_map(|health| health.failure.as_ref()).map(|failure| Failed::gate(run, failure));
     build.chain(setup).chain(gates).chain(health).collect()
+}
+
+/// Tests that failed come first; of findings only errors are worth a line here.
+fn failed_gate(run: u64, gate: &GateOutcome, failure: &GateFailure) -> Failed {
+    let is_told = |problem: &&Problem| problem.kind == ProblemKind::Test || problem.level == ProblemLevel::Error;
+    let mut problems: Vec<Problem> = gate.problems.iter().filter(is_told).cloned().collect();
+    problems.sort_by_key(|problem| problem.kind != ProblemKind::Test);
+    let errors = problems.iter().filter(|problem| problem.kind == ProblemKind::Finding).count() as u64;
+    let problems_total = gate.tests.map_or(0, |tests| tests.failed) + errors;
+    Failed { problems, problems_total, ..Failed::gate(run, failure) }
 }
 
 fn verdict_line(outcome: &Outcome, model: &Model, before_bytes: Option<u64>, palette: Palette) -> String {
@@ -247,17 +290,7 @@ fn counts_line(outcome: &Outcome, model: &Model) -> String {
     if !outcome.gates.is_empty() {
         parts.push(gates_words(&outcome.gates));
     }
-    if let Some(tests) = &outcome.tests {
-        let all = tests.passed + tests.failed + tests.skipped;
-        let mut words = text::count(usize::try_from(all).unwrap_or(usize::MAX), "test");
-        if tests.failed > 0 {
-            words = format!("{words}, {} failed", tests.failed);
-        }
-        if tests.skipped > 0 {
-            words = format!("{words}, {} skipped", tests.skipped);
-        }
-        parts.push(words);
-    }
+    parts.extend(pipeline::counts(outcome.tests, outcome.coverage, outcome.findings));
     if let Some(health) = &outcome.health
         && !health.summary.is_empty()
     {
@@ -279,6 +312,15 @@ fn gates_words(gates: &[GateOutcome]) -> String {
     }
     if skipped > 0 {
         words = format!("{words}, {skipped} skipped");
+    }
+    let flaky: Vec<String> =
+        gates.iter().filter(|gate| gate.is_flaky()).map(|gate| text::one_line(&gate.gate)).collect();
+    if !flaky.is_empty() {
+        words = format!("{words}, {} flaky ({})", flaky.len(), flaky.join(", "));
+    }
+    let unchanged = gates.iter().filter(|gate| gate.known_from.is_some()).count();
+    if unchanged > 0 {
+        words = format!("{words}, {unchanged} unchanged");
     }
     words
 }
@@ -400,6 +442,8 @@ mod tests {
             command: "python -m pytest tests".into(),
             reason: exit_words(&Exit { code: 1, ..Exit::default() }),
             place: Some(Place { file: "seatrial.yaml".into(), line: 18, column: 12 }),
+            problems: Vec::new(),
+            problems_total: 0,
             tail: vec![
                 "old".into(),
                 "tests/test_even.py:12 test_returns_even: assert 1 == 0".into(),

@@ -1,13 +1,13 @@
 //! The container of a gate: what is started, in which surroundings.
 
-use std::path::Path;
+use std::sync::Arc;
 
-use engine::{Attachment, BindMount, ContainerSpec, Limits, NetworkMode, Root, Stdio, Surroundings};
+use engine::{Attachment, ContainerSpec, Limits, NetworkMode, Root, Stdio, Surroundings, Tmpfs, Ulimit};
 
 pub(in crate::run) use services::{container_name, environment, workdir};
 
-use super::super::log::{StageLog, StepText};
-use crate::{GatePlan, RunContext, Values, Version};
+use super::{super::log::StepText, Trial};
+use crate::{GatePlan, RunContext, TmpfsPlan, UlimitPlan, Values, Version};
 
 /// Starts one command.
 pub(in crate::run) const SHELL: [&str; 2] = ["/bin/sh", "-ec"];
@@ -15,7 +15,9 @@ pub(in crate::run) const SHELL: [&str; 2] = ["/bin/sh", "-ec"];
 /// arguments, so that the quotes of one cannot reach into the next, and are hidden from them by `set --`.
 const SEVERAL: &str = r#"for seatrial_step do set --; printf '\036%s\n' MARK; eval "$seatrial_step"; done"#;
 /// Where reports are written, inside.
-const REPORTS_TARGET: &str = "/run/seatrial/reports";
+pub(super) const REPORTS_TARGET: &str = "/run/seatrial/reports";
+/// Docker's, as of `/tmp`.
+const TMPFS_MODE: u32 = 0o1777;
 pub(super) fn steps(gate: &GatePlan) -> Vec<StepText> {
     if gate.commands.is_empty() {
         return vec![StepText { text: gate.entrypoint.join(" "), place: gate.place.clone() }];
@@ -23,36 +25,45 @@ pub(super) fn steps(gate: &GatePlan) -> Vec<StepText> {
     gate.commands.iter().map(|one| StepText { text: one.run.clone(), place: one.place.clone() }).collect()
 }
 
-pub(super) fn spec(
-    cx: RunContext<'_>,
-    gate: &GatePlan,
-    root: &Root,
-    values: &Values,
-    log: &StageLog,
-    mark: Option<&str>,
-    work_dir: &Path,
-) -> ContainerSpec {
-    let cwd = workdir(gate.workdir.as_deref(), root);
-    let mut mounts: Vec<BindMount> = gate.mounts.iter().map(|mount| mount.bind(&cwd)).collect();
-    mounts.push(BindMount { source: work_dir.to_path_buf(), target: REPORTS_TARGET.into(), readonly: false });
+/// What is started, without what each attempt has of its own: arguments, streams, the place for reports.
+pub(super) fn spec(trial: &Trial<'_>, gate: &GatePlan, root: &Root) -> ContainerSpec {
+    let (cwd, bounds) = (workdir(gate.workdir.as_deref(), root), &gate.bounds);
     ContainerSpec {
         name: container_name(&gate.name),
         root: root.clone(),
-        args: args(gate, mark),
-        env: environment(root, &gate.environment, &seatrial_environment(cx, values)),
+        args: Vec::new(),
+        env: environment(root, &gate.environment, &seatrial_environment(trial.cx, trial.values)),
+        mounts: gate.mounts.iter().map(|mount| mount.bind(&cwd)).collect(),
         cwd,
         user: gate.user.clone().unwrap_or_else(|| root.config.config.user.clone()),
-        mounts,
-        network: NetworkMode::Default,
+        network: match bounds.network.as_deref() {
+            Some("none") => NetworkMode::None,
+            Some("host") => NetworkMode::Host,
+            _ => NetworkMode::Default,
+        },
         attachment: Attachment::default(),
-        surroundings: Surroundings::default(),
-        limits: Limits::default(),
+        surroundings: Surroundings {
+            tmpfs: bounds.tmpfs.iter().map(tmpfs).collect(),
+            shm_size_bytes: bounds.shm_size_bytes,
+            files: trial.secrets.files(&bounds.secrets),
+            ulimits: bounds.ulimits.iter().map(ulimit).collect(),
+            ..Surroundings::default()
+        },
+        limits: Limits { memory_bytes: bounds.memory_bytes, cpus: bounds.cpus, pids: bounds.pids },
         init: true,
-        stdio: Stdio::Sink(log.sink()),
+        stdio: Stdio::Sink(Arc::new(|_| {})),
     }
 }
 
-fn args(gate: &GatePlan, mark: Option<&str>) -> Vec<String> {
+fn tmpfs(tmpfs: &TmpfsPlan) -> Tmpfs {
+    Tmpfs { target: tmpfs.target.clone(), size_bytes: tmpfs.size_bytes, mode: tmpfs.mode.unwrap_or(TMPFS_MODE) }
+}
+
+fn ulimit(limit: &UlimitPlan) -> Ulimit {
+    Ulimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }
+}
+
+pub(super) fn args(gate: &GatePlan, mark: Option<&str>) -> Vec<String> {
     let mut args = gate.entrypoint.clone();
     match (gate.commands.as_slice(), mark) {
         ([], _) => {}

@@ -36,6 +36,7 @@ fn inner(steps: usize, mark: Option<&str>) -> (Inner, Arc<Heard>, tempfile::Temp
         step_id: 0,
         step_start: Instant::now(),
         is_finished: false,
+        masker: None,
     };
     if inner.mark.is_none() {
         inner.begin_step();

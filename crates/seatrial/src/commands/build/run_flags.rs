@@ -10,7 +10,12 @@ use std::{
 
 use engine::{Allow, RunSettings, Secret, SshSource, Ulimit};
 
-use crate::{context::Context, failure::Failure, settings, terminal};
+use crate::{
+    context::Context,
+    failure::Failure,
+    settings::{self, NETWORK_HOST},
+    terminal,
+};
 
 /// BuildKit refuses longer ones (`session/secrets`, `MaxSecretSize`).
 const SECRET_BYTES_MAX: u64 = 500 * 1024;
@@ -34,7 +39,6 @@ const ULIMITS: &[&str] = &[
     "sigpending",
     "stack",
 ];
-const NETWORK_HOST: &str = "network.host";
 const SECURITY_INSECURE: &str = "security.insecure";
 
 /// Flags about RUN.

@@ -1,0 +1,47 @@
+//! Images that gates run in beside the built one: looked up once in a run, by whoever needs them first.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use engine::{BuildError, ImageRequest, ResolvedImage};
+use oci::{Platform, Reference};
+use tokio::sync::OnceCell;
+
+use crate::{ImagePlan, RunContext, RunError};
+
+/// What names stood for in this run.
+pub(super) struct Images<'a> {
+    cx: RunContext<'a>,
+    pull: bool,
+    known: Mutex<BTreeMap<Reference, Arc<OnceCell<ResolvedImage>>>>,
+}
+
+impl<'a> Images<'a> {
+    pub(super) fn new(cx: RunContext<'a>, pull: bool) -> Self {
+        Self { cx, pull, known: Mutex::default() }
+    }
+
+    /// The image that `in` names; two gates with the same name have the same one.
+    pub(super) async fn find(&self, gate: &str, image: &ImagePlan) -> Result<ResolvedImage, RunError> {
+        let slot = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry(image.reference.clone()).or_default())
+        };
+        let request = ImageRequest {
+            stage: gate.to_owned(),
+            reference: image.reference.clone(),
+            platform: Platform::host(),
+            pull: self.pull,
+            place: image.place.clone(),
+            cancel: self.cx.cancel.clone(),
+        };
+        let found = slot.get_or_try_init(|| self.cx.engine.image(request, self.cx.events)).await;
+        found.cloned().map_err(|error| match error {
+            BuildError::Cancelled => RunError::Cancelled,
+            BuildError::Engine(error) => RunError::Engine(error),
+            error => RunError::Build(error),
+        })
+    }
+}
