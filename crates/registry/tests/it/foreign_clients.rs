@@ -95,12 +95,12 @@ async fn buildah_pulls_commits_and_pushes() {
 
 /// A docker daemon of the test's own, with its client.
 pub(crate) struct Docker {
-    root: tempfile::TempDir,
+    pub(crate) root: tempfile::TempDir,
     daemon: std::process::Child,
 }
 
 impl Docker {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         Self::start_with(&[])
     }
 
@@ -134,6 +134,11 @@ impl Docker {
     pub(crate) async fn run(&self, arguments: &[&str]) -> String {
         let host = format!("unix://{}", self.root.path().join("sock").display());
         run("docker", &[&["--host", &host], arguments].concat(), &[("HOME", self.root.path())]).await
+    }
+
+    pub(crate) async fn run_failing(&self, arguments: &[&str]) -> String {
+        let host = format!("unix://{}", self.root.path().join("sock").display());
+        run_failing("docker", &[&["--host", &host], arguments].concat(), &[("HOME", self.root.path())]).await
     }
 
     /// Waits until it answers.

@@ -243,20 +243,9 @@ impl DockerRegistry {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-        let new = ["req", "-newkey", "rsa:2048", "-nodes", "-keyout"];
-        let (key, pem) = (file("authority.key"), file("authority.pem"));
-        let authority = [key.as_str(), "-x509", "-days", "2", "-subj", "/CN=authority", "-out", &pem];
-        run("openssl", &[&new[..], &authority].concat(), &[]).await;
-        fs::write(file("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
-        for name in ["server", "client"] {
-            let (own, request) = (file(&format!("{name}.key")), file(&format!("{name}.csr")));
-            let subject = format!("/CN={name}");
-            run("openssl", &[&new[..], &[&own, "-subj", &subject, "-out", &request]].concat(), &[]).await;
-            let (out, names) = (file(&format!("{name}.pem")), file("names"));
-            let sign = ["x509", "-req", "-in", &request, "-CA", &pem, "-CAkey", &key, "-CAcreateserial", "-days", "2"];
-            run("openssl", &[&sign[..], &["-extfile", &names, "-out", &out]].concat(), &[]).await;
-        }
+        make_certificates(directory.path(), &["server", "client"]).await;
+        let file = |name: &str| directory.path().join(name).display().to_string();
+        let pem = file("authority.pem");
         let tls = format!(
             "  tls: {{certificate: {}, key: {}, clientcas: [{pem}]}}\n",
             file("server.pem"),
@@ -323,6 +312,24 @@ impl Drop for DockerRegistry {
     }
 }
 
+/// An authority in a directory, with certificates for this machine: `authority.pem`, and `NAME.pem` and `NAME.key` for each.
+pub(crate) async fn make_certificates(directory: &Path, names: &[&str]) {
+    let file = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+    let new = ["req", "-newkey", "rsa:2048", "-nodes", "-keyout"];
+    let (key, pem) = (file("authority.key"), file("authority.pem"));
+    let authority = [key.as_str(), "-x509", "-days", "2", "-subj", "/CN=authority", "-out", &pem];
+    run("openssl", &[&new[..], &authority].concat(), &[]).await;
+    fs::write(file("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
+    for name in names {
+        let (own, request) = (file(&format!("{name}.key")), file(&format!("{name}.csr")));
+        let subject = format!("/CN={name}");
+        run("openssl", &[&new[..], &[&own, "-subj", &subject, "-out", &request]].concat(), &[]).await;
+        let (out, names) = (file(&format!("{name}.pem")), file("names"));
+        let sign = ["x509", "-req", "-in", &request, "-CA", &pem, "-CAkey", &key, "-CAcreateserial", "-days", "2"];
+        run("openssl", &[&sign[..], &["-extfile", &names, "-out", &out]].concat(), &[]).await;
+    }
+}
+
 /// Whether a program is there; says so on stderr when a test has to skip for it.
 pub(crate) fn has_tool(name: &str) -> bool {
     let found =
@@ -345,17 +352,25 @@ pub(crate) fn is_root(reason: &str) -> bool {
 
 /// Runs a program to its end and returns its output; fails the test when it fails.
 pub(crate) async fn run(program: &str, arguments: &[&str], environment: &[(&str, &Path)]) -> String {
+    let (is_success, text, errors) = attempt(program, arguments, environment).await;
+    assert!(is_success, "{program} {arguments:?}\n{text}{errors}");
+    text
+}
+
+/// Runs a program that has to fail, and returns what it says about that.
+pub(crate) async fn run_failing(program: &str, arguments: &[&str], environment: &[(&str, &Path)]) -> String {
+    let (is_success, text, errors) = attempt(program, arguments, environment).await;
+    assert!(!is_success, "{program} {arguments:?} does not fail\n{text}{errors}");
+    errors
+}
+
+/// Runs a program to its end: whether it succeeded, its output, its errors.
+async fn attempt(program: &str, arguments: &[&str], environment: &[(&str, &Path)]) -> (bool, String, String) {
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value.as_os_str()))).kill_on_drop(true);
     let output = tokio::time::timeout(Duration::from_secs(120), command.output()).await.expect("it ends").unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}\n{text}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
 }
 
 /// A TCP relay that cuts connections: the n-th connection passes `cuts[n]` bytes (up, down) and is then reset.
