@@ -1,6 +1,6 @@
 //! The command line as types. Every flag can also be given as `SEATRIAL_<FLAG>` in the environment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
@@ -109,9 +109,10 @@ pub(crate) enum Needs {
 }
 
 impl Command {
-    /// What has to be ready before this command starts.
-    pub(crate) fn needs(&self) -> Needs {
+    /// What has to be ready before this command starts in a directory.
+    pub(crate) fn needs(&self, cwd: &Path) -> Needs {
         match self {
+            Command::Registry(args) if args.needs_store(cwd) => Needs::Store,
             Command::Run(args) if args.image.is_some() => Needs::Nothing,
             Command::Build(args) if !args.needs_store() => Needs::Nothing,
             Command::Explain(args) if args.is_topic() => Needs::Nothing,

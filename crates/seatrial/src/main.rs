@@ -71,7 +71,7 @@ fn run(cli: Cli) -> Exit {
 /// Settings first: inside a user namespace everybody looks like root.
 fn prepare(cli: &Cli) -> Result<Context, Failure> {
     let settings = Settings::load(cli.home.clone(), cli.directory.as_deref())?;
-    let privilege = match cli.command.needs() {
+    let privilege = match cli.command.needs(&settings.cwd) {
         Needs::Nothing => None,
         Needs::Store => Some(runtime::enter().map_err(|error| {
             Failure::surroundings("cannot prepare this process for containers")

@@ -127,6 +127,19 @@ impl Running {
         self.finish()
     }
 
+    /// The next line that it writes to stdout, without its end; what it writes later is there for [`Running::finish`].
+    ///
+    /// # Panics
+    /// When it ends before.
+    pub fn line(&mut self) -> String {
+        use std::io::Read as _;
+        let stdout = self.child.stdout.as_mut().expect("it was asked for");
+        let bytes = stdout.bytes().map(|byte| byte.expect("a pipe can be read"));
+        let line: Vec<u8> = bytes.take_while(|byte| *byte != b'\n').collect();
+        assert!(!line.is_empty(), "the session ended, or its line is empty");
+        String::from_utf8_lossy(&line).into_owned()
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()

@@ -55,6 +55,13 @@ pub(crate) struct RegistryArgs {
     format: Option<String>,
 }
 
+impl RegistryArgs {
+    /// Whether blobs of this machine's builds are to be there.
+    pub(crate) fn needs_store(&self, cwd: &Path) -> bool {
+        self.store || self.config.as_ref().is_some_and(|file| config::names_store(&cwd.join(file)))
+    }
+}
+
 /// Serves until a signal comes, or collects.
 pub(crate) fn run(args: &RegistryArgs, context: &Context) -> anyhow::Result<Exit> {
     let (is_collection, named) = words(args)?;

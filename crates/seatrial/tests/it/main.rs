@@ -14,6 +14,7 @@ mod images;
 mod outputs;
 mod platforms;
 mod registry;
+mod registry_access;
 mod reproducible;
 mod run;
 mod secrets;

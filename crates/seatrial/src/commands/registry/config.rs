@@ -140,6 +140,18 @@ fn open_storage(url: &str) -> Result<Arc<dyn Backend>, String> {
     Err(format!("`{url}` needs a seatrial that was built with `--features object-store`"))
 }
 
+/// Whether a file says that the store is needed. What is wrong with it is told by [`read`].
+pub(super) fn names_store(path: &Path) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Part {
+        store: bool,
+    }
+    let is_small = fs::metadata(path).is_ok_and(|file| file.len() <= FILE_BYTES_MAX);
+    let text = if is_small { fs::read_to_string(path).ok() } else { None };
+    text.is_some_and(|text| serde_saphyr::from_str::<Part>(&text).is_ok_and(|part| part.store))
+}
+
 /// Reads a file; relative paths in it are relative to it.
 pub(super) fn read(path: &Path) -> anyhow::Result<Config> {
     let cannot = |error: std::io::Error| Failure::usage("cannot read the settings").because(&error);
