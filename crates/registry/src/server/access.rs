@@ -152,13 +152,9 @@ impl Gate {
         })
     }
 
-    /// Counts a request from an address.
-    pub(super) fn count(&self, visit: &Visit) -> Result<(), Refusal> {
-        self.meter.count_address(visit.address())
-    }
-
-    /// Who asks, if they may.
+    /// Who asks, if they may, and not too often.
     pub(super) async fn admit(&self, visit: &mut Visit, headers: &HeaderMap, need: &Need) -> Result<Caller, Refusal> {
+        self.meter.count_address(visit.address())?;
         let Some(access) = &self.access else {
             return Ok(Caller { access: None, user: None, shown: Shown::Nothing });
         };
@@ -205,15 +201,11 @@ impl Gate {
     ) -> Result<Option<User>, Refusal> {
         visit.shows_credentials();
         let address = visit.address();
-        let may_try = || self.meter.check_login(address, name);
         // Also where the answer is known already: otherwise it would tell right passwords from wrong ones at any speed.
-        may_try()?;
-        let user = access.users.verify(name, password, may_try).await??;
-        if user.is_none() {
-            self.meter.note_failed_login(address, name);
-            if access.users.has(name) {
-                visit.claims_to_be(name);
-            }
+        self.meter.check_login(address, name)?;
+        let user = access.users.verify(name, password, || self.meter.begin_login(address, name)).await??;
+        if user.is_none() && access.users.has(name) {
+            visit.claims_to_be(name);
         }
         Ok(user)
     }

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use oci::Digest;
+use tokio::time::timeout;
 
 use super::{
     Shared,
@@ -143,7 +144,6 @@ pub(super) async fn handle(
 
 async fn dispatch(shared: Arc<Shared>, visit: &mut Visit, request: Request) -> Result<Response, Refusal> {
     let query = Query::parse(request.uri().query().unwrap_or_default());
-    shared.gate.count(visit)?;
     let endpoint = place(&shared, endpoint(request.uri().path())?, &query)?;
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
@@ -152,7 +152,7 @@ async fn dispatch(shared: Arc<Shared>, visit: &mut Visit, request: Request) -> R
     let caller = match shared.gate.admit(visit, &headers, &need).await {
         Ok(caller) => caller,
         Err(refusal) => {
-            blobs::drain(body).await;
+            let _ = timeout(shared.options.idle_timeout, blobs::drain(body)).await;
             return Err(refusal);
         }
     };

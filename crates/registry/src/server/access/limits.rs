@@ -17,6 +17,8 @@ const BUCKETS_MAX: usize = 65_536;
 /// One address has many users; so many more wrong passwords than for one user are taken from it.
 const USERS_OF_ADDRESS: u32 = 10;
 
+const TOO_MANY_PASSWORDS: &str = "too many wrong passwords";
+
 /// So many within a time; that many at once as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -108,15 +110,20 @@ impl Meter {
         let (address, now) = (network(address), Instant::now());
         let one = self.failed.check(&(address, self.hasher.hash_one(user)), now);
         let all = self.failed_addresses.check(&address, now);
-        one.and(all).map_err(|wait| refusal("too many wrong passwords", wait))
+        one.and(all).map_err(|wait| refusal(TOO_MANY_PASSWORDS, wait))
     }
 
-    /// Notes a wrong password.
-    pub(super) fn note_failed_login(&self, address: IpAddr, user: &str) {
-        let (address, now) = (network(address), Instant::now());
-        // That the bucket is empty now is what the next try hears.
-        let _ = self.failed.take((address, self.hasher.hash_one(user)), now);
-        let _ = self.failed_addresses.take(address, now);
+    /// Counts a password that is tried as a wrong one, so that nobody tries for nothing by going away before the answer. What
+    /// it gives takes that back.
+    pub(super) fn begin_login(&self, address: IpAddr, user: &str) -> Result<impl FnOnce(), Refusal> {
+        let (address, user, now) = (network(address), self.hasher.hash_one(user), Instant::now());
+        let one = self.failed.take((address, user), now);
+        let all = self.failed_addresses.take(address, now);
+        one.and(all).map_err(|wait| refusal(TOO_MANY_PASSWORDS, wait))?;
+        Ok(move || {
+            self.failed.give_back(&(address, user));
+            self.failed_addresses.give_back(&address);
+        })
     }
 }
 
@@ -164,6 +171,13 @@ impl<K: Eq + Hash> Buckets<K> {
         }
         bucket.level -= 1.0;
         Ok(())
+    }
+
+    fn give_back(&self, key: &K) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = table.get_mut(key) {
+            bucket.level = (bucket.level + 1.0).min(self.capacity());
+        }
     }
 
     /// As `take`, but leaves the token.
@@ -224,6 +238,8 @@ mod tests {
         assert!(buckets.check(&'b', at(0)).is_ok() && buckets.take('b', at(0)).is_ok());
         buckets.take('a', at(10)).unwrap();
         assert!(buckets.take('a', at(10)).is_err());
+        buckets.give_back(&'a');
+        assert!(buckets.take('a', at(10)).is_ok() && buckets.take('a', at(10)).is_err());
         // It never holds more than its size.
         for _ in 0..6 {
             buckets.take('a', at(4000)).unwrap();

@@ -61,7 +61,7 @@ pub(super) struct Users {
     verified: Mutex<HashMap<Arc<str>, Verified>>,
     /// What is remembered of right passwords is worth nothing to whoever reads this memory later.
     key: hmac::Key,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     notices: Notices,
 }
 
@@ -100,7 +100,7 @@ impl Users {
             verified: Mutex::default(),
             key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
                 .expect("the kernel gives random bytes at any time"),
-            turns: Semaphore::new(AT_ONCE_MAX),
+            turns: Arc::new(Semaphore::new(AT_ONCE_MAX)),
             notices,
         })
     }
@@ -116,12 +116,13 @@ impl Users {
         self.current().hashes.contains_key(name)
     }
 
-    /// The user if the password is theirs. `may_try` is asked when the slow work is about to begin; its refusal is passed on.
-    pub(super) async fn verify<E>(
+    /// The user if the password is theirs. `begin_try` is asked when the slow work is about to begin; its refusal is passed
+    /// on, and what it gives is called when the password was right.
+    pub(super) async fn verify<F: FnOnce(), E>(
         &self,
         name: &str,
         password: &str,
-        may_try: impl Fn() -> Result<(), E>,
+        begin_try: impl FnOnce() -> Result<F, E>,
     ) -> Result<Result<Option<User>, E>, JoinError> {
         let table = self.current();
         let known = table.hashes.get_key_value(name);
@@ -133,21 +134,26 @@ impl Users {
         {
             return Ok(Ok(Some(User { name: Arc::clone(name), mark: mark(hash) })));
         }
-        let _turn = self.turns.acquire().await.expect("the turns are never closed");
+        let turn = Arc::clone(&self.turns).acquire_owned().await.expect("the turns are never closed");
         // While it waited, the same password may have been found right, or too many wrong ones have come.
         if let Some((name, hash)) = known
             && self.was_verified(name, hash, password)
         {
             return Ok(Ok(Some(User { name: Arc::clone(name), mark: mark(hash) })));
         }
-        if let Err(refusal) = may_try() {
-            return Ok(Err(refusal));
-        }
+        let succeed = match begin_try() {
+            Ok(succeed) => succeed,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         let hash = known.map_or_else(|| nobodys_hash(table.cost), |(_, hash)| hash.clone());
         let text = password.to_owned();
         // The hash was looked at when it was read: an error is as good as a no.
-        let is_right = spawn_blocking(move || bcrypt::verify(text, &hash).unwrap_or(false)).await?;
+        // A client that goes away does not end this work, so the turn is over when the work is. Kept beyond it, the next
+        // one finds what was found.
+        let work = spawn_blocking(move || (bcrypt::verify(text, &hash).unwrap_or(false), turn));
+        let (is_right, _turn) = work.await?;
         let Some((name, hash)) = known.filter(|_| is_right) else { return Ok(Ok(None)) };
+        succeed();
         let verified = Verified { tag: self.tag(hash, password), until: Instant::now() + VERIFIED_LIFE };
         self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(name), verified);
         Ok(Ok(Some(User { name: Arc::clone(name), mark: mark(hash) })))
@@ -280,8 +286,8 @@ mod tests {
     /// `secret`, as `htpasswd -B -C 4` writes it.
     const HASH: &str = "$2b$04$nVV95ls4w7jkoDwOvtiNseZhPgIbXWD0mI2H/jgcmrkMUqdSfxN7e";
 
-    fn free() -> Result<(), Infallible> {
-        Ok(())
+    fn free() -> Result<fn(), Infallible> {
+        Ok(|| {})
     }
 
     #[test]
@@ -324,9 +330,9 @@ mod tests {
         let path = directory.path().join("users");
         fs::write(&path, format!("ann:{HASH}\n")).unwrap();
         let (users, tries) = (Users::open(&path, Notices::default()).unwrap(), AtomicUsize::new(0));
-        let count = || -> Result<(), Infallible> {
+        let count = || {
             tries.fetch_add(1, Ordering::Relaxed);
-            Ok(())
+            free()
         };
         let work = (0..100).map(|_| users.verify("ann", "secret", count));
         let found = futures::future::join_all(work).await;
@@ -345,7 +351,7 @@ mod tests {
         assert_eq!(check("eve", "secret").await, None);
         let ann = check("ann", "secret").await.unwrap();
         // What was right needs no work, so nobody is asked whether it may be done.
-        let refuse = || Err("work");
+        let refuse = || Err::<fn(), _>("work");
         assert_eq!(users.verify("ann", "secret", refuse).await.unwrap(), Ok(Some(ann.clone())));
         assert_eq!(users.verify("ann", "secret2", refuse).await.unwrap(), Err("work"));
 

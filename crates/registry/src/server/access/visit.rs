@@ -62,7 +62,9 @@ impl Visit {
         let (mut client, mut scheme) = (address, if peer.is_tls { "https" } else { "http" });
         if gate.proxies.contains(&address) {
             // Each proxy adds whom it heard; what a proxy of ours did not write may be anybody's invention.
-            let heard = text(&FORWARDED_FOR).unwrap_or_default().rsplit(',').map_while(|it| it.trim().parse().ok());
+            // Some add a line of their own.
+            let lines = headers.get_all(FORWARDED_FOR).iter().rev().map(|line| line.to_str().unwrap_or_default());
+            let heard = lines.flat_map(|line| line.rsplit(',')).map_while(|it| it.trim().parse().ok());
             for heard in heard.map(|it: IpAddr| it.to_canonical()) {
                 client = heard;
                 if !gate.proxies.contains(&heard) {
