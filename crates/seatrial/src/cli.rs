@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    base, build, check, clean, completions, config, copy, demo, diff, doctor, explain, images, init, inspect, layers,
-    load, login, logout, logs, man, pull, push, registry, rmi, run, save, schema, shell, tag,
+    base, build, capsule, check, clean, completions, config, copy, demo, diff, doctor, explain, images, init, inspect,
+    layers, load, login, logout, logs, man, pull, push, registry, rmi, run, save, schema, shell, tag,
 };
 
 /// Build the image first, test inside it, push what passed
@@ -44,6 +44,10 @@ pub(crate) enum Command {
 
     /// Show the log of a run, or the list of runs
     Logs(logs::LogsArgs),
+    /// Write one file of a failed run, to do it again elsewhere
+    Capsule(capsule::CapsuleArgs),
+    /// Do again what a capsule holds
+    Replay(capsule::ReplayArgs),
     /// A shell in a failed step or gate, or in an image
     Shell(shell::ShellArgs),
 
@@ -124,6 +128,7 @@ impl Command {
             | Command::Clean(_)
             | Command::Logs(_)
             | Command::Shell(_)
+            | Command::Capsule(_)
             | Command::Images(_)
             | Command::Inspect(_)
             | Command::Layers(_)
@@ -139,6 +144,7 @@ impl Command {
             | Command::Doctor(_)
             | Command::Demo(_) => Needs::Store,
             Command::Copy(_)
+            | Command::Replay(_)
             | Command::Login(_)
             | Command::Logout(_)
             | Command::Registry(_)
@@ -231,7 +237,7 @@ pub(crate) struct EngineArgs {
 /// `--help` of the program: groups, as people look for commands.
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Pipeline", &["run", "build", "test", "health", "publish", "clean"]),
-    ("Containers", &["logs", "shell"]),
+    ("Containers", &["logs", "shell", "capsule", "replay"]),
     (
         "Images",
         &[

@@ -3,6 +3,7 @@
 pub(crate) mod base;
 pub(crate) mod build;
 pub(crate) mod cache;
+pub(crate) mod capsule;
 pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod completions;
@@ -46,6 +47,8 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> anyhow::Result<Ex
         Command::Publish(args) => run::publish(&args, context),
         Command::Clean(args) => clean::run(&args, context),
         Command::Logs(args) => logs::run(&args, context),
+        Command::Capsule(args) => capsule::run(&args, context),
+        Command::Replay(args) => capsule::replay(&args, context),
         Command::Shell(args) => shell::run(&args, context),
         Command::Images(args) => images::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),

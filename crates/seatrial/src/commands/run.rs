@@ -20,6 +20,7 @@ use store::{RunDir, Stop, Store};
 
 use super::{
     cache::{CacheArgs, Caches},
+    capsule,
     init::environment,
     record::{GateRecord, RunRecord},
 };
@@ -179,7 +180,7 @@ fn trial(
     prepare(context, args.file.as_ref(), None)?;
     let store = context.store()?;
     let run = store.new_run().context("cannot record a run in the store")?;
-    let Prepared { plan, file, warnings, .. } = prepare(context, args.file.as_ref(), Some(run.number))?;
+    let Prepared { plan, file, warnings, base } = prepare(context, args.file.as_ref(), Some(run.number))?;
     if let Some(file) = &file
         && !warnings.is_empty()
         && args.progress != Progress::None
@@ -229,7 +230,7 @@ fn trial(
     }
     match outcome {
         Ok(outcome) => {
-            let exit = conclude(command, &plan, &outcome, &views, store, &run);
+            let exit = conclude(command, &plan, &base, &outcome, &views, store, &run);
             if context.settings.ci == Some(Ci::GitHub) && views.shows_summary() {
                 terminal::message(&annotations::of(&outcome));
             }
@@ -255,7 +256,15 @@ fn trial(
 }
 
 /// Record, summary, exit code of a run that found out.
-fn conclude(command: &str, plan: &Plan, outcome: &Outcome, views: &Views, store: &Store, run: &RunDir) -> Exit {
+fn conclude(
+    command: &str,
+    plan: &Plan,
+    base: &Path,
+    outcome: &Outcome,
+    views: &Views,
+    store: &Store,
+    run: &RunDir,
+) -> Exit {
     let size_bytes = outcome.image.as_ref().and_then(|image| image.size_bytes);
     let before_bytes = last_size(store, plan);
     if views.shows_summary() {
@@ -271,6 +280,9 @@ fn conclude(command: &str, plan: &Plan, outcome: &Outcome, views: &Views, store:
     record.kept = kept(outcome);
     record.gates = outcome.gates.iter().map(|gate| (gate.gate.clone(), GateRecord::of(gate))).collect();
     record.write(run);
+    if outcome.verdict == Verdict::Failed {
+        capsule::found::remember(plan, base, Some(outcome), run);
+    }
     if outcome.verdict != Verdict::Failed
         && let Some(size_bytes) = size_bytes
     {

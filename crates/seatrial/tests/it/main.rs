@@ -2,6 +2,7 @@
 
 mod before;
 mod build;
+mod capsule;
 mod checks;
 mod cleanup;
 mod contexts;

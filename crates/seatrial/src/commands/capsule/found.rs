@@ -1,0 +1,135 @@
+//! What a failing run notes about its source and image while both are as they were.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use oci::ImageConfig;
+use pipeline::{Outcome, Plan};
+use serde::{Deserialize, Serialize};
+use store::{RunDir, SnapshotId};
+
+use super::{PATCH, UNTRACKED};
+
+const FILE: &str = "source.json";
+const IMAGE: &str = "image.json";
+/// A patch of more is no slip of a developer's, and makes a file that nobody sends.
+const PATCH_BYTES_MAX: usize = 20 * 1024 * 1024;
+/// Files that Git does not know, together.
+const UNTRACKED_BYTES_MAX: u64 = 20 * 1024 * 1024;
+
+/// Where the source is, and how it differs from its commit.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(in crate::commands) struct Source {
+    /// The commit, in full.
+    pub(super) sha: Option<String>,
+    pub(super) branch: Option<String>,
+    /// Address of the repository that it came from, without credentials.
+    pub(super) remote: Option<String>,
+    /// Directory of the pipeline file in the repository.
+    pub(super) directory: String,
+    /// The pipeline file's name; `None` when there is none.
+    pub(super) file: Option<String>,
+    pub(super) has_patch: bool,
+    /// What could not be taken along.
+    pub(super) missing: Vec<String>,
+}
+
+/// Enough to name the image's digests later; sealing is not waited for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Built {
+    pub(super) config: ImageConfig,
+    pub(super) layers: Vec<SnapshotId>,
+    /// Seconds since 1970.
+    pub(super) epoch: u64,
+    pub(super) bases: Vec<(String, String)>,
+}
+
+/// Called when a run has failed. What cannot be noted costs the capsule, not the run.
+pub(in crate::commands) fn remember(plan: &Plan, base: &Path, outcome: Option<&Outcome>, run: &RunDir) {
+    let source = Source::of(plan, base, run);
+    write(run, FILE, &source);
+    if let Some(image) = outcome.and_then(|outcome| outcome.image.as_ref()) {
+        let built = &image.built;
+        let epoch = built.epoch.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let bases = built.bases.iter().map(|(name, id)| (name.clone(), id.to_string())).collect();
+        let (config, layers) = (built.root.config.clone(), built.layers.clone());
+        write(run, IMAGE, &Built { config, layers, epoch, bases });
+    }
+}
+
+fn write(run: &RunDir, name: &str, value: &impl Serialize) {
+    if let Ok(bytes) = serde_json::to_vec(value) {
+        let _ = fs_err::write(run.path.join(name), bytes);
+    }
+}
+
+impl Source {
+    /// What the run noted.
+    pub(super) fn read(run: &RunDir) -> Option<Self> {
+        serde_json::from_slice(&fs_err::read(run.path.join(FILE)).ok()?).ok()
+    }
+
+    fn of(plan: &Plan, base: &Path, run: &RunDir) -> Self {
+        let mut source = Self { file: plan.file.clone(), branch: plan.source.branch.clone(), ..Self::default() };
+        let Some(root) = &plan.source.root else { return source };
+        let root = root.canonicalize().unwrap_or_else(|_| root.clone());
+        source.directory = base.strip_prefix(&root).unwrap_or(Path::new("")).display().to_string();
+        source.sha.clone_from(&plan.source.sha);
+        source.remote = git(&root, &["config", "--get", "remote.origin.url"])
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .map(|url| engine::redacted(url.trim()));
+        if plan.source.is_dirty {
+            match git(&root, &["diff", "--binary", "--no-color", "--no-ext-diff", "HEAD", "--"]) {
+                Some(patch) if patch.len() <= PATCH_BYTES_MAX => {
+                    source.has_patch = fs_err::write(run.path.join(PATCH), patch).is_ok();
+                }
+                _ => source.missing.push("changes of tracked files: too many".into()),
+            }
+        }
+        source.take_untracked(&root, run);
+        source
+    }
+
+    fn take_untracked(&mut self, root: &Path, run: &RunDir) {
+        let listed = git(root, &["ls-files", "-z", "--others", "--exclude-standard"]).unwrap_or_default();
+        let mut left = UNTRACKED_BYTES_MAX;
+        for name in listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+            let Ok(name) = std::str::from_utf8(name) else { continue };
+            let path = root.join(name);
+            let size = match fs_err::symlink_metadata(&path) {
+                Ok(data) if data.is_file() => data.len(),
+                _ => continue,
+            };
+            if size > left {
+                self.missing.push(format!("{name}: too large"));
+                continue;
+            }
+            left -= size;
+            let target: PathBuf = run.path.join(UNTRACKED).join(name);
+            let copied =
+                target.parent().map_or(Ok(()), fs_err::create_dir_all).and_then(|()| fs_err::copy(&path, &target));
+            if copied.is_err() {
+                self.missing.push(format!("{name}: cannot be read"));
+            }
+        }
+    }
+}
+
+impl Built {
+    pub(super) fn read(run: &RunDir) -> Option<Self> {
+        serde_json::from_slice(&fs_err::read(run.path.join(IMAGE)).ok()?).ok()
+    }
+
+    pub(super) fn epoch(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.epoch)
+    }
+}
+
+/// Output of a Git command that went well.
+pub(super) fn git(directory: &Path, arguments: &[&str]) -> Option<Vec<u8>> {
+    let output = Command::new("git").arg("-C").arg(directory).args(arguments).output().ok()?;
+    output.status.success().then_some(output.stdout)
+}

@@ -1,0 +1,61 @@
+//! `seatrial capsule` and `seatrial replay`.
+
+use testkit::World;
+
+use crate::world_with_image;
+
+/// A gate that fails on what is in the tree beside the commit.
+fn failing() -> World {
+    let world = world_with_image();
+    world
+        .file("Dockerfile", "FROM tiny:1\nCOPY app /app\n")
+        .file("app", "good\n")
+        .file(".gitignore", "/ignored\n")
+        .file(
+            "seatrial.yaml",
+            "test:\n  environment: {API_TOKEN: s3cr3t-value, MODE: test}\n  mounts: [new]\n  gates:\n    unit: \
+             'echo token $API_TOKEN; grep good /app && cat new/file'\n    other: 'true'\n",
+        )
+        .file("new/file", "known\n")
+        .commit();
+    world.file("app", "bad\n").file("new/more", "not known to Git\n");
+    world
+}
+
+#[test]
+fn a_failure_happens_again_in_another_clone() {
+    let world = failing();
+    world.seatrial(["run"]).run().exits(1);
+    let finished = world.seatrial(["capsule", "last", "-o", "f.capsule"]).run().exits(0);
+    finished.stderr_has("seatrial replay f.capsule");
+    let capsule = world.repo().join("f.capsule");
+
+    let shown = world.seatrial(["replay", "--show", "f.capsule"]).run().exits(0).stdout();
+    for words in ["\"failed\": [\n    \"unit\"", "\"MODE\"", "\"***\"", "sha256:", "\"has_patch\": true", "tiny:1"] {
+        assert!(shown.contains(words), "`{words}` is missing in:\n{shown}");
+    }
+    assert!(!shown.contains("s3cr3t-value"), "{shown}");
+    let plain = zstd::decode_all(std::fs::File::open(&capsule).unwrap()).unwrap();
+    assert!(!plain.windows(12).any(|window| window == b"s3cr3t-value"), "no value that looks secret goes along");
+    assert!(plain.windows(8).any(|window| window == b"token **"), "the log does, masked");
+
+    // The user's tree has moved on; the capsule's has not.
+    let (to, home) = (tempfile::tempdir().unwrap(), world.repo());
+    let clone = std::process::Command::new("git").args(["clone", "-q"]).arg(&home).arg(to.path().join("c")).status();
+    assert!(clone.unwrap().success());
+    world.file("app", "good\n");
+    let session = world.seatrial(["replay"]).arg(&capsule).cwd(to.path().join("c"));
+    let finished = session.run().exits(1);
+    finished.stderr_has("repeating `seatrial test unit`").stderr_has("gate unit");
+    assert_eq!(std::fs::read_to_string(to.path().join("c/app")).unwrap(), "good\n", "the clone is as it was");
+}
+
+#[test]
+fn what_cannot_be_a_capsule_is_refused() {
+    let world = failing();
+    world.file("app", "good\n");
+    world.seatrial(["run"]).run().exits(0);
+    world.seatrial(["capsule", "last"]).run().exits(1).stderr_has("capsules are made of runs that failed");
+    world.file("x.capsule", "nonsense");
+    world.seatrial(["replay", "x.capsule"]).run().exits(3).stderr_has("is no capsule of a run, or is damaged");
+}
