@@ -17,7 +17,7 @@ use crate::{
     context::Context,
     exit::Exit,
     failure::Failure,
-    terminal::{self, json::file_name, text},
+    terminal::{self, text},
 };
 
 /// Version of the file's form.
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &CapsuleArgs, context: &Context) -> anyhow::Result<Exit>
         }
         .into());
     };
-    let name = format!("{}-run-{}.capsule", file_name(&record.name), run.number);
+    let name = format!("{}-run-{}.capsule", pipeline::file_name(&record.name), run.number);
     let path = context.settings.cwd.join(args.output.clone().unwrap_or_else(|| name.into()));
     let size = pack::write(&path, store, &run, record, source)?;
     let shown = path.strip_prefix(&context.settings.cwd).unwrap_or(&path).display();

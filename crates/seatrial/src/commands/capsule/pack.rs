@@ -113,7 +113,7 @@ fn stages(run: &RunDir) -> (BTreeMap<String, Value>, Option<Arc<Masks>>) {
             "args": record.args, "env": env, "cwd": record.cwd, "user": record.user,
             "mounts": record.mounts.iter().map(|(_, target, readonly)| (target, readonly)).collect::<Vec<_>>(),
         });
-        stages.insert(stage, value);
+        stages.insert(record.stage, value);
     }
     (stages, Masks::new(&secrets).map(Arc::new))
 }
