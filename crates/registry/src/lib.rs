@@ -7,16 +7,18 @@ mod client;
 mod credentials;
 mod error;
 mod hosts;
+mod layout;
 mod server;
 mod spool;
 
 pub use client::{
-    BlobSource, BlobTarget, Client, ClientOptions, CommitError, Copied, CopyOptions, NoProgress, Progress,
+    BlobSource, BlobTarget, Client, ClientOptions, CommitError, Copied, CopyOptions, CopyPlace, NoProgress, Progress,
     ResolvedManifest, TagCondition, TagsWritten, UploadOutcome, VERSION_ANNOTATION,
 };
 pub use credentials::{Credential, CredentialError, Credentials, LoginPlace};
 pub use error::{ErrorKind, RegistryError};
 pub use hosts::{HostFiles, HostFilesError};
+pub use layout::{Layout, LayoutError, LayoutErrorKind};
 pub use server::{
     AccessOptions, AccessRule, Action, AuditOptions, Backend, ChallengeKind, CollectOptions, CollectReport,
     DEFAULT_ADDRESS, InvalidPattern, InvalidRate, InvalidUpstream, Limits, Notices, Pattern, Rate, ReadAt, Record,

@@ -13,8 +13,8 @@ use store::Store;
 use tokio::sync::Semaphore;
 
 use super::{
-    BlobSource, BlobTarget, Client, CommitError, MANIFEST_BYTES_MAX, NoProgress, Progress, ResolvedManifest,
-    UploadOutcome, pull::is_there, transport::Via,
+    BlobSource, BlobTarget, Client, CommitError, CopyPlace, NoProgress, Progress, ResolvedManifest, UploadOutcome,
+    ends::End, pull::is_there,
 };
 use crate::{ErrorKind, RegistryError};
 
@@ -68,12 +68,23 @@ struct Node {
     resolved: ResolvedManifest,
     /// The target has it: its blobs and manifests are there, because no registry takes it without them.
     is_present: bool,
-    is_referrer: bool,
+    role: Role,
+}
+
+/// What leads to a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// The name.
+    Root,
+    /// An index.
+    Listed,
+    /// Its own subject.
+    Referrer,
 }
 
 impl Client {
     /// Copies what `from` names to `to`: index, manifests, blobs and referrers, with equal digests. The name is written
-    /// last; what the target has is not sent. Within one registry blobs are mounted.
+    /// last; what the target has is not sent, nor a name that is right already. Within one registry blobs are mounted.
     ///
     /// # Errors
     /// A registry fails or refuses, content is wrong, or the graph is beyond the bounds.
@@ -84,80 +95,57 @@ impl Client {
         options: &CopyOptions<'_>,
         progress: &dyn Progress,
     ) -> Result<Copied, RegistryError> {
-        let root = match &options.platform {
-            Some(platform) => self.manifest_for(from, platform).await.map(|(manifest, _)| manifest),
-            None => self.fetch_kind(from, MANIFEST_BYTES_MAX, Via::Origin).await,
-        };
-        let root = root.map_err(|kind| kind.during("copy", from))?;
+        let (from, to) = (CopyPlace::Registry(from.clone()), CopyPlace::Registry(to.clone()));
+        self.copy_between(&from, &to, options, progress).await
+    }
+
+    /// The same between any two places.
+    ///
+    /// # Errors
+    /// As [`Client::copy`]; a layout may be none, or not be readable or writable.
+    pub async fn copy_between(
+        &self,
+        from: &CopyPlace,
+        to: &CopyPlace,
+        options: &CopyOptions<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Copied, RegistryError> {
+        let (from, to) = (End::new(self, from), End::new(self, to));
+        let root = from.root(options.platform.as_ref()).await?;
         let root_digest = root.descriptor.digest.clone();
-        if to.digest().is_some_and(|wanted| *wanted != root_digest) {
-            let reason = format!("{from} is {root_digest}, which is not what the target names");
-            return Err(ErrorKind::malformed(reason).during("copy to", to));
+        let wanted = to.repository().and_then(Reference::digest);
+        if wanted.is_some_and(|wanted| *wanted != root_digest) {
+            let reason = format!("the source is {root_digest}, which is not what the target names");
+            return Err(to.failed("copy to", ErrorKind::malformed(reason)));
         }
-        let mut walk = Walk::new(self, from, to, options.referrers);
+        let mut walk = Walk::new(&from, &to, options.referrers);
         walk.seen.insert(root_digest.clone());
-        walk.visit(root, false, 0).await?;
+        walk.visit(root, Role::Root, 0).await?;
         let nodes = walk.order;
-        let mut copied = Copied {
-            digest: root_digest.clone(),
-            manifests: 0,
-            referrers: 0,
-            sent: 0,
-            sent_bytes: 0,
-            mounted: 0,
-            present: 0,
-        };
-        self.copy_blobs(from, to, &nodes, options, progress, &mut copied).await?;
-        let name = to.tag_or_latest().filter(|_| to.digest().is_none()).map(|name| to.with_tag(name));
+        let mut copied =
+            Copied { digest: root_digest, manifests: 0, referrers: 0, sent: 0, sent_bytes: 0, mounted: 0, present: 0 };
+        self.copy_blobs(&from, &to, &nodes, options, progress, &mut copied).await?;
         // Children come before those that refer to them, the name last of all: it writes the root as well.
+        let is_named = wanted.is_none();
         for node in nodes.iter().filter(|node| !node.is_present) {
             copied.manifests += 1;
-            copied.referrers += usize::from(node.is_referrer);
-            if name.is_none() || node.resolved.descriptor.digest != root_digest {
-                self.put_node(to, node).await?;
+            copied.referrers += usize::from(node.role == Role::Referrer);
+            if node.role != Role::Root || !is_named {
+                to.put(&node.resolved, node.role == Role::Referrer).await?;
             }
         }
-        if let Some(named) = name {
-            let root = nodes.iter().find(|node| node.resolved.descriptor.digest == root_digest);
-            let root = root.expect("the graph holds its root");
-            if !(root.is_present && self.names(&named, &root_digest).await?) {
-                let Descriptor { media_type, .. } = &root.resolved.descriptor;
-                let put = self.put_kind(&named, media_type, root.resolved.bytes.clone()).await;
-                put.map_err(|kind| kind.during("copy to", to))?;
-            }
+        let root = nodes.iter().find(|node| node.role == Role::Root).expect("the graph holds its root");
+        if is_named && !(root.is_present && to.names(&copied.digest).await?) {
+            to.put_named(&root.resolved).await?;
         }
         Ok(copied)
-    }
-
-    async fn put_node(&self, to: &Reference, node: &Node) -> Result<(), RegistryError> {
-        let Descriptor { media_type, digest, .. } = &node.resolved.descriptor;
-        let place = to.with_digest(digest.clone());
-        let put = self.put_kind(&place, media_type, node.resolved.bytes.clone()).await;
-        put.map(drop).map_err(|kind| kind.during("copy to", to))
-    }
-
-    /// Whether a tag names this already.
-    async fn names(&self, tag: &Reference, digest: &Digest) -> Result<bool, RegistryError> {
-        match self.resolve_kind(tag).await {
-            Ok(found) => Ok(found.digest == *digest),
-            Err(ErrorKind::NotFound { .. }) => Ok(false),
-            Err(kind) => Err(kind.during("copy to", tag)),
-        }
-    }
-
-    async fn has_manifest(&self, place: &Reference) -> Result<bool, RegistryError> {
-        match self.resolve_kind(place).await {
-            Ok(_) => Ok(true),
-            Err(ErrorKind::NotFound { .. }) => Ok(false),
-            Err(kind) => Err(kind.during("copy to", place)),
-        }
     }
 
     /// Moves the blobs of all manifests that the target lacks, several side by side.
     async fn copy_blobs(
         &self,
-        from: &Reference,
-        to: &Reference,
+        from: &End<'_>,
+        to: &End<'_>,
         nodes: &[Node],
         options: &CopyOptions<'_>,
         progress: &dyn Progress,
@@ -198,24 +186,27 @@ impl Client {
     /// Moves one blob: not at all, within the registry, from this machine, or from the source through a file without a name.
     async fn copy_blob(
         &self,
-        from: &Reference,
-        to: &Reference,
+        from: &End<'_>,
+        to: &End<'_>,
         blob: &Descriptor,
         local: Option<&Store>,
         progress: &dyn Progress,
     ) -> Result<UploadOutcome, RegistryError> {
-        let to_target = |kind: ErrorKind| kind.during("copy a layer to", to.repository());
-        let mount_from = (from.domain() == to.domain()).then(|| from.path());
-        if let Some(outcome) = self.place_without_bytes(to, &blob.digest, mount_from).await.map_err(to_target)? {
+        let Some(target) = to.repository() else { return to.take(from, blob, progress).await };
+        let to_target = |kind: ErrorKind| kind.during("copy a layer to", target.repository());
+        let mount_from = from.repository().filter(|from| from.domain() == target.domain()).map(Reference::path);
+        if let Some(outcome) = self.place_without_bytes(target, &blob.digest, mount_from).await.map_err(to_target)? {
             is_there(progress, blob);
             return Ok(outcome);
         }
         let known = local.and_then(|store| store.open_blob(&blob.digest).ok().flatten());
-        let source: BlobSource = match known {
-            Some(file) => file.into(),
-            None => self.spooled(from, blob).await.map_err(|kind| kind.during("copy a layer of", from.repository()))?,
+        let source = match (known, from.place) {
+            (Some(file), _) => Ok(file.into()),
+            (None, CopyPlace::Layout(layout, _)) => layout.blob(blob).map(BlobSource::from).map_err(ErrorKind::from),
+            (None, CopyPlace::Registry(name)) => self.spooled(name, blob).await,
         };
-        self.upload_kind(to, blob, source, None, None, progress).await.map_err(to_target)
+        let source = source.map_err(|kind| from.failed("copy a layer of", kind))?;
+        self.upload_kind(target, blob, source, None, None, progress).await.map_err(to_target)
     }
 
     /// Fetches a blob into a file that has no name, so that nothing is left of it whatever happens.
@@ -235,9 +226,8 @@ impl Client {
 
 /// The way through a graph of manifests.
 struct Walk<'a> {
-    client: &'a Client,
-    from: &'a Reference,
-    to: &'a Reference,
+    from: &'a End<'a>,
+    to: &'a End<'a>,
     with_referrers: bool,
     seen: HashSet<Digest>,
     /// Bytes of all manifests, which are held in memory.
@@ -247,14 +237,14 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(client: &'a Client, from: &'a Reference, to: &'a Reference, with_referrers: bool) -> Self {
-        Self { client, from, to, with_referrers, seen: HashSet::new(), size_bytes: 0, order: Vec::new() }
+    fn new(from: &'a End<'a>, to: &'a End<'a>, with_referrers: bool) -> Self {
+        Self { from, to, with_referrers, seen: HashSet::new(), size_bytes: 0, order: Vec::new() }
     }
 
     fn visit(
         &mut self,
         resolved: ResolvedManifest,
-        is_referrer: bool,
+        role: Role,
         depth: usize,
     ) -> BoxFuture<'_, Result<(), RegistryError>> {
         Box::pin(async move {
@@ -266,22 +256,21 @@ impl<'a> Walk<'a> {
                 return Err(self.too_much("more manifests hang together than any image has".into()));
             }
             let digest = resolved.descriptor.digest.clone();
-            let is_present = self.client.has_manifest(&self.to.with_digest(digest.clone())).await?;
+            let is_present = self.to.has_manifest(&resolved.descriptor).await?;
             // No registry takes an index without what it lists; only what refers to that may still be missing.
             if let ManifestOrIndex::Index(index) = &resolved.document
                 && (!is_present || self.with_referrers)
             {
                 let listed = index.manifests.iter().map(|child| child.digest.clone()).collect();
                 for child in self.fetch_new(listed).await? {
-                    self.visit(child, is_referrer, depth + 1).await?;
+                    self.visit(child, Role::Listed, depth + 1).await?;
                 }
             }
-            self.order.push(Node { resolved, is_present, is_referrer });
+            self.order.push(Node { resolved, is_present, role });
             if self.with_referrers {
-                let found = self.client.referrers(&self.from.with_digest(digest), None).await?;
-                let digests = found.into_iter().map(|descriptor| descriptor.digest).collect();
-                for referrer in self.fetch_new(digests).await? {
-                    self.visit(referrer, true, depth + 1).await?;
+                let found = self.from.referrers(&digest).await?;
+                for referrer in self.fetch_new(found).await? {
+                    self.visit(referrer, Role::Referrer, depth + 1).await?;
                 }
             }
             Ok(())
@@ -289,18 +278,14 @@ impl<'a> Walk<'a> {
     }
 
     fn too_much(&self, what: String) -> RegistryError {
-        ErrorKind::malformed(what).during("copy", self.from)
+        self.from.failed("copy", ErrorKind::malformed(what))
     }
 
     /// Fetches manifests that were not met before, in order.
     async fn fetch_new(&mut self, digests: Vec<Digest>) -> Result<Vec<ResolvedManifest>, RegistryError> {
-        let new: Vec<Reference> = digests
-            .into_iter()
-            .filter(|digest| self.seen.insert(digest.clone()))
-            .map(|digest| self.from.with_digest(digest))
-            .collect();
-        let client = self.client;
-        let fetches: Vec<_> = new.iter().map(|place| client.fetch_manifest(place, MANIFEST_BYTES_MAX)).collect();
+        let new: Vec<Digest> = digests.into_iter().filter(|digest| self.seen.insert(digest.clone())).collect();
+        let from = self.from;
+        let fetches: Vec<_> = new.iter().map(|digest| from.manifest(digest)).collect();
         futures::stream::iter(fetches).buffered(PARALLEL_MANIFESTS).try_collect().await
     }
 }

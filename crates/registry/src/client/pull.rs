@@ -403,14 +403,14 @@ fn check_bounds(manifest: &Manifest) -> Result<(), ErrorKind> {
 }
 
 /// The platforms of an index, without the placeholders that attestations have.
-fn platforms(index: &Index) -> Vec<Platform> {
+pub(super) fn platforms(index: &Index) -> Vec<Platform> {
     let named = index.manifests.iter().filter_map(|descriptor| descriptor.platform.clone());
     named.filter(|platform| platform.os != "unknown").collect()
 }
 
 /// Runs blocking work without holding up other tasks. On a single-threaded runtime there is no other thread to move
 /// them to, and borrowed arguments cannot be sent to one.
-fn blocking<T>(work: impl FnOnce() -> T) -> T {
+pub(super) fn blocking<T>(work: impl FnOnce() -> T) -> T {
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::MultiThread => block_in_place(work),
         _ => work(),

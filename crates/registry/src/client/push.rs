@@ -23,6 +23,9 @@ const PROGRESS_TICK: Duration = Duration::from_millis(100);
 /// A registry may ask for larger parts (`OCI-Chunk-Min-Length`), within reason.
 const CHUNK_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
+/// How often a registry may change its mind about what it has of one upload.
+const MISMATCHES_MAX: u32 = 3;
+
 /// How a blob came to be in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UploadOutcome {
@@ -41,6 +44,8 @@ struct Session {
     chunk_min: u64,
     /// A request failed in between: what is sent next must say where it belongs.
     is_resumed: bool,
+    /// The registry said that it has more, or less, than it had said before.
+    mismatches: u32,
 }
 
 /// How the bytes are sent.
@@ -171,7 +176,7 @@ impl Client {
                         }
                         Err(failure) => failure,
                     };
-                match recovery(&failure, mode, session.is_resumed) {
+                match recovery(&failure, mode, &mut session) {
                     Recovery::Chunks => {
                         mode = Mode::Chunked;
                         break;
@@ -180,6 +185,7 @@ impl Client {
                         retries.again(Failure { is_transient: true, ..failure }).await?;
                         break;
                     }
+                    Recovery::AskAgain => retries.again(Failure { is_transient: true, ..failure }).await?,
                     Recovery::GoOn => retries.again(failure).await?,
                 }
                 // What arrived before the connection broke need not be sent again.
@@ -192,7 +198,7 @@ impl Client {
 
     /// An upload of an earlier process, where the registry still has something of it.
     async fn resume(&self, location: Url, repository: &Reference, scope: &Scope, size: u64) -> Option<Session> {
-        let mut session = Session { location, offset: 0, chunk_min: 0, is_resumed: true };
+        let mut session = Session { location, offset: 0, chunk_min: 0, is_resumed: true, mismatches: 0 };
         // A session that is gone, for whatever reason, is begun anew.
         self.ask_offset(&mut session, repository, scope, size).await.ok()?;
         (session.offset > 0).then_some(session)
@@ -247,7 +253,7 @@ impl Client {
         }
         let chunk_min = header_text(response.headers(), "oci-chunk-min-length").and_then(|text| text.parse().ok());
         let chunk_min = chunk_min.unwrap_or(0).min(CHUNK_BYTES_MAX);
-        Ok(Some(Session { location: location(&response)?, offset: 0, chunk_min, is_resumed: false }))
+        Ok(Some(Session { location: location(&response)?, offset: 0, chunk_min, is_resumed: false, mismatches: 0 }))
     }
 
     /// Sends what comes next.
@@ -318,13 +324,19 @@ impl Client {
 
 enum Recovery {
     GoOn,
+    AskAgain,
     NewSession,
     Chunks,
 }
 
 /// What to do after a failed step.
-fn recovery(failure: &Failure, mode: Mode, is_resumed: bool) -> Recovery {
+fn recovery(failure: &Failure, mode: Mode, session: &mut Session) -> Recovery {
     match &failure.kind {
+        // The last bytes of a request that broke off may come in after we had asked how many there are.
+        ErrorKind::Unexpected { status: 416, .. } if session.mismatches < MISMATCHES_MAX => {
+            session.mismatches += 1;
+            Recovery::AskAgain
+        }
         ErrorKind::NotFound { .. } | ErrorKind::Unexpected { status: 416, .. } => Recovery::NewSession,
         ErrorKind::TooLarge { .. } | ErrorKind::Unexpected { status: 405 | 411 | 415 | 501, .. }
             if mode == Mode::Whole =>
@@ -332,7 +344,7 @@ fn recovery(failure: &Failure, mode: Mode, is_resumed: bool) -> Recovery {
             Recovery::Chunks
         }
         // Docker's registry cannot always go on with an upload that broke off; it says 400 then.
-        ErrorKind::Unexpected { status: 400, .. } if mode == Mode::Whole && is_resumed => Recovery::NewSession,
+        ErrorKind::Unexpected { status: 400, .. } if mode == Mode::Whole && session.is_resumed => Recovery::NewSession,
         _ => Recovery::GoOn,
     }
 }

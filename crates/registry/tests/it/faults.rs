@@ -9,6 +9,7 @@ use std::{
 use oci::{Descriptor, Digest, media_type};
 use registry::{Client, ClientOptions, Credential, Credentials, ErrorKind, NoProgress, UploadOutcome};
 use reqwest::Method;
+use tokio::sync::Semaphore;
 
 use crate::{
     proxy::{Fault, Proxy, Seen},
@@ -366,4 +367,104 @@ async fn unresolvable_host_is_unreachable() {
     let name = "registry.invalid/app:1".parse().unwrap();
     let error = client().resolve(&name).await.unwrap_err();
     assert!(error.is_unreachable(), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_break_off_or_fall_silent_are_gone_on_with() {
+    let server = Embedded::start().await;
+    let blob = noise(21, 3_000_000);
+    let descriptor = Descriptor::of(media_type::LAYER, &blob);
+    client()
+        .upload_blob(&reference(server.address, "app"), &descriptor, blob.clone(), None, &NoProgress)
+        .await
+        .unwrap();
+    let impatient = || Client::new(ClientOptions { idle_timeout: Duration::from_millis(300), ..options() });
+    for is_silent in [false, true] {
+        let script = move |now: &Seen, all: &[Seen]| match before(all, now) {
+            _ if !now.path.contains("/blobs/") => Fault::Pass,
+            number @ 0..3 if is_silent => Fault::Held(number * 400_000, std::sync::Arc::new(Semaphore::new(0))),
+            number @ 0..3 => Fault::Cut(number * 400_000),
+            _ => Fault::Pass,
+        };
+        let proxy = Proxy::start(server.address, script).await;
+        assert_eq!(fetch(&impatient(), &reference(proxy.address, "app"), &descriptor).await.unwrap(), blob);
+        let ranges: Vec<bool> = proxy
+            .seen()
+            .iter()
+            .filter(|seen| seen.path.contains("/blobs/"))
+            .map(|seen| seen.headers.contains_key("range"))
+            .collect();
+        assert_eq!(ranges, [false, false, true, true], "what came is not asked for again");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_to_another_host_takes_no_credentials_along() {
+    let server = Embedded::start().await;
+    let storage = Proxy::start(server.address, |_, _| Fault::Pass).await;
+    let elsewhere = storage.address;
+    let registry = Proxy::start(server.address, move |now, _| {
+        if now.authorization().is_none() {
+            Fault::Answer(401, vec![("www-authenticate", "Basic realm=\"x\"".into())], Vec::new())
+        } else if now.method == Method::POST {
+            Fault::Redirected(elsewhere)
+        } else {
+            Fault::Pass
+        }
+    })
+    .await;
+    let name = reference(registry.address, "app");
+    let known = knowing(name.domain(), user("p"));
+    let blob = noise(22, 500_000);
+    let descriptor = Descriptor::of(media_type::LAYER, &blob);
+    let outcome = known.upload_blob(&name, &descriptor, blob, None, &NoProgress).await.unwrap();
+    assert_eq!((outcome, storage.count(Method::PUT, "uploads")), (UploadOutcome::Uploaded, 1));
+    assert!(storage.seen().iter().all(|seen| seen.authorization().is_none()));
+}
+
+#[tokio::test]
+async fn a_token_that_ends_during_a_push_is_renewed_where_it_was() {
+    let server = Embedded::start().await;
+    let image = image(&[("a", &noise(23, 2_000_000)), ("b", &noise(24, 2_000_000)), ("c", b"three")]);
+    // Each token is good for three requests.
+    let uses = std::sync::Mutex::new(std::collections::HashMap::new());
+    let accept = move |token: &str, _: usize| {
+        let mut uses = uses.lock().unwrap();
+        let used: &mut usize = uses.entry(token.to_owned()).or_default();
+        *used += 1;
+        *used <= 3
+    };
+    let proxy = with_tokens(&server, 300, accept).await;
+    let name = reference(proxy.address, "app:1");
+    let known = knowing(name.domain(), user("p"));
+    push(&known, &name, &image).await;
+    check_pulled(&known, &name, &image).await;
+    assert!(proxy.count(Method::GET, "/token") >= 5);
+}
+
+#[tokio::test]
+async fn a_registry_that_stored_something_else_is_not_believed() {
+    let server = Embedded::start().await;
+    let proxy = Proxy::start(server.address, |now, _| {
+        if now.method == Method::PUT {
+            Fault::Header("docker-content-digest", Digest::of(b"something else").to_string())
+        } else {
+            Fault::Pass
+        }
+    })
+    .await;
+    let blob = noise(25, 1000);
+    let descriptor = Descriptor::of(media_type::LAYER, &blob);
+    let name = reference(proxy.address, "app");
+    let error = client().upload_blob(&name, &descriptor, blob, None, &NoProgress).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::DigestMismatch { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn hosts_that_nobody_knows_end_soon() {
+    let begun = Instant::now();
+    let name = "no-such-host.invalid/app:1".parse().unwrap();
+    let error = client().resolve(&name).await.unwrap_err();
+    assert!(error.is_unreachable(), "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
 }

@@ -71,3 +71,22 @@ async fn tls_with_an_unknown_certificate_is_fine_on_this_machine() {
     push(&client, &name, &image).await;
     check_pulled(&client, &name, &image).await;
 }
+
+#[tokio::test]
+async fn a_registry_that_is_a_cache_of_another_gives_and_refuses() {
+    let server = Embedded::start().await;
+    let image = image(&[("a", b"one"), ("b", &noise(3, 3_000_000))]);
+    push(&client(), &reference(server.address, "team/app:1"), &image).await;
+    let upstream = format!("proxy: {{remoteurl: \"http://{}\"}}\n", server.address);
+    let Some(cache) = DockerRegistry::start_more(&upstream).await else { return };
+    let name = reference(cache.address, "team/app:1");
+    check_pulled(&client(), &name, &image).await;
+    assert!(client().resolve(&name.with_tag("absent")).await.unwrap_err().is_not_found());
+    let (descriptor, bytes) = &image.blobs[0];
+    let new = Descriptor::of(media_type::LAYER, b"new");
+    let error = client().upload_blob(&name, &new, b"new".to_vec(), None, &NoProgress).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Unexpected { status: 405, .. }), "{error:?}");
+    // What it has needs no sending.
+    let there = client().upload_blob(&name, descriptor, bytes.clone(), None, &NoProgress).await.unwrap();
+    assert_eq!(there, UploadOutcome::Existed);
+}

@@ -1,9 +1,13 @@
 //! Whole graphs: indexes with their images, and what refers to them.
 
 use oci::{Descriptor, Digest, Index, Manifest, Platform, Reference, media_type};
-use registry::{Client, Copied, CopyOptions, NoProgress};
+use registry::{Client, Copied, CopyOptions, CopyPlace, Layout, LayoutErrorKind, NoProgress};
+use reqwest::Method;
 
-use crate::support::*;
+use crate::{
+    proxy::{Fault, Proxy},
+    support::*,
+};
 
 const SIGNATURE: &str = "application/vnd.example.signature";
 
@@ -135,4 +139,118 @@ async fn a_ring_of_referrers_ends() {
         .await
         .unwrap_err();
     assert!(error.kind.to_string().contains("nest deeper than 8"), "{error:?}");
+}
+
+#[tokio::test]
+async fn each_manifest_is_written_once_and_a_name_that_is_right_not_at_all() {
+    let server = Embedded::start().await;
+    let proxy = Proxy::start(server.address, |_, _| Fault::Pass).await;
+    let client = client();
+    let (from, to) = (reference(server.address, "app:1"), reference(proxy.address, "release:1"));
+    signed_index(&client, &from).await;
+    copy(&client, &from, &to, &CopyOptions::default()).await;
+    // Two images, the index by its name, a signature, a note.
+    assert_eq!(proxy.count(Method::PUT, "/manifests/"), 5);
+    assert_eq!(proxy.count(Method::PUT, "/manifests/1"), 1);
+    copy(&client, &from, &to, &CopyOptions::default()).await;
+    assert_eq!(proxy.count(Method::PUT, "/manifests/"), 5);
+    // Another name of what is there.
+    copy(&client, &from, &to.with_tag("2"), &CopyOptions::default()).await;
+    assert_eq!(proxy.count(Method::PUT, "/manifests/"), 6);
+}
+
+async fn between(client: &Client, from: &CopyPlace, to: &CopyPlace) -> Copied {
+    client.copy_between(from, to, &CopyOptions::default(), &NoProgress).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layouts_and_archives_hold_the_whole_graph() {
+    let (one, two) = (Embedded::start().await, Embedded::start().await);
+    let client = client();
+    let from = reference(one.address, "app:1");
+    let (index, signature, note) = signed_index(&client, &from).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (layout, other) = (directory.path().join("layout"), directory.path().join("other"));
+    let archive = directory.path().join("app.tar");
+    let named = |layout: Layout| CopyPlace::Layout(layout, Some("1".into()));
+    let create = || named(Layout::create(&layout).unwrap());
+
+    let copied = between(&client, &CopyPlace::Registry(from), &create()).await;
+    assert_eq!((&copied.digest, copied.manifests, copied.referrers, copied.sent), (&index, 5, 2, 8));
+    let again = between(&client, &CopyPlace::Registry(reference(one.address, "app:1")), &create()).await;
+    assert_eq!((again.manifests, again.sent), (0, 0));
+    // Directory to archive, archive to another directory, and from there to a registry that has never seen any of it.
+    let packed = named(Layout::for_archive(&archive).unwrap());
+    between(&client, &named(Layout::open(&layout).unwrap()), &packed).await;
+    let CopyPlace::Layout(target, _) = packed else { unreachable!() };
+    target.pack().unwrap();
+    let opened = named(Layout::open_archive(&archive).unwrap());
+    between(&client, &opened, &named(Layout::create(&other).unwrap())).await;
+    let to = reference(two.address, "back:1");
+    let copied = between(&client, &named(Layout::open(&other).unwrap()), &CopyPlace::Registry(to.clone())).await;
+    assert_eq!((&copied.digest, copied.manifests, copied.sent), (&index, 5, 8));
+    assert_eq!(client.resolve(&to).await.unwrap().digest, index);
+    assert_eq!(referrers(&client, &to, &index, None).await, std::slice::from_ref(&signature));
+    assert_eq!(referrers(&client, &to, &signature, None).await, [note]);
+    // The same content is the same archive.
+    let first = std::fs::read(&archive).unwrap();
+    target.pack().unwrap();
+    assert_eq!(std::fs::read(&archive).unwrap(), first);
+    drop(target);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 3, "nothing temporary stays");
+
+    if has_tool("skopeo") {
+        for place in [format!("oci:{}:1", layout.display()), format!("oci-archive:{}:1", archive.display())] {
+            let shown = run("skopeo", &["inspect", "--raw", &place], &[]).await;
+            assert_eq!(Digest::of(shown.trim_end().as_bytes()), index, "{shown}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_a_layout_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let malformed = |error: LayoutErrorKind| match error {
+        LayoutErrorKind::Malformed(message) => message,
+        other => panic!("{other:?}"),
+    };
+    let error = Layout::open(directory.path()).unwrap_err();
+    assert_eq!(malformed(error.kind), "there is no `index.json`");
+    fs_err::write(directory.path().join("index.json"), "[]").unwrap();
+    assert_eq!(malformed(Layout::open(directory.path()).unwrap_err().kind), "`index.json` is no index");
+
+    // An archive whose names lead elsewhere, and whose links do.
+    let archive = directory.path().join("evil.tar");
+    let mut tar = tar::Builder::new(fs_err::File::create(&archive).unwrap());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(4);
+    header.as_gnu_mut().unwrap().name[..14].copy_from_slice(b"../escaped.txt");
+    header.set_cksum();
+    tar.append(&header, &b"evil"[..]).unwrap();
+    let mut link = tar::Header::new_gnu();
+    link.set_entry_type(tar::EntryType::Symlink);
+    link.set_size(0);
+    tar.append_link(&mut link, "index.json", "/etc/passwd").unwrap();
+    drop(tar.into_inner().unwrap());
+    assert_eq!(malformed(Layout::open_archive(&archive).unwrap_err().kind), "there is no `index.json`");
+    assert!(!directory.path().join("escaped.txt").exists());
+
+    // A blob that was damaged is refused by whoever takes it.
+    let server = Embedded::start().await;
+    let name = reference(server.address, "app:1");
+    let image = image(&[("a", b"one")]);
+    push(&client(), &name, &image).await;
+    let layout = directory.path().join("layout");
+    let place = || CopyPlace::Layout(Layout::create(&layout).unwrap(), Some("1".into()));
+    between(&client(), &CopyPlace::Registry(name), &place()).await;
+    let blob = layout.join("blobs/sha256").join(image.blobs[0].0.digest.hex());
+    let mut bytes = fs_err::read(&blob).unwrap();
+    bytes[9] ^= 1;
+    fs_err::write(&blob, bytes).unwrap();
+    let elsewhere = CopyPlace::Layout(Layout::create(&directory.path().join("second")).unwrap(), None);
+    for to in [CopyPlace::Registry(reference(server.address, "other:1")), elsewhere] {
+        let error = client().copy_between(&place(), &to, &CopyOptions::default(), &NoProgress).await.unwrap_err();
+        assert!(error.is_surroundings(), "{error:?}");
+    }
+    assert!(client().list_tags(&reference(server.address, "other")).await.is_err());
 }

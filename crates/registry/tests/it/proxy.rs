@@ -2,7 +2,10 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{
@@ -12,7 +15,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
 
 /// What happens to one request.
@@ -27,6 +30,10 @@ pub(crate) enum Fault {
     Held(usize, Arc<Semaphore>),
     /// It is passed on, and the answer gets this header.
     Header(&'static str, String),
+    /// It is passed on; what the answer points to (`Location`) is on this host.
+    Redirected(SocketAddr),
+    /// It is passed on; the answer breaks off after so many bytes of its body.
+    Cut(usize),
 }
 
 /// A request as it came.
@@ -36,6 +43,8 @@ pub(crate) struct Seen {
     /// With its query.
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
+    /// Requests under way when it came, itself included.
+    pub(crate) active: usize,
 }
 
 impl Seen {
@@ -54,6 +63,7 @@ struct Shared {
     target: SocketAddr,
     script: Box<Script>,
     seen: Mutex<Vec<Seen>>,
+    active: AtomicUsize,
     http: reqwest::Client,
 }
 
@@ -73,7 +83,13 @@ impl Proxy {
         // Makes the TLS provider known, without which no client can be built.
         let _ = crate::support::client().ping(&target.to_string()).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let shared = Arc::new(Shared { target, script: Box::new(script), seen: Mutex::default(), http });
+        let shared = Arc::new(Shared {
+            target,
+            script: Box::new(script),
+            seen: Mutex::default(),
+            active: AtomicUsize::new(0),
+            http,
+        });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = Router::new().fallback(relay).with_state(Arc::clone(&shared));
@@ -99,18 +115,28 @@ impl Drop for Proxy {
 async fn relay(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let seen = Seen { method: parts.method.clone(), path: path.clone(), headers: parts.headers.clone() };
+    let under_way = UnderWay::begin(&shared);
+    let active = shared.active.load(Ordering::SeqCst);
+    let seen = Seen { method: parts.method.clone(), path: path.clone(), headers: parts.headers.clone(), active };
     let fault = {
         let mut all = shared.seen.lock().unwrap();
         let fault = (shared.script)(&seen, &all);
         all.push(seen);
         fault
     };
-    let mut held = None;
+    let (mut held, mut cut, mut redirected) = (None, None, None);
     let extra = match fault {
         Fault::Pass => None,
         Fault::Held(bytes, permits) => {
             held = Some((bytes, permits));
+            None
+        }
+        Fault::Redirected(host) => {
+            redirected = Some(host);
+            None
+        }
+        Fault::Cut(bytes) => {
+            cut = Some(bytes);
             None
         }
         Fault::Header(name, value) => Some((name, value)),
@@ -140,7 +166,21 @@ async fn relay(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     let mut response = Response::builder().status(answer.status());
     *response.headers_mut().unwrap() = answer.headers().clone();
     let body = match held {
-        None => Body::from_stream(answer.bytes_stream()),
+        None => {
+            let mut left = cut.unwrap_or(usize::MAX);
+            let body = answer.bytes_stream().map_err(std::io::Error::other).and_then(move |mut chunk| {
+                // The request is under way until its answer is through.
+                let _under_way = &under_way;
+                chunk.truncate(left);
+                left -= chunk.len();
+                std::future::ready(if left == 0 && chunk.is_empty() {
+                    Err(std::io::Error::other("cut"))
+                } else {
+                    Ok(chunk)
+                })
+            });
+            Body::from_stream(body)
+        }
         Some((first, permits)) => {
             let mut bytes = answer.bytes().await.unwrap();
             let rest = bytes.split_off(first.min(bytes.len()));
@@ -153,8 +193,28 @@ async fn relay(State(shared): State<Arc<Shared>>, request: Request) -> Response 
         }
     };
     let mut response = response.body(body).unwrap();
+    if let (Some(host), Some(path)) = (redirected, response.headers().get(header::LOCATION)) {
+        let target = format!("http://{host}{}", path.to_str().unwrap());
+        response.headers_mut().insert(header::LOCATION, target.parse().unwrap());
+    }
     if let Some((name, value)) = extra {
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_str(&value).unwrap());
     }
     response
+}
+
+/// Counts a request while it lives.
+struct UnderWay(Arc<Shared>);
+
+impl UnderWay {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        shared.active.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::SeqCst);
+    }
 }

@@ -231,6 +231,14 @@ impl DockerRegistry {
         Self::start_with(with_login, false).await
     }
 
+    /// With more lines in its settings.
+    pub(crate) async fn start_more(settings: &str) -> Option<Self> {
+        if !has_tool("docker-registry") {
+            return None;
+        }
+        Some(Self::start_in(tempfile::tempdir().unwrap(), false, &format!("  # More.\n{settings}")).await)
+    }
+
     /// With a certificate that nobody vouches for.
     pub(crate) async fn start_tls() -> Option<Self> {
         if has_tool("openssl") { Self::start_with(false, true).await } else { None }
