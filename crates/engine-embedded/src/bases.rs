@@ -6,7 +6,7 @@ use std::{
 };
 
 use builder::{BaseError, BaseSource};
-use events::{Event, EventSink};
+use events::{EventSink, Transfers};
 use oci::{Digest, Platform, Reference};
 use registry::{Client, Progress};
 use store::{Image, Scope, Store};
@@ -47,7 +47,7 @@ impl BaseSource for Bases<'_> {
 impl Bases<'_> {
     fn fetch(&self, reference: &Reference, platform: &Platform) -> Result<Image, BaseError> {
         let other = |source: Box<dyn std::error::Error + Send + Sync>| BaseError { is_auth: false, source };
-        let progress = Transfers { events: self.events, stage: self.stage };
+        let progress = Told(Transfers::new(self.events, self.stage));
         // A thread and a runtime of their own: this may be called from inside a runtime or without any, and an
         // unchanged build never gets here.
         let image = std::thread::scope(|scope| {
@@ -71,18 +71,14 @@ impl Bases<'_> {
 }
 
 /// Tells the events how far a pull is.
-struct Transfers<'a> {
-    events: &'a EventSink,
-    stage: &'a str,
-}
+struct Told(Transfers);
 
-impl Progress for Transfers<'_> {
+impl Progress for Told {
     fn advance(&self, item: &Digest, done_bytes: u64, total_bytes: u64) {
-        self.events.emit(Event::Transfer {
-            stage: self.stage.to_owned(),
-            item: item.short().to_owned(),
-            done_bytes,
-            total_bytes: Some(total_bytes),
-        });
+        self.0.advance(item.short(), done_bytes, Some(total_bytes));
+    }
+
+    fn skip(&self, item: &Digest, bytes: u64, total_bytes: u64) {
+        self.0.skip(item.short(), bytes, total_bytes);
     }
 }

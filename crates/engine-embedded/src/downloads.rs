@@ -98,7 +98,7 @@ impl WebDownloads<'_> {
             if chunk.is_none() || told.is_none_or(|told| told.elapsed() > PROGRESS_TICK) {
                 told = Some(Instant::now());
                 let (stage, item) = (self.stage.to_owned(), item.clone());
-                self.events.emit(Event::Transfer { stage, item, done_bytes, total_bytes });
+                self.events.emit(Event::Transfer { stage, item, done_bytes, total_bytes, rate: None });
             }
             let Some(chunk) = chunk else { return Ok(()) };
             to.write_all(&chunk).map_err(|error| DownloadError::Failed(error.into()))?;

@@ -5,6 +5,7 @@
 
 mod cause;
 mod report;
+mod transfers;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ pub use cause::{Cause, Change, FileChange, FileState};
 use oci::Digest;
 pub use report::{Coverage, Problem, ProblemKind, ProblemLevel, TestCounts};
 use serde::{Deserialize, Serialize};
+pub use transfers::{Moved, Transfers};
 
 /// Version of the event format; raised when a field changes its meaning or goes away.
 pub const FORMAT_VERSION: u32 = 1;
@@ -157,6 +159,9 @@ pub enum Event {
         done_bytes: u64,
         /// Bytes in all, if known.
         total_bytes: Option<u64>,
+        /// Bytes a second that the whole stage moves, once that can be said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rate: Option<u64>,
     },
     /// The image is built. Its digest may come later (`image.sealed`).
     #[serde(rename = "image.built")]

@@ -1,13 +1,7 @@
 //! From a built image to its names: seal, upload early, and after the verdict tag and push.
 
-use std::{
-    collections::HashMap,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
-
 use engine::{Built, Cancel};
-use events::{Event, EventSink};
+use events::{Event, Transfers};
 use oci::{Descriptor, Digest, Reference};
 use registry::{Progress, RegistryError};
 
@@ -151,33 +145,20 @@ fn check_same(built: &Built, sealed: &Sealed) {
 async fn upload(cx: RunContext<'_>, repository: &Reference, sealed: &Sealed) -> Result<(), RegistryError> {
     let manifest = &sealed.manifest.manifest;
     let blobs: Vec<Descriptor> = manifest.layers.iter().chain([&manifest.config]).cloned().collect();
-    let progress = Transfers { events: cx.events.clone(), told: Mutex::default() };
+    let progress = Told(Transfers::new(cx.events, STAGE));
     cx.registry.push_blobs(repository, &blobs, cx.store, &progress).await
 }
 
-/// Turns progress into events, at a rate that a person can see.
-struct Transfers {
-    events: EventSink,
-    told: Mutex<HashMap<Digest, Instant>>,
-}
+/// Turns progress into events.
+struct Told(Transfers);
 
-/// Ten times a second.
-const PROGRESS_TICK: Duration = Duration::from_millis(100);
-
-impl Progress for Transfers {
+impl Progress for Told {
     fn advance(&self, item: &Digest, done_bytes: u64, total_bytes: u64) {
-        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let is_due = told.get(item).is_none_or(|last| last.elapsed() >= PROGRESS_TICK);
-        if is_due || done_bytes >= total_bytes {
-            told.insert(item.clone(), Instant::now());
-            drop(told);
-            self.events.emit(Event::Transfer {
-                stage: STAGE.into(),
-                item: item.short().to_owned(),
-                done_bytes,
-                total_bytes: Some(total_bytes),
-            });
-        }
+        self.0.advance(item.short(), done_bytes, Some(total_bytes));
+    }
+
+    fn skip(&self, item: &Digest, bytes: u64, total_bytes: u64) {
+        self.0.skip(item.short(), bytes, total_bytes);
     }
 }
 
