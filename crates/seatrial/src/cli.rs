@@ -65,7 +65,7 @@ pub(crate) enum Command {
     Push(push::PushArgs),
     /// Pull images from their registry
     Pull(pull::PullArgs),
-    /// Copy an image with all that belongs to it from registry to registry
+    /// Copy an image with all that belongs to it between registries, OCI layouts and archives
     Copy(copy::CopyArgs),
     /// Write images to an archive or an OCI layout
     Save(save::SaveArgs),
@@ -80,7 +80,7 @@ pub(crate) enum Command {
     /// Make a base image without a registry
     Base(base::BaseArgs),
 
-    /// Serve a registry from a directory
+    /// Serve a registry from a directory; list, inspect and remove what registries hold
     Registry(registry::RegistryArgs),
 
     /// Write a seatrial.yaml that says what is inferred without one
@@ -119,6 +119,7 @@ impl Command {
             Command::Registry(args) if args.needs_store(cwd) => Needs::Store,
             Command::Run(args) if args.image.is_some() => Needs::Nothing,
             Command::Build(args) if !args.needs_store() => Needs::Nothing,
+            Command::Copy(args) if args.needs_store() => Needs::Store,
             Command::Explain(args) if args.is_topic() => Needs::Nothing,
             Command::Run(_)
             | Command::Build(_)

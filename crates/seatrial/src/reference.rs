@@ -43,16 +43,25 @@ fn command_line() -> String {
     );
     options(&mut out, "Flags of every command", command.get_arguments());
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        let mut sub = sub.clone().bin_name(format!("seatrial {}", sub.get_name()));
-        let usage = sub.render_usage().to_string();
-        let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
-        let _ = write!(out, "## seatrial {}\n\n{about}.\n\n```text\n{}\n```\n\n", sub.get_name(), usage.trim());
-        options(&mut out, "", sub.get_arguments().filter(|arg| !arg.is_global_set()));
-        if let Some(after) = sub.get_after_help() {
-            let _ = write!(out, "```text\n{}\n```\n\n", after.to_string().trim());
-        }
+        subcommand(&mut out, "seatrial", sub);
     }
     out.trim_end().to_owned() + "\n"
+}
+
+/// A command, and those within it.
+fn subcommand(out: &mut String, parent: &str, command: &clap::Command) {
+    let name = format!("{parent} {}", command.get_name());
+    let mut command = command.clone().bin_name(name.clone());
+    let usage = command.render_usage().to_string();
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let _ = write!(out, "## {name}\n\n{about}.\n\n```text\n{}\n```\n\n", usage.trim());
+    options(out, "", command.get_arguments().filter(|arg| !arg.is_global_set()));
+    if let Some(after) = command.get_after_help() {
+        let _ = write!(out, "```text\n{}\n```\n\n", after.to_string().trim());
+    }
+    for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+        subcommand(out, &name, inner);
+    }
 }
 
 fn options<'a>(out: &mut String, title: &str, arguments: impl Iterator<Item = &'a clap::Arg>) {

@@ -1,27 +1,33 @@
-//! `seatrial copy`: an image with everything that belongs to it, from registry to registry.
+//! `seatrial copy`: an image with everything that belongs to it, between registries, OCI layouts and archives.
 
-use std::time::Instant;
+mod place;
 
-use events::{Event, Verdict};
-use oci::{Platform, Reference};
-use registry::{Copied, CopyOptions};
-use serde_json::json;
+use anyhow::Context as _;
+use oci::Platform;
+use registry::{Client, Copied, CopyOptions, CopyPlace};
+use serde_json::{Value, json};
+use store::{ArchiveFormat, LoadSource, SaveOptions};
 
-use super::{named, transfer::Transfers};
+use super::{
+    save::write_file,
+    transfer::{self, Transfers},
+};
 use crate::{
     cli::{EngineArgs, Progress},
     context::Context,
     exit::Exit,
+    failure::Failure,
     terminal::{self, table::Format, text, views::Views},
 };
+use place::Place;
 
 /// Flags of `seatrial copy`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CopyArgs {
-    /// What is copied, as it is called in its registry
-    from: Reference,
-    /// The new name; without a tag, the same tag
-    to: Reference,
+    /// What is copied: its name in a registry, `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]` or `docker-archive:FILE`
+    from: Place,
+    /// Where to: a name in a registry (without a tag, the same tag), or one of the others
+    to: Place,
     /// Only the image for this platform, without the index around it
     #[arg(long)]
     platform: Option<Platform>,
@@ -41,32 +47,73 @@ pub(crate) struct CopyArgs {
     engine: EngineArgs,
 }
 
+impl CopyArgs {
+    /// Docker's archives have no manifests: images go through the store.
+    pub(crate) fn needs_store(&self) -> bool {
+        matches!(self.from, Place::DockerArchive(..)) || matches!(self.to, Place::DockerArchive(..))
+    }
+}
+
 /// Copies; prints `NAME@DIGEST`.
 pub(crate) fn run(args: &CopyArgs, context: &Context) -> anyhow::Result<Exit> {
     let format = Format::parse(args.format.as_deref())?;
     let client = context.client(&args.engine.insecure_registry);
-    let from = named::with_default_tag(&args.from);
-    let to = target(&from, &args.to);
+    let from = args.from.clone().within(&context.settings.cwd).with_default_tag();
+    let to = args.to.clone().within(&context.settings.cwd);
     let views = Views::open(if args.quiet { Progress::None } else { args.progress }, context.settings.ci, None);
-    let stage = format!("copy {}", from.familiar());
-    let started = Instant::now();
-    views.sink().emit(Event::StageStarted { stage: stage.clone() });
-    let progress = Transfers::new(views.sink(), &stage);
+    let progress = Transfers::begin(views.sink(), &format!("copy {from}"));
+    let done = match (&from, &to) {
+        (Place::DockerArchive(..), _) => unpack(&client, &from, &to, args, context, &progress),
+        (_, Place::DockerArchive(..)) => pack(&client, &from, &to, args, context, &progress),
+        _ => whole(&client, &from, &to, args, context, &progress),
+    };
+    progress.end(done.as_ref().ok().map(|done| done.summary.clone()));
+    views.finish();
+    let done = done?;
+    if let Some(line) = format.line(&done.value)? {
+        terminal::result_line(&line);
+    } else if args.quiet {
+        terminal::result_line(&done.digest);
+    } else if views.progress != Progress::Json {
+        terminal::result_line(&match &done.to {
+            Place::Registry(name) => format!("{}@{}", name.repository(), done.digest),
+            place => format!("{place} {}", done.digest),
+        });
+    }
+    Ok(Exit::Passed)
+}
+
+/// A copy that went well.
+struct Done {
+    to: Place,
+    digest: String,
+    summary: String,
+    value: Value,
+}
+
+/// Everything, byte for byte.
+fn whole(
+    client: &Client,
+    from: &Place,
+    to: &Place,
+    args: &CopyArgs,
+    context: &Context,
+    progress: &Transfers<'_>,
+) -> anyhow::Result<Done> {
+    let source = from.open()?;
+    let to = to.clone().named_like(&from.clone().called(&source));
+    let target = to.create()?;
     let options =
         CopyOptions { platform: args.platform.clone(), referrers: !args.no_referrers, ..CopyOptions::default() };
-    let copied = context.block_on_cancellable(async { Ok(client.copy(&from, &to, &options, &progress).await?) });
-    let (verdict, summary) = match &copied {
-        Ok(copied) => (Verdict::Passed, words(copied)),
-        Err(_) => (Verdict::Failed, String::new()),
-    };
-    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    views.sink().emit(Event::StageFinished { stage, verdict, duration_ms, summary });
-    views.finish();
-    let copied = copied?;
-    let digest = &copied.digest;
+    let copied =
+        context.block_on_cancellable(async { Ok(client.copy_between(&source, &target, &options, progress).await?) })?;
+    if let (Place::OciArchive(..), CopyPlace::Layout(layout, _)) = (&to, &target) {
+        layout.pack()?;
+    }
+    let rate = progress.rate().map(|rate| format!(", {}", text::rate(rate))).unwrap_or_default();
     let value = json!({
-        "Name": to.familiar(),
-        "Digest": digest,
+        "Name": to.to_string(),
+        "Digest": copied.digest,
         "Manifests": copied.manifests,
         "Referrers": copied.referrers,
         "BlobsSent": copied.sent,
@@ -74,60 +121,130 @@ pub(crate) fn run(args: &CopyArgs, context: &Context) -> anyhow::Result<Exit> {
         "BlobsMounted": copied.mounted,
         "BlobsPresent": copied.present,
     });
-    if let Some(line) = format.line(&value)? {
-        terminal::result_line(&line);
-    } else if args.quiet {
-        terminal::result_line(&digest.to_string());
-    } else if views.progress != Progress::Json {
-        terminal::result_line(&format!("{}@{digest}", to.repository()));
-    }
-    Ok(Exit::Passed)
+    Ok(Done { to, digest: copied.digest.to_string(), summary: words(&copied, &rate), value })
 }
 
-/// `TO` with a tag: its own, else that of `FROM`; a digest stays a digest.
-fn target(from: &Reference, to: &Reference) -> Reference {
-    match (to.tag().is_some() || to.digest().is_some(), from.digest(), from.tag()) {
-        (true, _, _) => to.clone(),
-        (false, Some(digest), _) => to.with_digest(digest.clone()),
-        (false, None, Some(tag)) => to.with_tag(tag),
-        (false, None, None) => named::with_default_tag(to),
+/// Out of docker's archive: its layers are unpacked here, sealed, and pushed or saved.
+fn unpack(
+    client: &Client,
+    from: &Place,
+    to: &Place,
+    args: &CopyArgs,
+    context: &Context,
+    progress: &Transfers<'_>,
+) -> anyhow::Result<Done> {
+    let Place::DockerArchive(file, wanted) = from else { unreachable!("the source is docker's archive") };
+    let store = context.store()?;
+    let scope = store.open_scope().context("cannot open a scope in the store")?;
+    if !file.is_file() {
+        return Err(Failure::usage(format!("there is no file {}", file.display())).into());
     }
+    let loaded = store.load(&scope, LoadSource::Path(file), None);
+    let loaded = loaded.with_context(|| format!("cannot read {}", file.display()))?;
+    let (own, image) = match (wanted, loaded.as_slice()) {
+        (None, [(own, image)]) => (own.clone(), image),
+        (None, many) => {
+            let known: Vec<String> = many.iter().filter_map(|(name, _)| Some(name.as_ref()?.familiar())).collect();
+            let hint = format!("name one behind the file: {}", known.join(", "));
+            return Err(Failure::usage(format!("{} has {} images", file.display(), many.len())).hint(hint).into());
+        }
+        (Some(wanted), many) => {
+            let found = many.iter().find(|(name, _)| name.as_ref() == Some(wanted));
+            let missing = || Failure::refused(format!("{} has no image {}", file.display(), wanted.familiar()));
+            (Some(wanted.clone()), &found.ok_or_else(missing)?.1)
+        }
+    };
+    let to = to.clone().named_like(&Place::DockerArchive(file.clone(), own));
+    let images = std::slice::from_ref(image);
+    let digest = match &to {
+        Place::Registry(name) => {
+            context.block_on_cancellable(transfer::push(client, store, name, images, progress))?.digest.to_string()
+        }
+        Place::DockerArchive(path, name) => {
+            let named = [(name.clone(), image.clone())];
+            save_docker(store, &named, path)?;
+            image.id.to_string()
+        }
+        Place::OciDir(..) | Place::OciArchive(..) => {
+            // Sealed into a layout of its own first, so that both kinds of targets are written by the one copy.
+            let sealed = tempfile::tempdir().context("cannot make a temporary directory")?;
+            let options = SaveOptions { manifest: store.preferred_options(&image.id), ..SaveOptions::default() };
+            store
+                .save_layout_dir(&[(None, image.clone())], &options, sealed.path())
+                .with_context(|| format!("cannot copy to {to}"))?;
+            let from = Place::OciDir(sealed.path().to_owned(), None);
+            return whole(client, &from, &to, args, context, progress);
+        }
+    };
+    let value = json!({ "Name": to.to_string(), "Digest": digest });
+    Ok(Done { to, digest, summary: progress.words(), value })
+}
+
+/// Into docker's archive: pulled into the store, and saved from there.
+fn pack(
+    client: &Client,
+    from: &Place,
+    to: &Place,
+    args: &CopyArgs,
+    context: &Context,
+    progress: &Transfers<'_>,
+) -> anyhow::Result<Done> {
+    let Place::DockerArchive(path, name) = to else { unreachable!("the target is docker's archive") };
+    let store = context.store()?;
+    let scope = store.open_scope().context("cannot open a scope in the store")?;
+    let platform = args.platform.clone().unwrap_or_else(Platform::host);
+    let image = match from.open()? {
+        CopyPlace::Registry(source) => context
+            .block_on_cancellable(async { Ok(client.pull(&source, &platform, store, &scope, progress).await?) })?,
+        CopyPlace::Layout(layout, image) => {
+            // The layout may list more; only this one is read.
+            let one = tempfile::tempdir().context("cannot make a temporary directory")?;
+            let target = Place::OciDir(one.path().to_owned(), None).create()?;
+            let source = CopyPlace::Layout(layout, image);
+            let options = CopyOptions { platform: Some(platform), referrers: false, ..CopyOptions::default() };
+            context
+                .block_on_cancellable(async { Ok(client.copy_between(&source, &target, &options, progress).await?) })?;
+            let loaded = store.load(&scope, LoadSource::Path(one.path()), None);
+            let loaded = loaded.with_context(|| format!("cannot read {from}"))?;
+            loaded.into_iter().next().map(|(_, image)| image).context("the layout holds no image")?
+        }
+    };
+    let name = name.clone().or_else(|| from.reference().cloned());
+    save_docker(store, &[(name, image.clone())], path)?;
+    let value = json!({ "Name": to.to_string(), "Digest": image.id });
+    Ok(Done { to: to.clone(), digest: image.id.to_string(), summary: progress.words(), value })
+}
+
+fn save_docker(
+    store: &store::Store,
+    images: &[(Option<oci::Reference>, store::Image)],
+    path: &std::path::Path,
+) -> anyhow::Result<()> {
+    write_file(path, |out| {
+        store
+            .save(images, ArchiveFormat::Docker, &SaveOptions::default(), out)
+            .with_context(|| format!("cannot save to {}", path.display()))
+    })
 }
 
 /// What was moved, in words.
-fn words(copied: &Copied) -> String {
-    let mut parts = Vec::new();
+fn words(copied: &Copied, rate: &str) -> String {
     if copied.manifests == 0 && copied.sent + copied.mounted == 0 {
-        parts.push("everything was there".to_owned());
-    } else {
-        let referrers = match copied.referrers {
-            0 => String::new(),
-            count => format!(" ({} about it)", text::count(count, "referrer")),
-        };
-        parts.push(format!("{}{referrers}", text::count(copied.manifests, "manifest")));
-        if copied.sent > 0 {
-            parts.push(format!("{} sent ({})", text::count(copied.sent, "blob"), text::bytes(copied.sent_bytes)));
-        }
-        if copied.mounted > 0 {
-            parts.push(format!("{} mounted", text::count(copied.mounted, "blob")));
-        }
-        if copied.present > 0 {
-            parts.push(format!("{} there already", text::count(copied.present, "blob")));
-        }
+        return "everything was there".to_owned();
+    }
+    let referrers = match copied.referrers {
+        0 => String::new(),
+        count => format!(" ({} about it)", text::count(count, "referrer")),
+    };
+    let mut parts = vec![format!("{}{referrers}", text::count(copied.manifests, "manifest"))];
+    if copied.sent > 0 {
+        parts.push(format!("{} sent ({}{rate})", text::count(copied.sent, "blob"), text::bytes(copied.sent_bytes)));
+    }
+    if copied.mounted > 0 {
+        parts.push(format!("{} mounted", text::count(copied.mounted, "blob")));
+    }
+    if copied.present > 0 {
+        parts.push(format!("{} there already", text::count(copied.present, "blob")));
     }
     parts.join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_new_name_takes_the_old_tag() {
-        let check = |from: &str, to: &str| target(&from.parse().unwrap(), &to.parse().unwrap()).to_string();
-        assert_eq!(check("a.example/x:1", "b.example/y"), "b.example/y:1");
-        assert_eq!(check("a.example/x:1", "b.example/y:2"), "b.example/y:2");
-        let digest = oci::Digest::of(b"");
-        assert_eq!(check(&format!("a.example/x@{digest}"), "b.example/y"), format!("b.example/y@{digest}"));
-    }
 }

@@ -1,7 +1,6 @@
 //! `seatrial pull`.
 
 use anyhow::Context as _;
-use events::{Event, Verdict};
 use oci::{Platform, Reference};
 
 use super::{named, transfer::Transfers};
@@ -42,9 +41,7 @@ pub(crate) fn run(args: &PullArgs, context: &Context) -> anyhow::Result<Exit> {
     for name in &args.images {
         let reference = named::with_default_tag(name);
         let stage = format!("pull {}", reference.familiar());
-        let started = std::time::Instant::now();
-        views.sink().emit(Event::StageStarted { stage: stage.clone() });
-        let progress = Transfers::new(views.sink(), &stage);
+        let progress = Transfers::begin(views.sink(), &stage);
         let scope = store.open_scope().context("cannot open a scope in the store")?;
         let pulled = context
             .block_on_cancellable(async { Ok(client.pull(&reference, &platform, store, &scope, &progress).await?) });
@@ -59,15 +56,10 @@ pub(crate) fn run(args: &PullArgs, context: &Context) -> anyhow::Result<Exit> {
             }
             Ok(image)
         });
-        let (verdict, summary) = match &pulled {
-            Ok(image) => (
-                Verdict::Passed,
-                format!("{}, {}", text::bytes(image.size_bytes), text::count(image.layers.len(), "layer")),
-            ),
-            Err(_) => (Verdict::Failed, String::new()),
-        };
-        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        views.sink().emit(Event::StageFinished { stage, verdict, duration_ms, summary });
+        progress.end(pulled.as_ref().ok().map(|image| {
+            let layers = text::count(image.layers.len(), "layer");
+            format!("{}; {layers}, {} unpacked", progress.words(), text::bytes(image.size_bytes))
+        }));
         match pulled {
             Ok(image) if args.quiet => lines.push(image.id.to_string()),
             Ok(_) => lines.push(reference.to_string()),

@@ -1,6 +1,5 @@
 //! `seatrial push`.
 
-use events::{Event, Verdict};
 use oci::Reference;
 
 use super::{
@@ -12,7 +11,7 @@ use crate::{
     context::Context,
     exit::Exit,
     failure::Failure,
-    terminal::{self, text, views::Views},
+    terminal::{self, views::Views},
 };
 
 /// Flags of `seatrial push`.
@@ -50,19 +49,9 @@ pub(crate) fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Exit> {
     let mut failed = Ok(Exit::Passed);
     for (reference, images) in &images {
         let stage = format!("push {}", reference.familiar());
-        let started = std::time::Instant::now();
-        views.sink().emit(Event::StageStarted { stage: stage.clone() });
-        let progress = Transfers::new(views.sink(), &stage);
+        let progress = Transfers::begin(views.sink(), &stage);
         let pushed = context.block_on_cancellable(transfer::push(&client, store, reference, images, &progress));
-        let (verdict, summary) = match &pushed {
-            Ok(pushed) => (
-                Verdict::Passed,
-                format!("{} sent, {} there already", text::count(pushed.sent, "blob"), pushed.present),
-            ),
-            Err(_) => (Verdict::Failed, String::new()),
-        };
-        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        views.sink().emit(Event::StageFinished { stage, verdict, duration_ms, summary });
+        progress.end(pushed.as_ref().ok().map(|_| progress.words()));
         match pushed {
             Ok(pushed) if args.quiet => lines.push(pushed.digest.to_string()),
             Ok(pushed) => lines.push(format!("{}@{}", reference.repository(), pushed.digest)),

@@ -1,6 +1,7 @@
-//! `seatrial registry`: the embedded server, and its garbage collection.
+//! `seatrial registry`: the embedded server and its garbage collection, and what registries elsewhere hold.
 
 mod config;
+mod remote;
 
 use std::{
     net::SocketAddr,
@@ -22,7 +23,10 @@ use crate::{
 
 /// Flags of `seatrial registry`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct RegistryArgs {
+    #[command(subcommand)]
+    remote: Option<remote::Remote>,
     /// `serve` a directory, or `gc`: remove what nothing in it needs, also while it is served [default: `serve`, `registry` beside the store]
     #[arg(value_name = "[serve | gc] [DIR]", num_args = 0..=2)]
     words: Vec<PathBuf>,
@@ -64,6 +68,9 @@ impl RegistryArgs {
 
 /// Serves until a signal comes, or collects.
 pub(crate) fn run(args: &RegistryArgs, context: &Context) -> anyhow::Result<Exit> {
+    if let Some(remote) = &args.remote {
+        return remote::run(remote, context);
+    }
     let (is_collection, named) = words(args)?;
     let cwd = &context.settings.cwd;
     let config = match &args.config {

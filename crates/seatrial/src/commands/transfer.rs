@@ -1,46 +1,76 @@
 //! Pulls and pushes with progress, for the commands of those names.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::time::{Duration, Instant};
 
-use events::{Event, EventSink};
+use events::{Event, EventSink, Moved, Verdict};
 use oci::{Descriptor, Digest, Reference, media_type};
 use registry::{Client, Progress as RegistryProgress, UploadOutcome};
 use store::{Image, SealedIndex, SealedManifest, Store};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, terminal::text};
 
-/// Steps between two words about the same blob.
-const STEP_BYTES: u64 = 1 << 20;
-
-/// Tells transfers to the views.
+/// Tells the transfers of one stage to the views, from the stage's beginning to its end.
 pub(crate) struct Transfers<'a> {
     events: &'a EventSink,
     stage: String,
-    told: Mutex<HashMap<Digest, u64>>,
+    begun: Instant,
+    told: events::Transfers,
 }
 
 impl<'a> Transfers<'a> {
-    /// Progress of one stage.
+    /// Of a stage that is under way.
     pub(crate) fn new(events: &'a EventSink, stage: &str) -> Self {
-        Self { events, stage: stage.to_owned(), told: Mutex::default() }
+        let told = events::Transfers::new(events, stage);
+        Self { events, stage: stage.to_owned(), begun: Instant::now(), told }
+    }
+
+    /// Begins the stage.
+    pub(crate) fn begin(events: &'a EventSink, stage: &str) -> Self {
+        events.emit(Event::StageStarted { stage: stage.to_owned() });
+        Self::new(events, stage)
+    }
+
+    /// Ends the stage with its summary; without one it failed.
+    pub(crate) fn end(&self, summary: Option<String>) {
+        let verdict = if summary.is_some() { Verdict::Passed } else { Verdict::Failed };
+        let duration_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let summary = summary.unwrap_or_default();
+        self.events.emit(Event::StageFinished { stage: self.stage.clone(), verdict, duration_ms, summary });
+    }
+
+    /// What was moved: `58 MB in 1.2s, 48 MB/s, 3 blobs already there`.
+    pub(crate) fn words(&self) -> String {
+        let Moved { bytes, present_bytes, present } = self.told.moved();
+        let mut parts = Vec::new();
+        if bytes > 0 {
+            let rate = self.rate().map(|rate| format!(", {}", text::rate(rate))).unwrap_or_default();
+            parts.push(format!("{} in {}{rate}", text::bytes(bytes), text::duration(self.begun.elapsed())));
+        }
+        match present {
+            0 if present_bytes > 0 => parts.push(format!("{} already there", text::bytes(present_bytes))),
+            0 => {}
+            _ => parts.push(format!("{} already there", text::count(present, "blob"))),
+        }
+        parts.join(", ")
+    }
+
+    /// Bytes a second since the beginning, where that can be said.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        let (took, bytes) = (self.begun.elapsed(), self.told.moved().bytes);
+        (took >= RATE_FROM && bytes > 0).then(|| (bytes as f64 / took.as_secs_f64()) as u64)
     }
 }
 
+/// A rate of less time than this is noise.
+const RATE_FROM: Duration = Duration::from_millis(100);
+
 impl RegistryProgress for Transfers<'_> {
     fn advance(&self, item: &Digest, done_bytes: u64, total_bytes: u64) {
-        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let last = told.entry(item.clone()).or_default();
-        if done_bytes != total_bytes && done_bytes < *last + STEP_BYTES {
-            return;
-        }
-        *last = done_bytes;
-        drop(told);
-        self.events.emit(Event::Transfer {
-            stage: self.stage.clone(),
-            item: item.short().to_owned(),
-            done_bytes,
-            total_bytes: Some(total_bytes),
-        });
+        self.told.advance(item.short(), done_bytes, Some(total_bytes));
+    }
+
+    fn skip(&self, item: &Digest, bytes: u64, total_bytes: u64) {
+        self.told.skip(item.short(), bytes, total_bytes);
     }
 }
 

@@ -150,7 +150,7 @@ mod tests {
         for event in [
             Event::StageStarted { stage: "build".into() },
             Event::StepLog { stage: "build".into(), step: 1, line: "hello".into() },
-            Event::Transfer { stage: "build".into(), item: "x".into(), done_bytes: 1, total_bytes: None },
+            Event::Transfer { stage: "build".into(), item: "x".into(), done_bytes: 1, total_bytes: None, rate: None },
         ] {
             log.event(&Record { v: 1, at_ms: 5, event });
         }

@@ -66,6 +66,8 @@ pub(crate) struct Stage {
     pub(crate) lines: u64,
     /// Bytes on the move: what, so far, in all.
     pub(crate) transfers: Vec<(String, u64, Option<u64>)>,
+    /// How fast they move, in bytes a second.
+    pub(crate) rate: Option<u64>,
 }
 
 /// How far a stage is.
@@ -131,8 +133,9 @@ impl Model {
             }
             Event::StepCached { stage, .. } => self.stage(stage).activate(at_ms),
             Event::StepFinished { stage, step, duration_ms, .. } => self.step_finished(stage, *step, *duration_ms),
-            Event::Transfer { stage, item, done_bytes, total_bytes } => {
+            Event::Transfer { stage, item, done_bytes, total_bytes, rate } => {
                 let stage = self.stage(stage);
+                stage.rate = *rate;
                 stage.transfers.retain(|(other, ..)| other != item);
                 if *total_bytes != Some(*done_bytes) {
                     stage.transfers.push((text::one_line(item), *done_bytes, *total_bytes));
@@ -224,6 +227,7 @@ impl Stage {
             tail: VecDeque::new(),
             lines: 0,
             transfers: Vec::new(),
+            rate: None,
         }
     }
 
@@ -238,11 +242,17 @@ impl Stage {
     pub(crate) fn doing(&self) -> String {
         if let Some((item, done, total)) = self.transfers.last() {
             let moved: u64 = self.transfers.iter().map(|(_, done, _)| done).sum();
-            return match (self.transfers.len(), total) {
-                (1, Some(total)) => format!("{item} {} of {}", text::bytes(*done), text::bytes(*total)),
-                (1, None) => format!("{item} {}", text::bytes(*done)),
-                (number, _) => format!("{number} blobs, {}", text::bytes(moved)),
+            let all: Option<u64> = self.transfers.iter().map(|(.., total)| *total).sum();
+            let words = match (self.transfers.len(), total, all) {
+                (1, Some(total), _) => format!("{item} {} of {}", text::bytes(*done), text::bytes(*total)),
+                (1, None, _) => format!("{item} {}", text::bytes(*done)),
+                (number, _, Some(all)) => {
+                    format!("{number} blobs, {} of {}", text::bytes(moved), text::bytes(all))
+                }
+                (number, ..) => format!("{number} blobs, {}", text::bytes(moved)),
             };
+            let rate = self.rate.map(|rate| format!(", {}", text::rate(rate))).unwrap_or_default();
+            return words + &rate;
         }
         match self.steps.as_slice() {
             [] => String::new(),

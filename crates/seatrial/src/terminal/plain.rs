@@ -25,6 +25,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(250);
 /// A stage that has run alone for this long is shown as it goes; quicker ones come as a block.
 const ALONE: Duration = Duration::from_millis(700);
+/// A long pull or push says how far it is this often.
+const TRANSFER_EVERY: Duration = Duration::from_secs(5);
 /// Bytes of a stage's output held back until its end; the whole log is on disk.
 const BLOCK_BYTES_MAX: usize = 4 << 20;
 
@@ -54,6 +56,8 @@ struct Lines {
     alone: Option<(String, Instant)>,
     /// Workflow commands are switched off at this point of the stream.
     commands_off: bool,
+    /// When each stage last told of bytes on the move.
+    transfers_told: HashMap<String, Instant>,
     last_word: Instant,
     started: Instant,
 }
@@ -156,6 +160,7 @@ impl Lines {
             live: None,
             alone: None,
             commands_off: false,
+            transfers_told: HashMap::new(),
             last_word: Instant::now(),
             started: Instant::now(),
         }
@@ -201,6 +206,7 @@ impl Lines {
                 let line = format!("  attempt {attempt} of {attempts}: {words} {output}");
                 self.output("health", line.trim_end().to_owned(), &mut out);
             }
+            Event::Transfer { stage, .. } => self.transfer(stage, &mut out),
             Event::StageFinished { stage, verdict, .. } => self.block(stage, Some(*verdict), &mut out),
             Event::TagWritten { reference, .. } => {
                 let line = self.own(&format!("  tagged {reference}\n"));
@@ -254,6 +260,20 @@ impl Lines {
         let place = place.map(|place| format!("{}:{} ", place.file, place.line)).unwrap_or_default();
         let line = format!("  {mark}{place}{}", text::one_line(text));
         self.output(stage, line, out);
+    }
+
+    /// A line about bytes on the move, now and then.
+    fn transfer(&mut self, stage: &str, out: &mut String) {
+        self.choose_live(stage);
+        let told = self.transfers_told.entry(stage.to_owned()).or_insert_with(Instant::now);
+        if told.elapsed() < TRANSFER_EVERY {
+            return;
+        }
+        *told = Instant::now();
+        let doing = self.model.find_stage(stage).map(super::model::Stage::doing).unwrap_or_default();
+        if !doing.is_empty() {
+            self.output(stage, format!("  {doing}"), out);
+        }
     }
 
     /// A line of a stage: said now if the stage runs alone, held back otherwise.

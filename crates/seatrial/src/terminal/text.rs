@@ -180,6 +180,11 @@ pub(crate) fn bytes(bytes: u64) -> String {
     if unit == 0 { format!("{scaled:.0} kB") } else { format!("{scaled:.1} {}", UNITS[unit]) }
 }
 
+/// `48 MB/s`.
+pub(crate) fn rate(bytes_per_second: u64) -> String {
+    format!("{}/s", bytes(bytes_per_second))
+}
+
 /// `(+0.2 MB)`, `(-3 kB)`; empty without a difference.
 pub(crate) fn delta(now: u64, before: u64) -> String {
     match now.cmp(&before) {

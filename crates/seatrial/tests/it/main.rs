@@ -16,6 +16,7 @@ mod outputs;
 mod platforms;
 mod registry;
 mod registry_access;
+mod remote;
 mod reproducible;
 mod run;
 mod secrets;
