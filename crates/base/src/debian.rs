@@ -2,14 +2,14 @@
 
 use std::{
     ffi::OsStr,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use oci::{Descriptor, DiffId, Digest, History, ImageConfig, Platform, Reference, media_type};
-use store::{ApplyError, Image, Scope, SnapshotId, Store, StoreError};
+use store::{ApplyError, Image, Scope, Store, StoreError};
 
 use crate::{
     PATH, rfc3339,
@@ -135,9 +135,9 @@ pub enum DebianErrorKind {
         /// Its last lines.
         tail: String,
     },
-    /// Its archive cannot be read back.
-    #[error("cannot read what mmdebstrap made")]
-    Read(#[source] io::Error),
+    /// Its archive does not get into the store.
+    #[error("cannot keep what mmdebstrap made")]
+    Keep(#[source] io::Error),
     /// Its archive is no root filesystem.
     #[error("cannot take in what mmdebstrap made")]
     Apply(#[from] ApplyError),
@@ -191,26 +191,18 @@ fn make(
         progress("W: the mirror gives no date, so that this image will not be the same when made again");
     }
     let epoch = options.epoch.or(date).unwrap_or_else(SystemTime::now);
-    let tar = scope.dir().join("debian.tar");
-    bootstrap(&recipe, epoch, scope.dir(), &tar, progress)?;
-    let (snapshot, layer) = take_in(store, scope, &tar)?;
+    // The archive goes into the store while it is written: it is large, and read again for unpacking anyway.
+    let mut tar = store.blob_writer()?;
+    bootstrap(&recipe, epoch, scope.dir(), &mut tar, progress)?;
+    let (digest, size) = tar.commit(None)?;
+    // A layer of the store, through the same checks as anybody's.
+    let layer = DiffId(digest.clone());
+    let blob = Descriptor::new(media_type::LAYER, digest, size);
+    let snapshot = store.apply_layer(scope, None, None, &blob, &layer)?;
     let image = store.put_image(&recipe.config(epoch, layer), &[snapshot], epoch)?;
     let known = Known { image: image.id.clone(), release: release.map(|release| release.digest), date };
     known.write(store, &recipe.key())?;
     finish(image, date, false)
-}
-
-/// The archive becomes a layer of the store, through the same checks as anybody's.
-fn take_in(store: &Store, scope: &Scope, tar: &Path) -> Result<(SnapshotId, DiffId), DebianErrorKind> {
-    let mut blob = store.blob_writer()?;
-    let mut file = fs_err::File::open(tar).map_err(DebianErrorKind::Read)?;
-    io::copy(&mut file, &mut blob).map_err(DebianErrorKind::Read)?;
-    // A failure here only leaves a file in a directory that the scope removes.
-    let _ = fs_err::remove_file(tar);
-    let (digest, size) = blob.commit(None)?;
-    let diff_id = DiffId(digest.clone());
-    let layer = Descriptor::new(media_type::LAYER, digest, size);
-    Ok((store.apply_layer(scope, None, None, &layer, &diff_id)?, diff_id))
 }
 
 fn name(
@@ -289,7 +281,8 @@ impl Recipe {
         Digest::of(parts.join("\0").as_bytes()).to_string()
     }
 
-    fn arguments(&self, tar: &Path) -> Vec<PathBuf> {
+    /// The archive is written to stdout, so that what hooks say must not go there.
+    fn arguments(&self) -> Vec<String> {
         let mut arguments = vec![
             // Also within a user namespace: there we are root, and its ids are mapped already.
             "--mode=root".to_owned(),
@@ -305,17 +298,17 @@ impl Recipe {
         if !self.certificates.is_empty() {
             let files: Vec<String> = self.certificates.iter().map(|path| path.display().to_string()).collect();
             arguments.push(format!("--customize-hook=copy-in {} {LOCAL_CERTIFICATES}/", files.join(" ")));
-            arguments.push("--customize-hook=chroot \"$1\" update-ca-certificates".into());
+            arguments.push("--customize-hook=chroot \"$1\" update-ca-certificates >&2".into());
         }
-        // After the installation, which has no use for them.
+        // After the installation, which has no use for them. Its own tables would not be found any more for removal.
+        arguments.push("--customize-hook=rm -f \"$1\"/var/cache/apt/*.bin".into());
         arguments.extend(IMAGE_SETTINGS.iter().map(|(file, text)| {
             // No text has quotes of the shell's in it.
             format!("--customize-hook=printf %s '{text}' >\"$1/etc/{file}\"")
         }));
         arguments.push(self.suite.clone());
-        let mut arguments: Vec<PathBuf> = arguments.into_iter().map(PathBuf::from).collect();
-        arguments.push(tar.into());
-        arguments.extend(self.lines().into_iter().map(PathBuf::from));
+        arguments.push("-".to_owned());
+        arguments.extend(self.lines());
         arguments
     }
 
@@ -360,7 +353,7 @@ fn bootstrap(
     recipe: &Recipe,
     epoch: SystemTime,
     scratch: &Path,
-    tar: &Path,
+    tar: &mut (impl Write + Send),
     progress: &mut dyn FnMut(&str),
 ) -> Result<(), DebianErrorKind> {
     let program = find_program("mmdebstrap").ok_or(DebianErrorKind::NotInstalled)?;
@@ -375,35 +368,46 @@ fn bootstrap(
         None => Command::new(program),
     };
     command
-        .args(recipe.arguments(tar))
+        .args(recipe.arguments())
         .env("SOURCE_DATE_EPOCH", seconds.to_string())
         .env("TMPDIR", scratch)
         .env("LC_ALL", "C.UTF-8")
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(DebianErrorKind::Run)?;
+    let mut archive = child.stdout.take().expect("it was asked for");
+    let output = BufReader::new(child.stderr.take().expect("it was asked for"));
+    let (copied, tail) = std::thread::scope(|scope| {
+        // Ends with the archive, or where it cannot be written: then the pipe closes, and mmdebstrap gives up.
+        let copying = scope.spawn(move || io::copy(&mut archive, tar));
+        let tail = tell(output, progress);
+        (copying.join(), tail)
+    });
+    let status = child.wait().map_err(DebianErrorKind::Run)?;
+    copied.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(DebianErrorKind::Keep)?;
+    let tail = tail.map_err(DebianErrorKind::Run)?;
+    if !status.success() {
+        return Err(DebianErrorKind::Failed { status: status.to_string(), tail: tail.join("\n") });
+    }
+    Ok(())
+}
+
+/// Tells each line as it comes, and returns the last ones.
+fn tell(mut output: impl BufRead, progress: &mut dyn FnMut(&str)) -> io::Result<Vec<String>> {
     let mut tail = Vec::new();
-    let mut output = BufReader::new(child.stderr.take().expect("it was asked for"));
     let mut line = Vec::new();
-    loop {
-        line.clear();
-        if output.read_until(b'\n', &mut line).map_err(DebianErrorKind::Run)? == 0 {
-            break;
-        }
+    while output.read_until(b'\n', &mut line)? > 0 {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         progress(&text);
         if tail.len() == TAIL_LINES {
             tail.remove(0);
         }
         tail.push(text);
+        line.clear();
     }
-    let status = child.wait().map_err(DebianErrorKind::Run)?;
-    if !status.success() {
-        return Err(DebianErrorKind::Failed { status: status.to_string(), tail: tail.join("\n") });
-    }
-    Ok(())
+    Ok(tail)
 }
 
 /// The state of all sources at one moment.
@@ -508,13 +512,12 @@ mod tests {
 
     #[test]
     fn arguments_are_mmdebstraps() {
-        let arguments = recipe("bookworm-slim", &["python3", "libstdc++6"]).unwrap().arguments(Path::new("/t.tar"));
-        let arguments: Vec<String> = arguments.iter().map(|argument| argument.display().to_string()).collect();
+        let arguments = recipe("bookworm-slim", &["python3", "libstdc++6"]).unwrap().arguments();
         assert!(arguments.contains(&"--include=libstdc++6,python3".to_owned()));
         assert!(arguments.contains(&"--dpkgopt=path-exclude=/usr/share/man/*".to_owned()));
         assert!(arguments.iter().any(|argument| argument.ends_with(">\"$1/etc/dpkg/dpkg.cfg.d/docker-apt-speedup\"")));
         let place = arguments.iter().position(|argument| argument == "bookworm").unwrap();
-        assert_eq!(arguments[place + 1], "/t.tar");
+        assert_eq!(arguments[place + 1], "-");
         assert!(arguments[place + 2].starts_with("deb http"));
     }
 
