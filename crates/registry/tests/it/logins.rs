@@ -25,6 +25,15 @@ async fn start(directory: &Path) -> Option<Embedded> {
     Some(Embedded::with(&directory.join("data"), options).await)
 }
 
+/// Skopeo that knows no logins but those it is given.
+async fn skopeo(home: &Path, arguments: &[&str]) -> String {
+    run("skopeo", arguments, &[("HOME", home), ("XDG_RUNTIME_DIR", home)]).await
+}
+
+async fn skopeo_failing(home: &Path, arguments: &[&str]) -> String {
+    run_failing("skopeo", arguments, &[("HOME", home), ("XDG_RUNTIME_DIR", home)]).await
+}
+
 #[tokio::test]
 async fn other_kinds_of_htpasswd_are_refused() {
     if !has_tool("htpasswd") {
@@ -61,10 +70,10 @@ async fn skopeo_logs_in_pushes_and_is_refused() {
     let host = server.address.to_string();
     let login = ["login", "--tls-verify=false", "-u"];
     for (name, auth) in [("ann", &ann), ("bob", &bob)] {
-        run("skopeo", &[&login[..], &[name, "-p", "secret", "--authfile", auth, &host]].concat(), &[]).await;
+        skopeo(directory.path(), &[&login[..], &[name, "-p", "secret", "--authfile", auth, &host]].concat()).await;
     }
     let wrong = [&login[..], &["ann", "-p", "wrong", "--authfile", &none, &host]].concat();
-    let said = run_failing("skopeo", &wrong, &[]).await;
+    let said = skopeo_failing(directory.path(), &wrong).await;
     assert!(said.contains("invalid username/password") && !said.contains("wrong\""), "{said}");
 
     let layout = tempfile::tempdir().unwrap();
@@ -73,17 +82,17 @@ async fn skopeo_logs_in_pushes_and_is_refused() {
     push(&client(), &reference(open.address, "from:1"), &image).await;
     let layout = format!("oci:{}:x", layout.path().display());
     let policy = ["--insecure-policy", "copy", "-q", "--src-tls-verify=false"];
-    run("skopeo", &[&policy[..], &[&format!("docker://{}/from:1", open.address), &layout]].concat(), &[]).await;
+    skopeo(directory.path(), &[&policy[..], &[&format!("docker://{}/from:1", open.address), &layout]].concat()).await;
 
     let copy = ["--insecure-policy", "copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false", "--authfile"];
     let named = |rest: &str| format!("docker://{host}/{rest}");
-    run("skopeo", &[&copy[..], &[&ann, &layout, &named("team/app:1")]].concat(), &[]).await;
+    skopeo(directory.path(), &[&copy[..], &[&ann, &layout, &named("team/app:1")]].concat()).await;
     // From one repository to another it mounts; everyone may read the second.
-    run("skopeo", &[&copy[..], &[&ann, &named("team/app:1"), &named("public/app:1")]].concat(), &[]).await;
+    skopeo(directory.path(), &[&copy[..], &[&ann, &named("team/app:1"), &named("public/app:1")]].concat()).await;
     check_pulled(&client(), &reference(server.address, "public/app:1"), &image).await;
     for (number, (auth, name)) in [(&bob, "team/app:1"), (&none, "public/app:1")].into_iter().enumerate() {
         let target = format!("oci:{}", file(&number.to_string()));
-        run("skopeo", &[&copy[..], &[auth, &named(name), &target]].concat(), &[]).await;
+        skopeo(directory.path(), &[&copy[..], &[auth, &named(name), &target]].concat()).await;
     }
     for (auth, arguments) in [
         (&bob, [layout.clone(), named("team/app:2")]),
@@ -91,14 +100,14 @@ async fn skopeo_logs_in_pushes_and_is_refused() {
         (&none, [layout.clone(), named("public/app:2")]),
         (&none, [named("team/app:1"), format!("oci:{}", file("x"))]),
     ] {
-        let said = run_failing("skopeo", &[&copy[..], &[auth, &arguments[0], &arguments[1]]].concat(), &[]).await;
+        let said = skopeo_failing(directory.path(), &[&copy[..], &[auth, &arguments[0], &arguments[1]]].concat()).await;
         assert!(said.contains("denied") || said.contains("unauthorized") || said.contains("authentication"), "{said}");
     }
     let delete = ["delete", "--tls-verify=false", "--authfile"];
-    run_failing("skopeo", &[&delete[..], &[&bob, &named("team/app:1")]].concat(), &[]).await;
-    run("skopeo", &[&delete[..], &[&ann, &named("team/app:1")]].concat(), &[]).await;
+    skopeo_failing(directory.path(), &[&delete[..], &[&bob, &named("team/app:1")]].concat()).await;
+    skopeo(directory.path(), &[&delete[..], &[&ann, &named("team/app:1")]].concat()).await;
     let tags = ["list-tags", "--tls-verify=false", "--authfile"];
-    assert!(run("skopeo", &[&tags[..], &[&none, &named("public/app")]].concat(), &[]).await.contains("\"1\""));
+    assert!(skopeo(directory.path(), &[&tags[..], &[&none, &named("public/app")]].concat()).await.contains("\"1\""));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -198,6 +207,6 @@ async fn skopeo_knows_passwords_without_tokens() {
     push(&client(), &reference(open.address, "from:1"), &image).await;
     let (from, to) = (format!("docker://{}/from:1", open.address), format!("docker://{}/to:1", server.address));
     let copy = ["--insecure-policy", "copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false"];
-    run("skopeo", &[&copy[..], &["--dest-creds", "ann:secret", &from, &to]].concat(), &[]).await;
-    run_failing("skopeo", &[&copy[..], &["--dest-creds", "bob:secret", &from, &to]].concat(), &[]).await;
+    skopeo(directory.path(), &[&copy[..], &["--dest-creds", "ann:secret", &from, &to]].concat()).await;
+    skopeo_failing(directory.path(), &[&copy[..], &["--dest-creds", "bob:secret", &from, &to]].concat()).await;
 }

@@ -55,10 +55,10 @@ async fn images_and_tokens_come_by_tls() {
         let trusted = trusted.to_str().unwrap();
         let copy = ["--insecure-policy", "copy", "-q", "--src-cert-dir", trusted, "--dest-cert-dir", trusted];
         let login = ["--src-creds", "ann:secret", "--dest-creds", "ann:secret", &from, &to];
-        run("skopeo", &[&copy[..], &login].concat(), &[]).await;
+        run("skopeo", &[&copy[..], &login].concat(), &[("XDG_RUNTIME_DIR", directory.path())]).await;
         check_pulled(&client, &reference(server.address, "team/copied:1"), &image).await;
         let untrusting = ["inspect", "--creds", "ann:secret", &from];
-        assert!(run_failing("skopeo", &untrusting, &[]).await.contains("x509"));
+        assert!(run_failing("skopeo", &untrusting, &[("XDG_RUNTIME_DIR", directory.path())]).await.contains("x509"));
     }
     if has_tool("curl") {
         let url = format!("https://localhost:{}/v2/team/app/tags/list", server.address.port());
