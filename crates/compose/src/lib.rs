@@ -4,17 +4,31 @@
 //! [`Service`]s say all that a starter of containers needs. Reading YAML with places ([`yaml`], [`read`]) is shared with the
 //! pipeline file.
 
+mod assemble;
+mod bytes;
 pub mod codes;
+pub mod dotenv;
 pub mod duration;
+mod files;
+mod load;
+mod merge;
+mod parse;
 mod project;
 pub mod read;
+mod request;
 mod schema;
 mod service;
+mod source;
+pub mod template;
+mod words;
 pub mod yaml;
 
+pub use files::{ReadError, find_files};
 pub use project::{FileContent, FileSource, Network, Project, Subnet, Volume};
 pub use read::At;
+pub use request::{LoadError, LoadRequest, Loaded, SECTION_KEYS, Sections, SectionsRead};
 pub use service::*;
+pub use source::{Finding, SourceText};
 
 /// Keeps what nobody wrote out of printed values.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -42,6 +42,8 @@ pub struct Keys {
 pub struct Reader {
     /// In the order in which it was found.
     pub diagnostics: Vec<Diagnostic>,
+    /// [`Keys::later`] are warned of rather than refused: what Compose knows and Seatrial does not act on.
+    pub later_is_warning: bool,
 }
 
 /// A map whose keys have been checked.
@@ -88,6 +90,15 @@ impl Reader {
         for entry in entries {
             let key = entry.key.as_str();
             if keys.known.contains(&key) || key.starts_with("x-") {
+                continue;
+            }
+            if keys.later.contains(&key) && self.later_is_warning {
+                let message = format!("`{key}` has no effect here");
+                self.diagnostics.push(
+                    Diagnostic::warning(codes::NO_EFFECT, message)
+                        .with_span(entry.key_span.clone())
+                        .with_note(format!("it belongs to {}, and Seatrial does not act on it", keys.what)),
+                );
                 continue;
             }
             if keys.later.contains(&key) {

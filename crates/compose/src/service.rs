@@ -127,7 +127,7 @@ pub struct Service {
     /// `network_mode`; `None`: [`Service::networks`].
     #[serde(skip_serializing_if = "is_default")]
     pub network_mode: Option<NetworkMode>,
-    /// `networks`; without any and without a mode, the network `default`.
+    /// `networks`; a service without any and without a mode is in `default`.
     #[serde(skip_serializing_if = "is_default")]
     pub networks: Vec<Attachment>,
     /// `links`.

@@ -26,6 +26,20 @@ pub struct Node {
     pub kind: Kind,
     /// Nodes in it, itself included, with aliases expanded.
     size: usize,
+    /// How it is merged over another file's value.
+    pub tag: Tag,
+}
+
+/// Tags of Compose files that say how a value is merged (compose-spec, "Merge and override").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tag {
+    /// None: by the rules of its key.
+    #[default]
+    None,
+    /// `!reset`: the former value goes, and so does this one.
+    Reset,
+    /// `!override`: the former value goes.
+    Override,
 }
 
 /// A value.
@@ -58,6 +72,66 @@ pub struct Entry {
 }
 
 impl Node {
+    /// A value that no file has in this form.
+    pub fn new(kind: Kind, span: Span) -> Node {
+        let size = 1 + match &kind {
+            Kind::Null | Kind::Scalar { .. } => 0,
+            Kind::List(items) => items.iter().map(|item| item.size).sum(),
+            Kind::Map(entries) => entries.iter().map(|entry| 1 + entry.value.size).sum::<usize>(),
+        };
+        Node { span, kind, size, tag: Tag::None }
+    }
+
+    /// The same value with this tag.
+    #[must_use]
+    pub fn with_tag(self, tag: Tag) -> Node {
+        Node { tag, ..self }
+    }
+
+    /// A text, as if in quotes.
+    pub fn text(text: impl Into<String>, span: Span) -> Node {
+        Node::new(Kind::Scalar { text: text.into(), plain: false }, span)
+    }
+
+    /// A list with this one item, for keys that take one or several.
+    pub fn list_of(node: &Node) -> Node {
+        Node::new(Kind::List(vec![Rc::new(node.clone())]), node.span.clone())
+    }
+
+    /// The value of a key, if this is a map that has it.
+    pub fn get(&self, key: &str) -> Option<&Rc<Node>> {
+        match &self.kind {
+            Kind::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value),
+            _ => None,
+        }
+    }
+
+    /// The text of a scalar, as written.
+    pub fn scalar(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Scalar { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Nodes in it, itself included.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Whether two values are the same, wherever they stand.
+    pub fn equals(&self, other: &Node) -> bool {
+        match (&self.kind, &other.kind) {
+            (Kind::Null, Kind::Null) => true,
+            (Kind::Scalar { text: a, .. }, Kind::Scalar { text: b, .. }) => a == b,
+            (Kind::List(a), Kind::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b)),
+            (Kind::Map(a), Kind::Map(b)) => {
+                a.len() == b.len() && a.iter().all(|entry| other.get(&entry.key).is_some_and(|b| entry.value.equals(b)))
+            }
+            _ => false,
+        }
+    }
+
     /// For messages.
     pub fn describe(&self) -> &'static str {
         match &self.kind {
@@ -76,17 +150,27 @@ pub fn is_bool(text: &str) -> bool {
     matches!(text, "true" | "True" | "TRUE" | "false" | "False" | "FALSE")
 }
 
+/// How a text is parsed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ParseOptions {
+    /// Added to all places, so that several files can share one range of places.
+    pub start: usize,
+    /// Whether `!reset` and `!override` mean something.
+    pub merge_tags: bool,
+}
+
 /// The one document of the text; `None` when it is empty. Duplicate keys are reported and the first one is kept.
-pub fn parse(text: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<Rc<Node>> {
+pub fn parse(text: &str, options: ParseOptions, diagnostics: &mut Vec<Diagnostic>) -> Option<Rc<Node>> {
+    let ParseOptions { start, merge_tags } = options;
     if text.len() > FILE_BYTES_MAX {
-        diagnostics
-            .push(Diagnostic::error(codes::TOO_LARGE, format!("the file is larger than {FILE_BYTES_MAX} bytes")));
+        let message = format!("the file is larger than {FILE_BYTES_MAX} bytes");
+        diagnostics.push(Diagnostic::error(codes::TOO_LARGE, message).with_span(start..start));
         return None;
     }
     let mut options = Options::default();
     options.emit_comments = false;
     let parser = Parser::new_from_str_with_options(text, options);
-    let mut loader = Loader { text, parser, anchors: HashMap::new(), nodes: 0, diagnostics };
+    let mut loader = Loader { text, start, merge_tags, parser, anchors: HashMap::new(), nodes: 0, diagnostics };
     match loader.document() {
         Ok(node) => node,
         Err(diagnostic) => {
@@ -98,6 +182,8 @@ pub fn parse(text: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<Rc<Node>> 
 
 struct Loader<'t, 'd> {
     text: &'t str,
+    start: usize,
+    merge_tags: bool,
     parser: Parser<'t, granit_parser::StrInput<'t>>,
     anchors: HashMap<usize, Rc<Node>>,
     nodes: usize,
@@ -147,7 +233,7 @@ impl<'t> Loader<'t, '_> {
         }
     }
 
-    /// The range cut to its first line and without blanks at its end.
+    /// The place of a range of the text, cut to its first line and without blanks at its end.
     fn clip(&self, start: usize, end: usize) -> Span {
         let mut start = start.min(self.text.len());
         while !self.text.is_char_boundary(start) {
@@ -162,7 +248,7 @@ impl<'t> Loader<'t, '_> {
             0 => self.text[start..].chars().next().filter(|c| !c.is_whitespace()).map_or(0, char::len_utf8),
             length => length,
         };
-        start..start + length
+        self.start + start..self.start + start + length
     }
 
     fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Rc<Node>, Stop> {
@@ -195,7 +281,7 @@ impl<'t> Loader<'t, '_> {
                 loop {
                     let (event, item_span) = self.inner()?;
                     if matches!(event, Event::SequenceEnd) {
-                        span = self.clip(span.start, item_span.end);
+                        span = self.clip(span.start - self.start, item_span.end - self.start);
                         break;
                     }
                     let item = self.node(event, item_span, depth + 1)?;
@@ -206,7 +292,7 @@ impl<'t> Loader<'t, '_> {
             }
             Event::MappingStart(_, anchor, tag) => {
                 let (entries, size, end) = self.entries(depth)?;
-                span = self.clip(span.start, end);
+                span = self.clip(span.start - self.start, end - self.start);
                 (Kind::Map(entries), anchor, tag, size)
             }
             _ => {
@@ -214,13 +300,19 @@ impl<'t> Loader<'t, '_> {
                 return Err(Box::new(Diagnostic::error(codes::NOT_YAML, message).with_span(span)));
             }
         };
-        if let Some(tag) = tag
-            && tag.core_suffix().is_none()
-        {
-            let message = format!("the tag `{}` means nothing here", tag.original());
-            return Err(Box::new(Diagnostic::error(codes::NOT_YAML, message).with_span(span)));
-        }
-        let node = Rc::new(Node { span, kind, size });
+        let tag = match tag {
+            Some(tag) if tag.core_suffix().is_some() => Tag::None,
+            Some(tag) => match &*tag.original() {
+                "!reset" if self.merge_tags => Tag::Reset,
+                "!override" if self.merge_tags => Tag::Override,
+                other => {
+                    let message = format!("the tag `{other}` means nothing here");
+                    return Err(Box::new(Diagnostic::error(codes::NOT_YAML, message).with_span(span)));
+                }
+            },
+            None => Tag::None,
+        };
+        let node = Rc::new(Node { span, kind, size, tag });
         if anchor != 0 {
             self.anchors.insert(anchor, Rc::clone(&node));
         }
@@ -257,7 +349,7 @@ impl<'t> Loader<'t, '_> {
                 continue;
             }
             if let Some(first) = seen.get(&key) {
-                let (line, _) = dockerfile::line_column(self.text, first.start);
+                let (line, _) = dockerfile::line_column(self.text, first.start - self.start);
                 self.diagnostics.push(
                     Diagnostic::error(codes::DUPLICATE_KEY, format!("`{key}` is given twice"))
                         .with_span(key_span)
@@ -302,7 +394,7 @@ impl<'t> Loader<'t, '_> {
 
     fn inner(&mut self) -> Result<(Event<'t>, Span), Stop> {
         self.next()?.ok_or_else(|| {
-            let end = self.text.len();
+            let end = self.start + self.text.len();
             Box::new(Diagnostic::error(codes::NOT_YAML, "the file ends too early").with_span(end..end))
         })
     }
@@ -314,12 +406,5 @@ impl<'t> Loader<'t, '_> {
             return Err(Box::new(Diagnostic::error(codes::TOO_LARGE, message).with_span(span.clone())));
         }
         Ok(())
-    }
-}
-
-impl Node {
-    /// A list with this one item, for keys that take one or several.
-    pub fn list_of(node: &Node) -> Node {
-        Node { span: node.span.clone(), kind: Kind::List(vec![Rc::new(node.clone())]), size: node.size + 1 }
     }
 }

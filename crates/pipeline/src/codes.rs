@@ -84,15 +84,12 @@ pub const ALL: &[(&str, &str, &str)] = &[
 ];
 
 pub(crate) use compose::codes::{
-    DUPLICATE_KEY, INVALID_VALUE, MISSING_KEY, NOT_YAML, NOT_YET, TOO_LARGE, UNKNOWN_KEY, WRONG_TYPE,
+    ABSENT_VALUE, BAD_TEMPLATE, DUPLICATE_KEY, INVALID_VALUE, LEAVES_REPOSITORY, MISSING_KEY, NOT_YAML, NOT_YET, NO_SUCH_PATH,
+    TOO_LARGE, UNKNOWN_KEY, WRONG_TYPE,
 };
 
 pub(crate) const UNKNOWN_GATE: &str = "ST308";
 pub(crate) const NEEDS_CYCLE: &str = "ST309";
-pub(crate) const NO_SUCH_PATH: &str = "ST310";
-pub(crate) const LEAVES_REPOSITORY: &str = "ST311";
-pub(crate) const BAD_TEMPLATE: &str = "ST312";
-pub(crate) const ABSENT_VALUE: &str = "ST313";
 
 /// `(code, wrong, right)`: pieces of a pipeline file.
 const EXAMPLES: &[(&str, &str, &str)] = &[

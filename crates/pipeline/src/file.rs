@@ -21,7 +21,7 @@ pub use schema::{SCHEMA_ID, schema};
 /// Reads a pipeline file. The file is usable when no finding is an error.
 pub fn parse(text: &str) -> (PipelineFile, Vec<Diagnostic>) {
     let mut reader = read::Reader::default();
-    let root = yaml::parse(text, &mut reader.diagnostics);
+    let root = yaml::parse(text, yaml::ParseOptions::default(), &mut reader.diagnostics);
     let file = match &root {
         Some(root) => sections::pipeline_file(&mut reader, root),
         None => PipelineFile::default(),
