@@ -5,7 +5,7 @@ use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    rc::Rc,
+    sync::Arc,
 };
 
 use dockerfile::Diagnostic;
@@ -39,7 +39,7 @@ pub(crate) struct Assembly<'a> {
 }
 
 /// The project; diagnostics are added to the loader's.
-pub(crate) fn assemble(loader: &mut Loader, tree: &Rc<Node>, assembly: Assembly<'_>) -> Project {
+pub(crate) fn assemble(loader: &mut Loader, tree: &Arc<Node>, assembly: Assembly<'_>) -> Project {
     let mut reader = std::mem::take(&mut loader.reader);
     reader.later_is_warning = true;
     let mut cx = Cx {
@@ -55,7 +55,7 @@ pub(crate) fn assemble(loader: &mut Loader, tree: &Rc<Node>, assembly: Assembly<
     project
 }
 
-fn project(cx: &mut Cx<'_>, tree: &Rc<Node>, assembly: Assembly<'_>) -> Project {
+fn project(cx: &mut Cx<'_>, tree: &Arc<Node>, assembly: Assembly<'_>) -> Project {
     let Some(fields) = cx.fields(tree, assembly.keys, "a map with keys such as `services`") else {
         return Project::default();
     };
@@ -108,7 +108,7 @@ fn values<T>(named: top::Named<T>) -> BTreeMap<String, T> {
     named.into_iter().map(|(name, value)| (name, value.value)).collect()
 }
 
-fn drafts(cx: &mut Cx<'_>, node: Option<&Rc<Node>>) -> Vec<Draft> {
+fn drafts(cx: &mut Cx<'_>, node: Option<&Arc<Node>>) -> Vec<Draft> {
     let Some(node) = node else { return Vec::new() };
     let entries = cx.reader.entries(node, "a map from names to services");
     if entries.len() > SERVICES_MAX {
@@ -119,7 +119,7 @@ fn drafts(cx: &mut Cx<'_>, node: Option<&Rc<Node>>) -> Vec<Draft> {
         .into_iter()
         .filter_map(|(name, node)| {
             // `db:` with nothing is a service without an image, not one less.
-            let empty = Rc::new(Node::new(Kind::Map(Vec::new()), name.span.clone()));
+            let empty = Arc::new(Node::new(Kind::Map(Vec::new()), name.span.clone()));
             let node = if matches!(node.kind, Kind::Null) { &empty } else { node };
             service::service(cx, &name, node)
         })
@@ -131,7 +131,7 @@ fn place_of(draft: &Draft, key: &str, name: &str) -> dockerfile::Span {
     let named = draft.node.get(key).and_then(|node| match &node.kind {
         Kind::Map(entries) => entries.iter().find(|entry| entry.key == name).map(|entry| entry.key_span.clone()),
         Kind::List(items) => {
-            let is_it = |item: &&Rc<Node>| item.scalar().is_some_and(|text| text.split(':').next() == Some(name));
+            let is_it = |item: &&Arc<Node>| item.scalar().is_some_and(|text| text.split(':').next() == Some(name));
             items.iter().find(is_it).map(|item| item.span.clone())
         }
         _ => Some(node.span.clone()),
@@ -252,7 +252,7 @@ fn check_resources(
     });
     for mount in &draft.service.mounts {
         if let MountSource::Volume { name, .. } = &mount.source {
-            let is_it = |item: &&Rc<Node>| {
+            let is_it = |item: &&Arc<Node>| {
                 item.get("source").unwrap_or(item).scalar().is_some_and(|text| text.split(':').next() == Some(name))
             };
             let node = volume_nodes.iter().flatten().find(is_it);
@@ -266,7 +266,7 @@ fn check_resources(
         (draft.service.secrets.iter().chain(build_secrets).collect(), "secret", "secrets", keys(secrets)),
     ] {
         for grant in grants {
-            let is_it = |item: &&Rc<Node>| item.get("source").unwrap_or(item).scalar() == Some(&grant.source);
+            let is_it = |item: &&Arc<Node>| item.get("source").unwrap_or(item).scalar() == Some(&grant.source);
             let node = draft.node.get(section).and_then(|node| match &node.kind {
                 Kind::List(items) => items.iter().find(is_it).cloned(),
                 _ => None,

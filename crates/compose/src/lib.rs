@@ -16,7 +16,7 @@ mod parse;
 mod project;
 pub mod read;
 mod request;
-mod schema;
+pub mod schema;
 mod service;
 mod source;
 pub mod template;

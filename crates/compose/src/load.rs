@@ -105,7 +105,7 @@ pub(crate) struct Loader {
     filled_bytes: usize,
     too_many_files: bool,
     /// Files that services were extended from, by path and by the variables they were filled in with.
-    extended: HashMap<(PathBuf, usize), Option<Rc<Node>>>,
+    extended: HashMap<(PathBuf, usize), Option<Arc<Node>>>,
 }
 
 impl Loader {
@@ -114,7 +114,12 @@ impl Loader {
     }
 
     /// The tree of a file whose templates are not filled in yet.
-    pub(crate) fn parse(&mut self, path: &Path, base: &Path, filling: &Filling) -> Result<Option<Rc<Node>>, ReadError> {
+    pub(crate) fn parse(
+        &mut self,
+        path: &Path,
+        base: &Path,
+        filling: &Filling,
+    ) -> Result<Option<Arc<Node>>, ReadError> {
         let text = files::read(path)?;
         let name = path.strip_prefix(&self.working_directory).unwrap_or(path).display().to_string();
         let file = Arc::new(SourceText { name, path: path.to_path_buf(), text });
@@ -124,7 +129,7 @@ impl Loader {
     }
 
     /// A file that another one names at `span`.
-    fn parse_named(&mut self, path: &Path, base: &Path, filling: &Filling, span: &Span) -> Option<Rc<Node>> {
+    fn parse_named(&mut self, path: &Path, base: &Path, filling: &Filling, span: &Span) -> Option<Arc<Node>> {
         if self.sources.len() >= FILES_MAX {
             // Once: files that include each other twice would say so thousands of times.
             if !std::mem::replace(&mut self.too_many_files, true) {
@@ -144,7 +149,7 @@ impl Loader {
     }
 
     /// The tree with its templates filled in and its services extended; merge tags stay.
-    pub(crate) fn layer(&mut self, tree: &Rc<Node>, filling: &Filling) -> Rc<Node> {
+    pub(crate) fn layer(&mut self, tree: &Arc<Node>, filling: &Filling) -> Arc<Node> {
         let filled = self.fill(tree, filling, &mut Vec::new());
         self.extend_services(&filled, filling)
     }
@@ -152,10 +157,10 @@ impl Loader {
     /// One tree of several files, with what they include.
     pub(crate) fn model(
         &mut self,
-        layers: Vec<Rc<Node>>,
+        layers: Vec<Arc<Node>>,
         filling: &Filling,
         trail: &mut Vec<PathBuf>,
-    ) -> Option<Rc<Node>> {
+    ) -> Option<Arc<Node>> {
         let merged = layers.into_iter().reduce(|base, over| self.merge(&base, &over, false, &mut Vec::new()))?;
         let merged = settle(&merged);
         Some(self.include(&merged, filling, trail))
@@ -163,16 +168,16 @@ impl Loader {
 
     pub(crate) fn merge(
         &mut self,
-        base: &Rc<Node>,
-        over: &Rc<Node>,
+        base: &Arc<Node>,
+        over: &Arc<Node>,
         keep_tags: bool,
         path: &mut Vec<String>,
-    ) -> Rc<Node> {
+    ) -> Arc<Node> {
         let diagnostics = &mut self.reader.diagnostics;
         Merger { sources: &self.sources, keep_tags, diagnostics }.merge(base, over, path)
     }
 
-    fn fill(&mut self, node: &Rc<Node>, filling: &Filling, path: &mut Vec<String>) -> Rc<Node> {
+    fn fill(&mut self, node: &Arc<Node>, filling: &Filling, path: &mut Vec<String>) -> Arc<Node> {
         let kind = match &node.kind {
             Kind::Scalar { text, plain } if text.contains('$') => {
                 Kind::Scalar { text: self.fill_text(text, &node.span, filling), plain: *plain }
@@ -189,15 +194,16 @@ impl Loader {
                     path.push(entry.key.clone());
                     let as_it_is =
                         entry.key.starts_with("x-") || (matches!(filling, Filling::Own(_)) && is_command(path));
-                    let value = if as_it_is { Rc::clone(&entry.value) } else { self.fill(&entry.value, filling, path) };
+                    let value =
+                        if as_it_is { Arc::clone(&entry.value) } else { self.fill(&entry.value, filling, path) };
                     path.pop();
                     filled.push(Entry { value, ..entry.clone() });
                 }
                 Kind::Map(filled)
             }
-            _ => return Rc::clone(node),
+            _ => return Arc::clone(node),
         };
-        Rc::new(Node::new(kind, node.span.clone()).with_tag(node.tag))
+        Arc::new(Node::new(kind, node.span.clone()).with_tag(node.tag))
     }
 
     fn fill_text(&mut self, text: &str, span: &Span, filling: &Filling) -> String {
@@ -238,18 +244,18 @@ impl Loader {
         }
     }
 
-    fn extend_services(&mut self, tree: &Rc<Node>, filling: &Filling) -> Rc<Node> {
-        let Some(services) = tree.get("services").cloned() else { return Rc::clone(tree) };
-        let Kind::Map(entries) = &services.kind else { return Rc::clone(tree) };
+    fn extend_services(&mut self, tree: &Arc<Node>, filling: &Filling) -> Arc<Node> {
+        let Some(services) = tree.get("services").cloned() else { return Arc::clone(tree) };
+        let Kind::Map(entries) = &services.kind else { return Arc::clone(tree) };
         if !entries.iter().any(|entry| entry.value.get("extends").is_some()) {
-            return Rc::clone(tree);
+            return Arc::clone(tree);
         }
         let mut extended = Vec::with_capacity(entries.len());
         for entry in entries {
             let value = self.extend(&entry.key, &entry.value, &services, filling, &mut Vec::new());
             extended.push(Entry { value, ..entry.clone() });
         }
-        let services = Rc::new(Node::new(Kind::Map(extended), services.span.clone()).with_tag(services.tag));
+        let services = Arc::new(Node::new(Kind::Map(extended), services.span.clone()).with_tag(services.tag));
         replace(tree, "services", services)
     }
 
@@ -257,12 +263,12 @@ impl Loader {
     fn extend(
         &mut self,
         name: &str,
-        node: &Rc<Node>,
-        services: &Rc<Node>,
+        node: &Arc<Node>,
+        services: &Arc<Node>,
         filling: &Filling,
         trail: &mut Vec<Span>,
-    ) -> Rc<Node> {
-        let Some(extends) = node.get("extends").cloned() else { return Rc::clone(node) };
+    ) -> Arc<Node> {
+        let Some(extends) = node.get("extends").cloned() else { return Arc::clone(node) };
         let service = without(node, "extends");
         if trail.contains(&node.span) || trail.len() >= EXTENDS_DEPTH_MAX {
             let message = match trail.contains(&node.span) {
@@ -274,7 +280,7 @@ impl Loader {
         }
         let Some((base_name, file)) = self.read_extends(&extends) else { return service };
         let services = match file {
-            None => Rc::clone(services),
+            None => Arc::clone(services),
             Some(file) => match self.extended_file(&file, filling) {
                 Some(services) => services,
                 None => return service,
@@ -310,7 +316,7 @@ impl Loader {
     }
 
     /// The services of another file; relative paths in it start at its own directory.
-    fn extended_file(&mut self, file: &At<String>, filling: &Filling) -> Option<Rc<Node>> {
+    fn extended_file(&mut self, file: &At<String>, filling: &Filling) -> Option<Arc<Node>> {
         let path = self.resolve(&file.value, &file.span)?;
         let variables = Rc::as_ptr(&filling.variables()).cast::<()>() as usize;
         let key = (path.clone(), variables);
@@ -325,7 +331,10 @@ impl Loader {
             let message = format!("`{}` has no services", shorten(&file.value));
             self.reader.error(codes::UNKNOWN_SERVICE, message, &file.span);
         }
-        self.extended.insert(key, services.clone());
+        // A file that could not be read is asked for again: nothing would hold the variables that the key speaks of.
+        if tree.is_some() {
+            self.extended.insert(key, services.clone());
+        }
         services
     }
 
@@ -343,12 +352,12 @@ impl Loader {
     }
 
     /// The tree with what its `include` names.
-    pub(crate) fn include(&mut self, tree: &Rc<Node>, filling: &Filling, trail: &mut Vec<PathBuf>) -> Rc<Node> {
-        let Some(include) = tree.get("include").cloned() else { return Rc::clone(tree) };
+    pub(crate) fn include(&mut self, tree: &Arc<Node>, filling: &Filling, trail: &mut Vec<PathBuf>) -> Arc<Node> {
+        let Some(include) = tree.get("include").cloned() else { return Arc::clone(tree) };
         let items = match (&include.kind, filling) {
             (Kind::List(items), _) => items.clone(),
             // One file does not need a list in the pipeline file.
-            (Kind::Scalar { .. } | Kind::Map(_), Filling::Own(_)) => vec![Rc::clone(&include)],
+            (Kind::Scalar { .. } | Kind::Map(_), Filling::Own(_)) => vec![Arc::clone(&include)],
             (Kind::Null, _) => Vec::new(),
             _ => {
                 self.reader.wrong_type(&include, "a list of files");
@@ -364,7 +373,7 @@ impl Loader {
         tree
     }
 
-    fn included(&mut self, item: &Rc<Node>, filling: &Filling, trail: &mut Vec<PathBuf>) -> Option<Rc<Node>> {
+    fn included(&mut self, item: &Arc<Node>, filling: &Filling, trail: &mut Vec<PathBuf>) -> Option<Arc<Node>> {
         let (paths, directory, env_files) = match item.kind {
             Kind::Map(_) => {
                 let fields = self.reader.fields(item, &INCLUDE, "a file, or a map with `path`")?;
@@ -440,8 +449,8 @@ impl Loader {
 
     /// Copies what an included model defines; nothing may be defined twice, except that the pipeline file says more of an
     /// included service.
-    fn import(&mut self, tree: &Rc<Node>, included: &Rc<Node>, may_merge: bool) -> Rc<Node> {
-        let mut tree = Rc::clone(tree);
+    fn import(&mut self, tree: &Arc<Node>, included: &Arc<Node>, may_merge: bool) -> Arc<Node> {
+        let mut tree = Arc::clone(tree);
         for section in ["services", "networks", "volumes", "configs", "secrets"] {
             let Some(Kind::Map(theirs)) = included.get(section).map(|node| node.kind.clone()) else { continue };
             let own = tree.get(section).cloned();
@@ -458,7 +467,7 @@ impl Loader {
                 let their = &entries[at];
                 if may_merge {
                     let mut path = vec![section.to_owned(), entry.key.clone()];
-                    let base = Rc::clone(&their.value);
+                    let base = Arc::clone(&their.value);
                     let value = settle(&self.merge(&base, &entry.value, false, &mut path));
                     entries[at] = Entry { value, ..entry };
                 } else if !their.value.equals(&entry.value) {
@@ -468,7 +477,7 @@ impl Loader {
                 }
             }
             let span = own.map_or(included.span.clone(), |own| own.span.clone());
-            tree = replace(&tree, section, Rc::new(Node::new(Kind::Map(entries), span)));
+            tree = replace(&tree, section, Arc::new(Node::new(Kind::Map(entries), span)));
         }
         tree
     }
@@ -506,18 +515,18 @@ fn names(node: &Node) -> Vec<String> {
     }
 }
 
-fn without(node: &Rc<Node>, key: &str) -> Rc<Node> {
-    let Kind::Map(entries) = &node.kind else { return Rc::clone(node) };
+fn without(node: &Arc<Node>, key: &str) -> Arc<Node> {
+    let Kind::Map(entries) = &node.kind else { return Arc::clone(node) };
     let entries = entries.iter().filter(|entry| entry.key != key).cloned().collect();
-    Rc::new(Node::new(Kind::Map(entries), node.span.clone()).with_tag(node.tag))
+    Arc::new(Node::new(Kind::Map(entries), node.span.clone()).with_tag(node.tag))
 }
 
-fn replace(node: &Rc<Node>, key: &str, value: Rc<Node>) -> Rc<Node> {
-    let Kind::Map(entries) = &node.kind else { return Rc::clone(node) };
+fn replace(node: &Arc<Node>, key: &str, value: Arc<Node>) -> Arc<Node> {
+    let Kind::Map(entries) = &node.kind else { return Arc::clone(node) };
     let mut entries = entries.clone();
     match entries.iter_mut().find(|entry| entry.key == key) {
         Some(entry) => entry.value = value,
         None => entries.push(Entry { key: key.into(), key_span: value.span.clone(), value }),
     }
-    Rc::new(Node::new(Kind::Map(entries), node.span.clone()).with_tag(node.tag))
+    Arc::new(Node::new(Kind::Map(entries), node.span.clone()).with_tag(node.tag))
 }

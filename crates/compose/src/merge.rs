@@ -1,6 +1,6 @@
 //! Two trees to one, by the rules of their keys (compose-spec, "Merge and override"); also how `extends` joins services.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use dockerfile::{Diagnostic, Span};
 
@@ -59,34 +59,34 @@ fn rule(path: &[&str]) -> Rule {
 
 impl Merger<'_> {
     /// `over` merged over `base`; `path` says where they stand.
-    pub(crate) fn merge(&mut self, base: &Rc<Node>, over: &Rc<Node>, path: &mut Vec<String>) -> Rc<Node> {
+    pub(crate) fn merge(&mut self, base: &Arc<Node>, over: &Arc<Node>, path: &mut Vec<String>) -> Arc<Node> {
         if base.tag != Tag::None {
             // A tag that was kept says something about a file that is not here yet.
             let merged = match base.tag {
                 Tag::Reset => Node::clone(over),
                 _ => Node::clone(&*self.merge(&untagged(base), over, path)),
             };
-            return Rc::new(merged.with_tag(Tag::Override));
+            return Arc::new(merged.with_tag(Tag::Override));
         }
         let keys: Vec<&str> = path.iter().map(String::as_str).collect();
         let (base, over) = match rule(&keys) {
             // `command:` with nothing is the image's again.
-            Rule::Replace => return Rc::clone(over),
-            _ if matches!(over.kind, Kind::Null) => return Rc::clone(base),
+            Rule::Replace => return Arc::clone(over),
+            _ if matches!(over.kind, Kind::Null) => return Arc::clone(base),
             Rule::Pairs => (pairs(base), pairs(over)),
             Rule::Hosts => (hosts(base), hosts(over)),
             Rule::Names => (names(base), names(over)),
             Rule::Texts => (texts(base), texts(over)),
             Rule::Short(key) => (long(base, key), long(over, key)),
-            Rule::Logging if drivers_differ(base, over) => return Rc::clone(over),
-            Rule::Logging | Rule::Plain => (Rc::clone(base), Rc::clone(over)),
+            Rule::Logging if drivers_differ(base, over) => return Arc::clone(over),
+            Rule::Logging | Rule::Plain => (Arc::clone(base), Arc::clone(over)),
         };
         match (&base.kind, &over.kind) {
             (Kind::Map(_), Kind::Map(entries)) => self.merge_entries(&base, entries, &over.span, path),
             (Kind::List(former), Kind::List(items)) => {
-                let is_new = |item: &&Rc<Node>| item.scalar().is_none() || !former.iter().any(|own| own.equals(item));
+                let is_new = |item: &&Arc<Node>| item.scalar().is_none() || !former.iter().any(|own| own.equals(item));
                 let items = former.iter().chain(items.iter().filter(is_new)).cloned().collect();
-                Rc::new(Node::new(Kind::List(items), over.span.clone()))
+                Arc::new(Node::new(Kind::List(items), over.span.clone()))
             }
             (Kind::Map(_), Kind::List(_)) | (Kind::List(_), Kind::Map(_)) => {
                 let message = format!("{} cannot be merged with {}", over.describe(), base.describe());
@@ -102,8 +102,8 @@ impl Merger<'_> {
         }
     }
 
-    fn merge_entries(&mut self, base: &Rc<Node>, over: &[Entry], span: &Span, path: &mut Vec<String>) -> Rc<Node> {
-        let Kind::Map(former) = &base.kind else { return Rc::clone(base) };
+    fn merge_entries(&mut self, base: &Arc<Node>, over: &[Entry], span: &Span, path: &mut Vec<String>) -> Arc<Node> {
+        let Kind::Map(former) = &base.kind else { return Arc::clone(base) };
         let mut entries = former.clone();
         for entry in over {
             let at = entries.iter().position(|own| own.key == entry.key);
@@ -118,7 +118,7 @@ impl Merger<'_> {
                     path.pop();
                     value
                 }
-                _ => Rc::clone(&entry.value),
+                _ => Arc::clone(&entry.value),
             };
             let entry = Entry { value, ..entry.clone() };
             match at {
@@ -126,14 +126,14 @@ impl Merger<'_> {
                 None => entries.push(entry),
             }
         }
-        Rc::new(Node::new(Kind::Map(entries), span.clone()))
+        Arc::new(Node::new(Kind::Map(entries), span.clone()))
     }
 }
 
 /// The tree without what `!reset` takes away, and without tags: for values that nothing is merged over any more.
-pub(crate) fn settle(node: &Rc<Node>) -> Rc<Node> {
+pub(crate) fn settle(node: &Arc<Node>) -> Arc<Node> {
     if !has_tags(node) {
-        return Rc::clone(node);
+        return Arc::clone(node);
     }
     let kind = match &node.kind {
         Kind::List(items) => Kind::List(items.iter().filter(|item| item.tag != Tag::Reset).map(settle).collect()),
@@ -146,7 +146,7 @@ pub(crate) fn settle(node: &Rc<Node>) -> Rc<Node> {
         ),
         other => other.clone(),
     };
-    Rc::new(Node::new(kind, node.span.clone()))
+    Arc::new(Node::new(kind, node.span.clone()))
 }
 
 fn has_tags(node: &Node) -> bool {
@@ -158,33 +158,33 @@ fn has_tags(node: &Node) -> bool {
         }
 }
 
-fn untagged(node: &Node) -> Rc<Node> {
-    Rc::new(node.clone().with_tag(Tag::None))
+fn untagged(node: &Node) -> Arc<Node> {
+    Arc::new(node.clone().with_tag(Tag::None))
 }
 
 /// A list of `NAME=value` as a map; of two values of a name the later one.
-pub(crate) fn pairs(node: &Rc<Node>) -> Rc<Node> {
-    let Kind::List(items) = &node.kind else { return Rc::clone(node) };
+pub(crate) fn pairs(node: &Arc<Node>) -> Arc<Node> {
+    let Kind::List(items) = &node.kind else { return Arc::clone(node) };
     let mut entries: Vec<Entry> = Vec::new();
     for item in items {
-        let Some(text) = item.scalar() else { return Rc::clone(node) };
+        let Some(text) = item.scalar() else { return Arc::clone(node) };
         let (key, kind) = match text.split_once('=') {
             Some((key, value)) => (key, Kind::Scalar { text: value.into(), plain: false }),
             None => (text, Kind::Null),
         };
-        let value = Rc::new(Node::new(kind, item.span.clone()));
+        let value = Arc::new(Node::new(kind, item.span.clone()));
         let entry = Entry { key: key.into(), key_span: item.span.clone(), value };
         match entries.iter_mut().find(|own| own.key == key) {
             Some(own) => *own = entry,
             None => entries.push(entry),
         }
     }
-    Rc::new(Node::new(Kind::Map(entries), node.span.clone()).with_tag(node.tag))
+    Arc::new(Node::new(Kind::Map(entries), node.span.clone()).with_tag(node.tag))
 }
 
 /// A map of host names as a list of `name=address`.
-fn hosts(node: &Rc<Node>) -> Rc<Node> {
-    let Kind::Map(entries) = &node.kind else { return Rc::clone(node) };
+fn hosts(node: &Arc<Node>) -> Arc<Node> {
+    let Kind::Map(entries) = &node.kind else { return Arc::clone(node) };
     let mut items = Vec::new();
     for entry in entries {
         let addresses = match &entry.value.kind {
@@ -192,41 +192,41 @@ fn hosts(node: &Rc<Node>) -> Rc<Node> {
             _ => std::slice::from_ref(&entry.value),
         };
         for address in addresses {
-            let Some(text) = address.scalar() else { return Rc::clone(node) };
-            items.push(Rc::new(Node::text(format!("{}={text}", entry.key), address.span.clone())));
+            let Some(text) = address.scalar() else { return Arc::clone(node) };
+            items.push(Arc::new(Node::text(format!("{}={text}", entry.key), address.span.clone())));
         }
     }
-    Rc::new(Node::new(Kind::List(items), node.span.clone()))
+    Arc::new(Node::new(Kind::List(items), node.span.clone()))
 }
 
 /// A list of names as a map without values.
-fn names(node: &Rc<Node>) -> Rc<Node> {
-    let Kind::List(items) = &node.kind else { return Rc::clone(node) };
+fn names(node: &Arc<Node>) -> Arc<Node> {
+    let Kind::List(items) = &node.kind else { return Arc::clone(node) };
     let mut entries: Vec<Entry> = Vec::new();
     for item in items {
-        let Some(text) = item.scalar() else { return Rc::clone(node) };
+        let Some(text) = item.scalar() else { return Arc::clone(node) };
         if !entries.iter().any(|own| own.key == text) {
-            let value = Rc::new(Node::new(Kind::Null, item.span.clone()));
+            let value = Arc::new(Node::new(Kind::Null, item.span.clone()));
             entries.push(Entry { key: text.into(), key_span: item.span.clone(), value });
         }
     }
-    Rc::new(Node::new(Kind::Map(entries), node.span.clone()))
+    Arc::new(Node::new(Kind::Map(entries), node.span.clone()))
 }
 
-fn texts(node: &Rc<Node>) -> Rc<Node> {
+fn texts(node: &Arc<Node>) -> Arc<Node> {
     match &node.kind {
-        Kind::Scalar { .. } => Rc::new(Node::list_of(node)),
-        _ => Rc::clone(node),
+        Kind::Scalar { .. } => Arc::new(Node::list_of(node)),
+        _ => Arc::clone(node),
     }
 }
 
-fn long(node: &Rc<Node>, key: &str) -> Rc<Node> {
+fn long(node: &Arc<Node>, key: &str) -> Arc<Node> {
     match &node.kind {
         Kind::Scalar { .. } => {
-            let entry = Entry { key: key.into(), key_span: node.span.clone(), value: Rc::clone(node) };
-            Rc::new(Node::new(Kind::Map(vec![entry]), node.span.clone()))
+            let entry = Entry { key: key.into(), key_span: node.span.clone(), value: Arc::clone(node) };
+            Arc::new(Node::new(Kind::Map(vec![entry]), node.span.clone()))
         }
-        _ => Rc::clone(node),
+        _ => Arc::clone(node),
     }
 }
 

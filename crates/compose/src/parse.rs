@@ -15,7 +15,7 @@ use std::{
     cell::Cell,
     collections::BTreeMap,
     path::{Component, Path, PathBuf},
-    rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -93,7 +93,7 @@ impl Cx<'_> {
     }
 
     /// The items of a list.
-    pub(crate) fn items<'n>(&mut self, node: &'n Node, expected: &str) -> &'n [Rc<Node>] {
+    pub(crate) fn items<'n>(&mut self, node: &'n Node, expected: &str) -> &'n [Arc<Node>] {
         match &node.kind {
             Kind::List(items) => items,
             _ => {
@@ -103,7 +103,7 @@ impl Cx<'_> {
         }
     }
 
-    pub(crate) fn items_of<'n>(&mut self, fields: &Fields<'n>, key: &str, expected: &str) -> &'n [Rc<Node>] {
+    pub(crate) fn items_of<'n>(&mut self, fields: &Fields<'n>, key: &str, expected: &str) -> &'n [Arc<Node>] {
         fields.get(key).map(|node| self.items(node, expected)).unwrap_or_default()
     }
 
@@ -205,7 +205,7 @@ impl Cx<'_> {
     }
 
     /// `NAME=value` lists and maps; a name without a value has the environment's, or is left out if that has none.
-    pub(crate) fn environment(&mut self, node: &Rc<Node>) -> BTreeMap<String, String> {
+    pub(crate) fn environment(&mut self, node: &Arc<Node>) -> BTreeMap<String, String> {
         let mut map = BTreeMap::new();
         for (name, value) in self.reader.pairs(&pairs(node)) {
             match value {

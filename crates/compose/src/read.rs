@@ -1,6 +1,6 @@
 //! Reading a tree: expectations, and what is said when they are not met.
 
-use std::{rc::Rc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use dockerfile::{Diagnostic, Span, nearest};
 
@@ -53,17 +53,17 @@ pub struct Fields<'n> {
 
 impl<'n> Fields<'n> {
     /// The value of a key with the key's own place.
-    pub fn entry(&self, key: &str) -> Option<(&'n Span, &'n Rc<Node>)> {
+    pub fn entry(&self, key: &str) -> Option<(&'n Span, &'n Arc<Node>)> {
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
         (!matches!(entry.value.kind, Kind::Null)).then_some((&entry.key_span, &entry.value))
     }
 
     /// The value of a key; null counts as absent.
-    pub fn get(&self, key: &str) -> Option<&'n Rc<Node>> {
+    pub fn get(&self, key: &str) -> Option<&'n Arc<Node>> {
         self.get_or_null(key).filter(|node| !matches!(node.kind, Kind::Null))
     }
 
-    fn get_or_null(&self, key: &str) -> Option<&'n Rc<Node>> {
+    fn get_or_null(&self, key: &str) -> Option<&'n Arc<Node>> {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
     }
 }
@@ -119,7 +119,7 @@ impl Reader {
     }
 
     /// Name and value of every entry except `x-`.
-    pub fn entries<'n>(&mut self, node: &'n Node, expected: &str) -> Vec<(At<String>, &'n Rc<Node>)> {
+    pub fn entries<'n>(&mut self, node: &'n Node, expected: &str) -> Vec<(At<String>, &'n Arc<Node>)> {
         let Kind::Map(entries) = &node.kind else {
             self.wrong_type(node, expected);
             return Vec::new();

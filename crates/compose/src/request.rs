@@ -122,8 +122,8 @@ impl Project {
     }
 }
 
-fn empty() -> Rc<Node> {
-    Rc::new(Node::new(Kind::Map(Vec::new()), 0..0))
+fn empty() -> Arc<Node> {
+    Arc::new(Node::new(Kind::Map(Vec::new()), 0..0))
 }
 
 impl LoadRequest {
@@ -175,7 +175,7 @@ impl LoadRequest {
     fn project_name(
         &self,
         loader: &mut Loader,
-        trees: &[Rc<Node>],
+        trees: &[Arc<Node>],
         env: &Rc<ComposeEnv>,
         directory: &Path,
     ) -> Result<String, LoadError> {
@@ -257,7 +257,7 @@ impl Sections<'_> {
         let mut loader = Loader::new(self.base.to_path_buf(), Some(self.root.to_path_buf()));
         loader.sources.add(Arc::clone(&file), self.base, filling.variables());
         let span = self.entries.first().map_or(0..0, |entry| entry.key_span.clone());
-        let tree = Rc::new(Node::new(Kind::Map(self.entries), span));
+        let tree = Arc::new(Node::new(Kind::Map(self.entries), span));
         let layer = loader.layer(&tree, &filling);
         let tree = loader.model(vec![layer], &filling, &mut vec![file.path.clone()]).unwrap_or_else(empty);
         let assembly = Assembly {

@@ -578,7 +578,7 @@ pub struct PublishedPort {
 }
 
 /// A port of the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HostPort {
     /// Any free one.

@@ -3,7 +3,7 @@
 //! A tree of our own rather than serde, because a key may be a text, a list or a map, several mistakes should be told at
 //! once, and `1.10` has to stay `1.10`.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{collections::HashMap, sync::Arc};
 
 use dockerfile::{Diagnostic, Span};
 use granit_parser::{Event, Options, Parser, ScalarStyle};
@@ -55,7 +55,7 @@ pub enum Kind {
         plain: bool,
     },
     /// A sequence.
-    List(Vec<Rc<Node>>),
+    List(Vec<Arc<Node>>),
     /// A mapping, in the order of the file; no key twice.
     Map(Vec<Entry>),
 }
@@ -68,7 +68,7 @@ pub struct Entry {
     /// Where the key stands.
     pub key_span: Span,
     /// The value.
-    pub value: Rc<Node>,
+    pub value: Arc<Node>,
 }
 
 impl Node {
@@ -95,11 +95,11 @@ impl Node {
 
     /// A list with this one item, for keys that take one or several.
     pub fn list_of(node: &Node) -> Node {
-        Node::new(Kind::List(vec![Rc::new(node.clone())]), node.span.clone())
+        Node::new(Kind::List(vec![Arc::new(node.clone())]), node.span.clone())
     }
 
     /// The value of a key, if this is a map that has it.
-    pub fn get(&self, key: &str) -> Option<&Rc<Node>> {
+    pub fn get(&self, key: &str) -> Option<&Arc<Node>> {
         match &self.kind {
             Kind::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value),
             _ => None,
@@ -160,7 +160,7 @@ pub struct ParseOptions {
 }
 
 /// The one document of the text; `None` when it is empty. Duplicate keys are reported and the first one is kept.
-pub fn parse(text: &str, options: ParseOptions, diagnostics: &mut Vec<Diagnostic>) -> Option<Rc<Node>> {
+pub fn parse(text: &str, options: ParseOptions, diagnostics: &mut Vec<Diagnostic>) -> Option<Arc<Node>> {
     let ParseOptions { start, merge_tags } = options;
     if text.len() > FILE_BYTES_MAX {
         let message = format!("the file is larger than {FILE_BYTES_MAX} bytes");
@@ -185,7 +185,7 @@ struct Loader<'t, 'd> {
     start: usize,
     merge_tags: bool,
     parser: Parser<'t, granit_parser::StrInput<'t>>,
-    anchors: HashMap<usize, Rc<Node>>,
+    anchors: HashMap<usize, Arc<Node>>,
     nodes: usize,
     diagnostics: &'d mut Vec<Diagnostic>,
 }
@@ -193,7 +193,7 @@ struct Loader<'t, 'd> {
 type Stop = Box<Diagnostic>;
 
 impl<'t> Loader<'t, '_> {
-    fn document(&mut self) -> Result<Option<Rc<Node>>, Stop> {
+    fn document(&mut self) -> Result<Option<Arc<Node>>, Stop> {
         let mut root = None;
         let mut documents = 0;
         while let Some((event, span)) = self.next()? {
@@ -211,7 +211,7 @@ impl<'t> Loader<'t, '_> {
                 _ => {}
             }
         }
-        Ok(root.filter(|node: &Rc<Node>| !matches!(node.kind, Kind::Null)))
+        Ok(root.filter(|node: &Arc<Node>| !matches!(node.kind, Kind::Null)))
     }
 
     fn next(&mut self) -> Result<Option<(Event<'t>, Span)>, Stop> {
@@ -251,7 +251,7 @@ impl<'t> Loader<'t, '_> {
         self.start + start..self.start + start + length
     }
 
-    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Rc<Node>, Stop> {
+    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Arc<Node>, Stop> {
         if depth > DEPTH_MAX {
             let message = format!("more than {DEPTH_MAX} levels");
             return Err(Box::new(Diagnostic::error(codes::TOO_LARGE, message).with_span(span)));
@@ -312,9 +312,9 @@ impl<'t> Loader<'t, '_> {
             },
             None => Tag::None,
         };
-        let node = Rc::new(Node { span, kind, size, tag });
+        let node = Arc::new(Node { span, kind, size, tag });
         if anchor != 0 {
-            self.anchors.insert(anchor, Rc::clone(&node));
+            self.anchors.insert(anchor, Arc::clone(&node));
         }
         Ok(node)
     }
@@ -322,7 +322,7 @@ impl<'t> Loader<'t, '_> {
     /// The entries, their size, and the byte at which the map ends.
     fn entries(&mut self, depth: usize) -> Result<(Vec<Entry>, usize, usize), Stop> {
         let mut entries: Vec<Entry> = Vec::new();
-        let mut merges: Vec<Rc<Node>> = Vec::new();
+        let mut merges: Vec<Arc<Node>> = Vec::new();
         let mut seen: HashMap<String, Span> = HashMap::new();
         let mut size = 1;
         let end = loop {
@@ -367,7 +367,7 @@ impl<'t> Loader<'t, '_> {
     }
 
     /// Adds the entries of a map, or of a list of maps, that are not there yet (YAML's merge key).
-    fn merge(&mut self, merge: &Rc<Node>, entries: &mut Vec<Entry>) -> Result<usize, Stop> {
+    fn merge(&mut self, merge: &Arc<Node>, entries: &mut Vec<Entry>) -> Result<usize, Stop> {
         let maps = match &merge.kind {
             Kind::List(maps) => maps.as_slice(),
             _ => std::slice::from_ref(merge),

@@ -9,7 +9,7 @@ mod matrix;
 mod schema;
 mod sections;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 pub use compose::At;
 use compose::{read, yaml};
@@ -61,6 +61,41 @@ pub struct PipelineFile {
     pub keep: Option<Keep>,
     /// Limits of the image; breaking one makes the verdict no.
     pub limits: Option<Limits>,
+    /// Compose files whose services are this file's as well; what `services` says of one of them is merged over it.
+    #[schemars(with = "Option<compose::schema::IncludeForm>")]
+    pub include: Option<Section>,
+    /// Containers that gates need, in Compose's words.
+    #[schemars(with = "Option<BTreeMap<String, compose::schema::ServiceForm>>")]
+    pub services: Option<Section>,
+    /// Networks of services, in Compose's words.
+    #[schemars(with = "Option<compose::schema::NamedForm>")]
+    pub networks: Option<Section>,
+    /// Volumes of services, in Compose's words.
+    #[schemars(with = "Option<compose::schema::NamedForm>")]
+    pub volumes: Option<Section>,
+    /// Files for services, in Compose's words.
+    #[schemars(with = "Option<compose::schema::NamedForm>")]
+    pub configs: Option<Section>,
+    /// The section `secrets` once more, for services.
+    #[schemars(skip)]
+    pub secret_section: Option<Section>,
+}
+
+/// A section in Compose's words, as it stands in the file; [`crate::plan()`](fn@crate::plan) reads it.
+pub type Section = yaml::Entry;
+
+impl PipelineFile {
+    /// The sections that are Compose's.
+    pub(crate) fn compose_sections(&self) -> Vec<Section> {
+        // Secrets with a mistake are told of once, by their own reader.
+        let is_well = |section: &&Section| match &section.value.kind {
+            yaml::Kind::Map(entries) => entries.len() == self.secrets.len(),
+            _ => false,
+        };
+        let secrets = self.secret_section.as_ref().filter(is_well);
+        let sections = [&self.include, &self.services, &self.networks, &self.volumes, &self.configs];
+        sections.into_iter().flatten().chain(secrets).cloned().collect()
+    }
 }
 
 /// Makes something of the source before the image is built: a wheel, a jar, a bundle.

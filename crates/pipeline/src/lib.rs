@@ -25,7 +25,8 @@ pub use outcome::{
 };
 pub use plan::{
     BeforePlan, BoundsPlan, BuildPlan, CommandPlan, GatePlan, HealthPlan, ImagePlan, KeepPlan, LimitsPlan, MountPlan,
-    Plan, PlanInputs, PublishPlan, SecretPlan, SecretUsePlan, TestPlan, TmpfsPlan, UlimitPlan, Version, plan,
+    Plan, PlanInputs, PublishPlan, SecretPlan, SecretUsePlan, ServicesPlan, TestPlan, TmpfsPlan, UlimitPlan, Version,
+    plan,
 };
 pub use prepare::{
     FILE_NAME, Invalid, PrepareError, PrepareRequest, Prepared, SourceText, find_file, init_yaml, prepare,

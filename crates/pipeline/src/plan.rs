@@ -5,6 +5,7 @@ mod bounds;
 pub(crate) mod build;
 mod gates;
 mod matrix;
+mod services;
 mod test;
 
 use std::{
@@ -27,6 +28,8 @@ use crate::{
     file::{At, Pairs, PipelineFile, Publish, WhenRule},
     interpolate::{self, TemplateError},
 };
+
+pub use services::ServicesPlan;
 
 /// What will be done. Serialises to what `seatrial config` prints.
 #[derive(Clone, Debug, Serialize)]
@@ -54,6 +57,8 @@ pub struct Plan {
     pub secrets: BTreeMap<String, SecretPlan>,
     /// The health check.
     pub health: HealthPlan,
+    /// The services that gates may need.
+    pub services: ServicesPlan,
     /// Local tags; always the short commit and the branch.
     pub local_tags: Vec<TagRule>,
     /// Publishing; `None` when the file does not say so.
@@ -108,6 +113,7 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
     let before = planner.before(file);
     let test = gates::test(&mut planner, file.test.as_ref());
     let health = planner.health(file);
+    let services = services::services(&mut planner, file, &image);
     let publish = file.publish.as_ref().map(|publish| planner.publish(publish, file, &image));
     let keep = file.keep.clone().unwrap_or_default();
     let limits = file.limits.clone().unwrap_or_default();
@@ -123,6 +129,7 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
         test,
         secrets: planner.secrets,
         health,
+        services,
         local_tags: local_tags(),
         publish,
         keep: KeepPlan {

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use compose::Finding;
+pub use compose::SourceText;
 use dockerfile::Diagnostic;
 
 use crate::{Plan, PlanInputs, Source, changed_paths, file, plan, read_source};
@@ -33,21 +35,10 @@ pub struct Prepared {
     pub plan: Plan,
     /// The pipeline file; `None` when everything was inferred.
     pub file: Option<SourceText>,
-    /// Findings in it that stop nothing.
+    /// Findings in it that stop nothing; those in files that it includes are in [`Plan::services`].
     pub warnings: Vec<Diagnostic>,
     /// The directory that paths are relative to: the file's, or the working directory.
     pub base: PathBuf,
-}
-
-/// A text file of the user's, for showing places in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SourceText {
-    /// As the user would name it.
-    pub name: String,
-    /// Where it is.
-    pub path: PathBuf,
-    /// Its text.
-    pub text: String,
 }
 
 /// Something that the user wrote is wrong: exit 2.
@@ -56,8 +47,10 @@ pub struct SourceText {
 pub struct Invalid {
     /// The file with its text; diagnostics point into it.
     pub file: Box<SourceText>,
-    /// At least one error.
+    /// Findings in it.
     pub diagnostics: Vec<Diagnostic>,
+    /// Findings in Compose files that it includes; there is at least one error in all.
+    pub included: Vec<Finding>,
 }
 
 /// Why there is no plan.
@@ -134,8 +127,10 @@ fn follow(
     if text.is_none() && plan.build.dockerfile_path.is_none() {
         return Err(PrepareError::NothingToBuild { directory: base });
     }
-    if diagnostics.iter().any(Diagnostic::is_error) {
-        return Err(Invalid { file: Box::new(text.unwrap_or_default()), diagnostics }.into());
+    let included = &plan.services.included;
+    if diagnostics.iter().chain(included.iter().map(|finding| &finding.diagnostic)).any(Diagnostic::is_error) {
+        let included = included.clone();
+        return Err(Invalid { file: Box::new(text.unwrap_or_default()), diagnostics, included }.into());
     }
     Ok(Prepared { plan, file: text, warnings: diagnostics, base })
 }

@@ -237,7 +237,7 @@ fn reader_and_schema_agree() {
         ("build: {network: hsot}\n", false),
         ("test: {gates: {a: {run: {b: c}}}}\n", false),
         ("image: [a]\n", false),
-        ("services: {}\n", false),
+        ("environments: {}\n", false),
     ] {
         let value: Value = serde_saphyr::from_str(yaml).expect("YAML");
         assert_eq!(
@@ -489,4 +489,110 @@ fn forks_are_told_from_the_repository() {
     };
     assert!(!gitlab("1") && gitlab("2"));
     assert!(is_fork(&[("DRONE_BUILD_EVENT", "pull_request")]));
+}
+
+const SERVICES: &str = r#"
+image: registry.example/acme/ledger
+include: compose.yaml
+services:
+  db:
+    snapshot: ready
+    seed: [schema.sql]
+    ready: {log: {pattern: "ready to accept", times: 2}, timeout: 1m}
+    environment: {SHA: "${git.short:-none}", NAME: "${APP:-app}"}
+    command: "sh -c 'echo $HOME ${git.sha}'"
+  api: {from: ledger, depends_on: {db: {condition: service_healthy}}, ready: {http: {port: 8080, path: /health, status: 2xx, body: ok}}}
+volumes: {cache: }
+"#;
+
+#[test]
+fn services_are_planned_in_compose_words_and_over_included_files() {
+    let project = Project::new(&[
+        ("Dockerfile", "FROM scratch\n"),
+        ("seatrial.yaml", SERVICES),
+        ("schema.sql", "create table a();"),
+        (
+            "compose.yaml",
+            "services:\n  db: {image: \"postgres:${TAG}\", volumes: [\"data:/var/lib\"], cpuset: 0-1}\nvolumes: {data: }\n",
+        ),
+        (".env", "TAG=17\n"),
+    ]);
+    let plan = project.plan(&[("APP", "ledger")]);
+    let db = plan.services.project.service("db").expect("db");
+    assert_eq!(db.image.as_ref().map(ToString::to_string).as_deref(), Some("docker.io/library/postgres:17"));
+    assert_eq!(db.environment.get("NAME").map(String::as_str), Some("ledger"));
+    assert_eq!(db.environment.get("SHA").map(String::as_str), Some("none"));
+    // Command text is no template: a branch's name could inject a command.
+    assert_eq!(db.command.as_deref(), Some(&["sh".to_owned(), "-c".into(), "echo $HOME ${git.sha}".into()][..]));
+    assert_eq!(db.seed, [project.path().canonicalize().expect("there").join("schema.sql")]);
+    assert_eq!(db.snapshot, Some(compose::Snapshot::Ready));
+    assert_eq!(db.ready.as_ref().and_then(|ready| ready.log.clone()).map(|log| log.times), Some(2));
+    let api = plan.services.project.service("api").expect("api");
+    assert_eq!(api.from.as_deref(), Some("ledger"));
+    let http = api.ready.as_ref().and_then(|ready| ready.http.clone()).expect("http");
+    assert!(http.status.is_some_and(|status| status.matches(204) && !status.matches(301)));
+    assert_eq!(plan.services.project.volumes.keys().collect::<Vec<_>>(), ["cache", "data"]);
+    let [warning] = plan.services.included.as_slice() else { panic!("{:?}", plan.services.included) };
+    assert_eq!(
+        (warning.file.name.as_str(), warning.diagnostic.message.as_str()),
+        ("compose.yaml", "`cpuset` has no effect here")
+    );
+    let json = serde_json::to_value(&plan).expect("JSON");
+    assert_eq!(json["services"]["services"][0]["name"], "db");
+}
+
+#[test]
+fn mistakes_in_services_are_shown_at_their_place() {
+    let refused = |services: &str| {
+        let text = format!("image: registry.example/app\nservices: {services}\n");
+        Project::new(&[("Dockerfile", "FROM scratch\n"), ("seatrial.yaml", &text)]).refused()
+    };
+    for (services, expected) in [
+        ("{db: {image: x, prots: [80]}}", "ST302 2:27 a service has no key `prots` (did you mean `ports`?)"),
+        ("{db: {user: x}}", "ST346 2:12 service `db` needs `image`, `build` or `from`"),
+        ("{db: {from: other}}", "ST306 2:23 no image `other` is built here"),
+        ("{db: {from: app, image: x}}", "ST345 2:23 `from` names the image; `image` and `build` go without it"),
+        ("{db: {image: x, ready: {timeout: 1s}}}", "ST307 2:34 `ready` needs one of `log`, `http`, `port`, `command`"),
+        ("{db: {image: x, ready: {log: \"(\"}}}", "ST306 2:40 the regular expression is not valid: unclosed group"),
+        (
+            "{db: {image: x, ready: {http: health}}}",
+            "ST306 2:41 `health` is not a path (write it like `/health` or `8080/health`)",
+        ),
+        (
+            "{db: {image: x, ready: {http: {status: 7}}}}",
+            "ST306 2:50 `7` is not an HTTP status (write it like `200` or `2xx`)",
+        ),
+        ("{db: {image: x, snapshot: now}}", "ST306 2:37 `now` is not a state; there are `ready`"),
+        (
+            "{db: {image: x, verify: gate}}",
+            "ST306 2:35 `gate` is not evidence; there are `gates`, `signature` (did you mean `gates`?)",
+        ),
+        ("{db: {image: x, seed: nope.sql}}", "ST310 2:33 `nope.sql` does not exist"),
+        ("{db: {image: \"x:${git.tga}\"}}", "ST312 2:24 `${git.tga}` is not known (did you mean `${git.tag}`?)"),
+        ("{db: {image: \"x:${UNSET}\"}}", "ST313 2:24 `${UNSET}` has no value: `UNSET` is not set"),
+        // What a stranger's change request may not do.
+        ("{db: {image: x, volumes: [\"/etc:/etc\"]}}", "ST311 2:37 `/etc` is outside of the repository"),
+        ("{db: {image: x, volumes: [\"../..:/up\"]}}", "ST311 2:37 `../..` is outside of the repository"),
+        ("{db: {image: x, env_file: /etc/passwd}}", "ST311 2:37 `/etc/passwd` is outside of the repository"),
+        ("{db: {image: x, build: /}}", "ST311 2:34 `/` is outside of the repository"),
+        (
+            "{db: {image: x, extends: {file: /etc/x.yaml, service: a}}}",
+            "ST311 2:43 `/etc/x.yaml` is outside of the repository",
+        ),
+    ] {
+        assert_eq!(refused(services), expected, "{services}");
+    }
+    let project = Project::new(&[
+        ("Dockerfile", "FROM scratch\n"),
+        ("seatrial.yaml", "include: [../x.yaml, a.yaml]\n"),
+        ("a.yaml", "services: {a: {}}"),
+    ]);
+    assert_eq!(project.refused(), "ST311 1:11 `../x.yaml` is outside of the repository");
+    let Err(PrepareError::Invalid(invalid)) = project.prepare(&[]) else { panic!("it was accepted") };
+    let [finding] = invalid.included.as_slice() else { panic!("{:?}", invalid.included) };
+    assert_eq!((finding.file.name.as_str(), finding.diagnostic.code), ("a.yaml", "ST346"));
+    std::os::unix::fs::symlink("/etc", project.path().join("link")).expect("a link");
+    std::fs::write(project.path().join("seatrial.yaml"), "services: {a: {image: x, volumes: [\"./link:/etc\"]}}\n")
+        .expect("written");
+    assert_eq!(project.refused(), "ST311 1:36 `./link` is outside of the repository");
 }

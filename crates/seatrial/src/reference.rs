@@ -185,7 +185,11 @@ fn kinds(schema: &Value) -> Vec<String> {
 
 fn codes() -> String {
     let mut out = format!("{GENERATED}# Codes\n\n`seatrial explain CODE` prints the same text.\n\n");
-    for (title, codes) in [("Dockerfile", dockerfile::codes::ALL), ("seatrial.yaml", pipeline::codes::ALL)] {
+    for (title, codes) in [
+        ("Dockerfile", dockerfile::codes::ALL),
+        ("seatrial.yaml", pipeline::codes::ALL),
+        ("Compose files and `services`", compose::codes::ALL),
+    ] {
         let _ = write!(out, "## {title}\n\n");
         for (code, says, explanation) in codes {
             let _ = write!(out, "### {code}: {says}\n\n{explanation}\n\n");
@@ -202,7 +206,7 @@ fn codes() -> String {
 
 /// What `explain` shows as wrong and right.
 fn example(code: &str) -> String {
-    let example = dockerfile::codes::examples::of(code).or_else(|| pipeline::codes::example(code));
+    let example = crate::commands::explain::example(code);
     example
         .map(|(wrong, right)| format!("Wrong:\n\n```\n{wrong}```\n\nRight:\n\n```\n{right}```\n\n"))
         .unwrap_or_default()

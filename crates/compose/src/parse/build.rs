@@ -1,6 +1,6 @@
 //! `build`.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use dockerfile::Span;
 use oci::{Platform, Reference};
@@ -54,7 +54,7 @@ pub(crate) const BUILD: Keys = Keys {
     ],
 };
 
-pub(crate) fn build(cx: &mut Cx<'_>, node: &Rc<Node>) -> Option<Build> {
+pub(crate) fn build(cx: &mut Cx<'_>, node: &Arc<Node>) -> Option<Build> {
     if matches!(node.kind, Kind::Scalar { .. }) {
         return Some(Build { context: context(cx, node)?, ..Build::default() });
     }
@@ -106,7 +106,7 @@ fn is_elsewhere(text: &str) -> bool {
     text.contains("://") || text.starts_with("git@") || text.starts_with("github.com/")
 }
 
-fn contexts(cx: &mut Cx<'_>, node: &Rc<Node>) -> BTreeMap<String, String> {
+fn contexts(cx: &mut Cx<'_>, node: &Arc<Node>) -> BTreeMap<String, String> {
     let mut contexts = BTreeMap::new();
     for (name, value) in cx.reader.pairs(&pairs(node)) {
         let Some(value) = value else {

@@ -1,6 +1,10 @@
 //! `ports` and `expose`.
 
-use std::{net::IpAddr, ops::RangeInclusive};
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry as Slot},
+    net::IpAddr,
+    ops::RangeInclusive,
+};
 
 use dockerfile::Span;
 
@@ -19,24 +23,25 @@ pub(crate) const PORT: Keys = Keys {
 };
 
 /// Every container of a project with all its ports has fewer; `1-65535` a hundred times does not.
-const PORTS_MAX: usize = 200_000;
+const PORTS_MAX: usize = 100_000;
 
 /// A port of several; those with the same address, ports and protocol are one, and the last one counts.
 pub(crate) fn ports(cx: &mut Cx<'_>, node: &Node) -> Vec<PublishedPort> {
     let mut ports: Vec<PublishedPort> = Vec::new();
+    // Ranges are long: a search in the list for each of their ports would take minutes.
+    let mut known: HashMap<(Option<IpAddr>, HostPort, u16, Protocol), usize> = HashMap::new();
     for item in cx.items(node, "a list of ports") {
         let some = match item.kind {
             Kind::Map(_) => long_port(cx, item).into_iter().collect(),
             _ => short_port(cx, item).unwrap_or_default(),
         };
         for port in some {
-            let same = |own: &PublishedPort| {
-                (own.host_ip, own.host, own.target, own.protocol)
-                    == (port.host_ip, port.host, port.target, port.protocol)
-            };
-            match ports.iter_mut().find(|own| same(own)) {
-                Some(own) => *own = port,
-                None => ports.push(port),
+            match known.entry((port.host_ip, port.host, port.target, port.protocol)) {
+                Slot::Occupied(at) => ports[*at.get()] = port,
+                Slot::Vacant(slot) => {
+                    slot.insert(ports.len());
+                    ports.push(port);
+                }
             }
         }
     }
@@ -45,6 +50,7 @@ pub(crate) fn ports(cx: &mut Cx<'_>, node: &Node) -> Vec<PublishedPort> {
 
 pub(crate) fn expose(cx: &mut Cx<'_>, node: &Node) -> Vec<ExposedPort> {
     let mut ports: Vec<ExposedPort> = Vec::new();
+    let mut known: HashSet<ExposedPort> = HashSet::new();
     for item in cx.items(node, "a list of ports") {
         let Some(text) = cx.text(item) else { continue };
         let (range, protocol) = text.split_once('/').unwrap_or((&text, ""));
@@ -55,7 +61,7 @@ pub(crate) fn expose(cx: &mut Cx<'_>, node: &Node) -> Vec<ExposedPort> {
         }
         for port in range {
             let port = ExposedPort { port, protocol };
-            if !ports.contains(&port) {
+            if known.insert(port) {
                 ports.push(port);
             }
         }
@@ -133,8 +139,9 @@ fn short_port(cx: &mut Cx<'_>, node: &Node) -> Option<Vec<PublishedPort>> {
     if !count(cx, &targets, span) {
         return None;
     }
+    let place = cx.place(span);
     let port = |host: HostPort, target: u16| PublishedPort {
-        place: Some(cx.sources.place(span)),
+        place: place.clone(),
         host_ip,
         host,
         target,

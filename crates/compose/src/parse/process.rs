@@ -1,6 +1,6 @@
 //! How a service's processes start and end: hooks, `restart`, `pull_policy`, `stop_signal`.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::{
     Hook, PullPolicy, Restart, codes, duration,
@@ -17,7 +17,7 @@ pub(crate) const HOOK: Keys = Keys {
 };
 
 /// A step of `pre_start`, or the command of a watch rule.
-pub(crate) fn hook(cx: &mut Cx<'_>, node: &Rc<Node>) -> Option<Hook> {
+pub(crate) fn hook(cx: &mut Cx<'_>, node: &Arc<Node>) -> Option<Hook> {
     let fields = cx.fields(node, &HOOK, "a map with `command`")?;
     let Some(command) = fields.get("command") else {
         cx.error(codes::MISSING_KEY, "this step needs `command`", &node.span);

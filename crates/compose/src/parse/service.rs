@@ -1,6 +1,6 @@
 //! A service.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     At, Condition, Dependency, Evidence, NetworkMode, Service, Snapshot, codes,
@@ -170,10 +170,10 @@ pub(crate) struct Draft {
     pub(crate) networks: Vec<At<String>>,
     pub(crate) volumes_from: Vec<At<String>>,
     /// The place of the whole service's value.
-    pub(crate) node: Rc<Node>,
+    pub(crate) node: Arc<Node>,
 }
 
-pub(crate) fn service(cx: &mut Cx<'_>, name: &At<String>, node: &Rc<Node>) -> Option<Draft> {
+pub(crate) fn service(cx: &mut Cx<'_>, name: &At<String>, node: &Arc<Node>) -> Option<Draft> {
     super::top::check_name(cx, name);
     if let Some(provider) = node.get("provider") {
         let message = "services of a `provider` are made by other programs, which Seatrial does not start";
@@ -288,7 +288,7 @@ pub(crate) fn service(cx: &mut Cx<'_>, name: &At<String>, node: &Rc<Node>) -> Op
         name: name.clone(),
         networks: attachments.into_iter().map(|At { value, span }| At::new(value.network, span)).collect(),
         volumes_from,
-        node: Rc::clone(node),
+        node: Arc::clone(node),
     })
 }
 
@@ -354,7 +354,7 @@ fn environment(cx: &mut Cx<'_>, fields: &Fields<'_>) -> BTreeMap<String, String>
     let mut environment = BTreeMap::new();
     let items = match fields.get("env_file") {
         Some(node) if matches!(node.kind, Kind::List(_)) => cx.items(node, "a list of files").to_vec(),
-        Some(node) => vec![Rc::clone(node)],
+        Some(node) => vec![Arc::clone(node)],
         None => Vec::new(),
     };
     for item in items {
@@ -369,7 +369,7 @@ fn environment(cx: &mut Cx<'_>, fields: &Fields<'_>) -> BTreeMap<String, String>
                 let formats = [("raw", Format::Raw)];
                 let format =
                     inner.get("format").and_then(|node| cx.word(node, "a format", &formats)).unwrap_or_default();
-                (Rc::clone(path), required, format)
+                (Arc::clone(path), required, format)
             }
             _ => (item, true, Format::Compose),
         };
@@ -391,7 +391,7 @@ fn environment(cx: &mut Cx<'_>, fields: &Fields<'_>) -> BTreeMap<String, String>
 fn labels(cx: &mut Cx<'_>, fields: &Fields<'_>) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     for text in cx.texts_of(fields, "label_file") {
-        let node = Rc::new(Node::text(text.value, text.span));
+        let node = Arc::new(Node::text(text.value, text.span));
         read_pairs(cx, &node, true, Format::Compose, &mut labels);
     }
     labels.extend(cx.labels_of(fields, "labels"));
@@ -401,7 +401,7 @@ fn labels(cx: &mut Cx<'_>, fields: &Fields<'_>) -> BTreeMap<String, String> {
 fn read_pairs(cx: &mut Cx<'_>, path: &Node, required: bool, format: Format, map: &mut BTreeMap<String, String>) {
     let Some(text) = cx.text(path) else { return };
     let Some(host_path) = cx.host_path(&text, &path.span) else { return };
-    let variables = Rc::clone(&cx.sources.of(&path.span).variables);
+    let variables = std::rc::Rc::clone(&cx.sources.of(&path.span).variables);
     let content = match files::read(&host_path) {
         Ok(content) => content,
         Err(files::ReadError::Missing) if !required => return,

@@ -1,6 +1,6 @@
 //! The top level beside `services`: networks, volumes, configs, secrets.
 
-use std::{collections::BTreeMap, net::IpAddr, rc::Rc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use dockerfile::Span;
 
@@ -56,8 +56,8 @@ pub(crate) type Named<T> = BTreeMap<String, At<T>>;
 /// Reads every entry; one that is empty has its defaults.
 fn entries<T>(
     cx: &mut Cx<'_>,
-    node: Option<&Rc<Node>>,
-    mut read: impl FnMut(&mut Cx<'_>, &At<String>, Option<&Rc<Node>>) -> Option<T>,
+    node: Option<&Arc<Node>>,
+    mut read: impl FnMut(&mut Cx<'_>, &At<String>, Option<&Arc<Node>>) -> Option<T>,
 ) -> Named<T> {
     let mut named = BTreeMap::new();
     for (name, node) in node.map(|node| cx.reader.entries(node, "a map of names")).unwrap_or_default() {
@@ -107,7 +107,7 @@ fn check_external(cx: &mut Cx<'_>, fields: &Fields<'_>, external: bool, others: 
     }
 }
 
-pub(crate) fn networks(cx: &mut Cx<'_>, node: Option<&Rc<Node>>, project: &str) -> Named<Network> {
+pub(crate) fn networks(cx: &mut Cx<'_>, node: Option<&Arc<Node>>, project: &str) -> Named<Network> {
     entries(cx, node, |cx, key, node| {
         let place = cx.place(&key.span);
         let Some(node) = node else {
@@ -171,7 +171,7 @@ fn range_of(cx: &mut Cx<'_>, fields: &Fields<'_>, key: &str) -> Option<String> {
     Some(text)
 }
 
-pub(crate) fn volumes(cx: &mut Cx<'_>, node: Option<&Rc<Node>>, project: &str) -> Named<Volume> {
+pub(crate) fn volumes(cx: &mut Cx<'_>, node: Option<&Arc<Node>>, project: &str) -> Named<Volume> {
     entries(cx, node, |cx, key, node| {
         let place = cx.place(&key.span);
         let Some(node) = node else {
@@ -192,7 +192,7 @@ pub(crate) fn volumes(cx: &mut Cx<'_>, node: Option<&Rc<Node>>, project: &str) -
 }
 
 /// `configs` or `secrets`.
-pub(crate) fn files(cx: &mut Cx<'_>, node: Option<&Rc<Node>>, project: &str, keys: &Keys) -> Named<FileSource> {
+pub(crate) fn files(cx: &mut Cx<'_>, node: Option<&Arc<Node>>, project: &str, keys: &Keys) -> Named<FileSource> {
     entries(cx, node, |cx, key, node| {
         let missing = |cx: &mut Cx<'_>| {
             let ways: Vec<String> = ["file", "environment", "content", "external"]

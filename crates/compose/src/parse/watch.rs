@@ -1,6 +1,6 @@
 //! `develop.watch`.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::{
     Hook, WatchAction, WatchRule, codes,
@@ -33,7 +33,7 @@ pub(crate) fn watch(cx: &mut Cx<'_>, develop: &Node) -> Vec<WatchRule> {
     items.iter().filter_map(|item| rule(cx, item)).collect()
 }
 
-fn rule(cx: &mut Cx<'_>, node: &Rc<Node>) -> Option<WatchRule> {
+fn rule(cx: &mut Cx<'_>, node: &Arc<Node>) -> Option<WatchRule> {
     let actions = [
         ("rebuild", Action::Rebuild),
         ("restart", Action::Restart),

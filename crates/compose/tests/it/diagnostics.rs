@@ -117,7 +117,10 @@ fn values() {
         "profiles: [\"-\"]",
         "ST306 1:37+3 `-` is not the name of a profile (two or more letters, digits, `_`, `.` and `-`)",
     );
-    a("platform: linux/", "ST306 1:36+6 `linux/` is not a platform");
+    a(
+        "platform: linux/",
+        "ST306 1:36+6 `linux/` is not a platform (expected `os/architecture[/variant]`, such as `linux/arm64`)",
+    );
     a(
         "develop: {watch: [{path: ., action: snyc}]}",
         "ST306 1:62+4 `snyc` is not an action; there are `rebuild`, `restart`, `sync`, `sync+restart`, `sync+exec` (did you mean `sync`?)",
@@ -127,7 +130,7 @@ fn values() {
     a("secrets: [{target: a}]", "ST307 1:36+11 this entry needs `source`");
     check(
         "services: {a: {image: UPPER}}",
-        "ST306 1:23+5 `UPPER` is not an image reference: the repository name must be lowercase",
+        "ST306 1:23+5 `UPPER` is not an image reference: repository names are lower-case",
     );
     check(
         "services: {\"a b\": {image: x}}",

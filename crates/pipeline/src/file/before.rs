@@ -1,6 +1,6 @@
 //! The `before` section: what is made of the source before the image is built.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{
     Before,
@@ -29,7 +29,7 @@ pub(super) const BEFORE: Keys = Keys {
 pub(super) fn before(reader: &mut Reader, node: &Node) -> Vec<Before> {
     let items = match &node.kind {
         Kind::List(items) => items.clone(),
-        _ => vec![Rc::new(node.clone())],
+        _ => vec![Arc::new(node.clone())],
     };
     items.iter().filter_map(|item| entry(reader, item)).collect()
 }

@@ -205,7 +205,7 @@ pub(super) fn secret_sources(reader: &mut Reader, node: &Node) -> Vec<(At<String
 pub(super) fn secret_uses(reader: &mut Reader, node: &Node) -> Vec<SecretUse> {
     let items = match &node.kind {
         Kind::List(items) => items.clone(),
-        _ => vec![std::rc::Rc::new(node.clone())],
+        _ => vec![std::sync::Arc::new(node.clone())],
     };
     items.iter().filter_map(|item| secret_use(reader, item)).collect()
 }

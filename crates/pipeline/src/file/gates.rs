@@ -1,6 +1,6 @@
 //! The `test` section: setup, gates, their mounts and reports.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{
     At, Bounds, Gate, Mount, SetupStep, Test, bounds, matrix,
@@ -246,7 +246,7 @@ fn split_mount(text: &str) -> Vec<&str> {
 fn setup(reader: &mut Reader, node: &Node) -> Vec<SetupStep> {
     let items = match &node.kind {
         Kind::List(items) => items.clone(),
-        _ => vec![Rc::new(node.clone())],
+        _ => vec![Arc::new(node.clone())],
     };
     items
         .iter()
@@ -295,7 +295,7 @@ fn check_gate_name(reader: &mut Reader, name: &At<String>) {
     }
 }
 
-fn gate(reader: &mut Reader, node: &Rc<Node>, name: &At<String>) -> Option<Gate> {
+fn gate(reader: &mut Reader, node: &Arc<Node>, name: &At<String>) -> Option<Gate> {
     let mut gate = Gate {
         span: name.span.clone(),
         run: Vec::new(),

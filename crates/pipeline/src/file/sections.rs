@@ -1,9 +1,9 @@
 //! The sections of the file, read from the tree. Each map has its [`Keys`] here, beside its reader.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{
-    At, Build, Health, Keep, Limits, PipelineFile, Publish, Tag, VersionRule, WhenRule, before, bounds, gates,
+    At, Build, Health, Keep, Limits, PipelineFile, Publish, Section, Tag, VersionRule, WhenRule, before, bounds, gates,
     read::{Fields, Keys, Reader, shorten},
     yaml::{Kind, Node},
 };
@@ -11,21 +11,11 @@ use crate::codes;
 
 pub(super) const FILE: Keys = Keys {
     what: "the pipeline file",
-    known: &["image", "before", "build", "version", "test", "health", "publish", "secrets", "keep", "limits"],
-    later: &[
-        "services",
-        "images",
-        "include",
-        "environments",
-        "trust",
-        "bump",
-        "triggers",
-        "volumes",
-        "profiles",
-        "develop",
-        "networks",
-        "configs",
+    known: &[
+        "image", "before", "build", "version", "test", "health", "publish", "secrets", "keep", "limits", "include",
+        "services", "networks", "volumes", "configs",
     ],
+    later: &["images", "environments", "trust", "bump", "triggers", "profiles", "develop"],
     foreign: &[
         ("tests", "test"),
         ("gates", "test"),
@@ -138,11 +128,23 @@ pub(super) fn pipeline_file(reader: &mut Reader, root: &Node) -> PipelineFile {
         secrets: fields.get("secrets").map(|node| bounds::secret_sources(reader, node)).unwrap_or_default(),
         keep: fields.get("keep").and_then(|node| keep(reader, node)),
         limits: fields.get("limits").and_then(|node| limits(reader, node)),
+        include: section(&fields, "include"),
+        services: section(&fields, "services"),
+        networks: section(&fields, "networks"),
+        volumes: section(&fields, "volumes"),
+        configs: section(&fields, "configs"),
+        secret_section: section(&fields, "secrets"),
     }
 }
 
 pub(super) fn text(reader: &mut Reader, fields: &Fields<'_>, key: &str) -> Option<At<String>> {
     fields.get(key).and_then(|node| reader.text(node))
+}
+
+/// A section that is read once there is a plan.
+fn section(fields: &Fields<'_>, key: &str) -> Option<Section> {
+    let (span, value) = fields.entry(key)?;
+    Some(Section { key: key.to_owned(), key_span: span.clone(), value: Arc::clone(value) })
 }
 
 fn build(reader: &mut Reader, node: &Node) -> Option<Build> {
@@ -299,7 +301,7 @@ fn publish(reader: &mut Reader, node: &Node) -> Option<Publish> {
 fn tags(reader: &mut Reader, node: &Node) -> Vec<Tag> {
     let items = match &node.kind {
         Kind::List(items) => items.clone(),
-        _ => vec![Rc::new(node.clone())],
+        _ => vec![Arc::new(node.clone())],
     };
     items
         .iter()
@@ -317,7 +319,7 @@ fn tags(reader: &mut Reader, node: &Node) -> Vec<Tag> {
 fn when(reader: &mut Reader, node: &Node) -> Vec<WhenRule> {
     let items = match &node.kind {
         Kind::List(items) => items.clone(),
-        _ => vec![Rc::new(node.clone())],
+        _ => vec![Arc::new(node.clone())],
     };
     items.iter().filter_map(|item| when_rule(reader, item)).collect()
 }

@@ -126,6 +126,7 @@ fn pipeline_file(args: &CheckArgs, context: &Context, files: &mut Vec<Checked>) 
             if let Some(SourceText { name, text, .. }) = file {
                 files.push(Checked { name, text, diagnostics: warnings });
             }
+            add_included(files, plan.services.included);
             let build = plan.build;
             Ok(build.dockerfile_path.map(|path| Target {
                 path,
@@ -138,9 +139,22 @@ fn pipeline_file(args: &CheckArgs, context: &Context, files: &mut Vec<Checked>) 
         Err(PrepareError::Invalid(invalid)) => {
             let SourceText { name, text, .. } = *invalid.file;
             files.push(Checked { name, text, diagnostics: invalid.diagnostics });
+            add_included(files, invalid.included);
             Ok(find_dockerfile(&context.settings.cwd).map(Target::beside))
         }
         Err(error) => Err(prepare_failure(error).into()),
+    }
+}
+
+/// Compose files that the pipeline file includes, with what was found in them.
+fn add_included(files: &mut Vec<Checked>, included: Vec<compose::Finding>) {
+    for compose::Finding { file, diagnostic } in included {
+        match files.iter_mut().find(|checked| checked.name == file.name) {
+            Some(checked) => checked.diagnostics.push(diagnostic),
+            None => {
+                files.push(Checked { name: file.name.clone(), text: file.text.clone(), diagnostics: vec![diagnostic] })
+            }
+        }
     }
 }
 

@@ -22,6 +22,8 @@ use crate::{
     },
 };
 use record::{BuildRecord, StepRecord};
+#[cfg(test)]
+pub(crate) use topic::example;
 
 /// Flags of `seatrial explain`.
 #[derive(Debug, clap::Args)]

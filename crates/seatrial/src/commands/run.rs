@@ -8,13 +8,15 @@ use std::{
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use dockerfile::Diagnostic;
 use engine::{
     BuildError, BuildRequest, Built, Engine, EngineError, ImageRequest, KeptRoot, ResolvedImage, Root, Scope,
 };
 use events::{RunId, Verdict};
 use oci::Digest;
 use pipeline::{
-    GateFailure, Outcome, Plan, PrepareError, PrepareRequest, Prepared, RunContext, RunError, RunOptions, Stages,
+    GateFailure, Outcome, Plan, PrepareError, PrepareRequest, Prepared, RunContext, RunError, RunOptions, SourceText,
+    Stages,
 };
 use store::{RunDir, Stop, Store};
 
@@ -182,11 +184,9 @@ fn trial(
     let run = store.new_run().context("cannot record a run in the store")?;
     let Prepared { plan, file, warnings, base } = prepare(context, args.file.as_ref(), Some(run.number))?;
     if let Some(file) = &file
-        && !warnings.is_empty()
         && args.progress != Progress::None
     {
-        let findings = Findings { name: &file.name, text: &file.text, diagnostics: &warnings };
-        terminal::message(&findings.render(Palette::stderr()));
+        terminal::message(&drawn(file, &warnings, &plan.services.included));
     }
     let caches = Caches::read(&args.cache, context)?;
     let embedded = context.engine_with_cache(&args.engine, caches.imports.clone())?;
@@ -382,8 +382,21 @@ fn run_failure(error: RunError, run: u64) -> Failure {
 }
 
 fn invalid_file(invalid: &pipeline::Invalid) -> Failure {
-    let findings = Findings { name: &invalid.file.name, text: &invalid.file.text, diagnostics: &invalid.diagnostics };
-    Failure::usage(invalid.to_string()).shown_as(findings.render(Palette::stderr()))
+    Failure::usage(invalid.to_string()).shown_as(drawn(&invalid.file, &invalid.diagnostics, &invalid.included))
+}
+
+/// Findings in the pipeline file and in files that it includes, each at its place.
+fn drawn(file: &SourceText, diagnostics: &[Diagnostic], included: &[compose::Finding]) -> String {
+    let own = Findings { name: &file.name, text: &file.text, diagnostics };
+    let mut drawn = own.render(Palette::stderr());
+    for compose::Finding { file, diagnostic } in included {
+        let one = Findings { name: &file.name, text: &file.text, diagnostics: std::slice::from_ref(diagnostic) };
+        if !drawn.is_empty() {
+            drawn.push('\n');
+        }
+        drawn.push_str(&one.render(Palette::stderr()));
+    }
+    drawn
 }
 
 /// The plan for the working directory.

@@ -13,7 +13,7 @@ pub(super) struct Topic {
 }
 
 fn topics() -> Vec<Topic> {
-    let codes = dockerfile::codes::ALL.iter().chain(pipeline::codes::ALL);
+    let codes = dockerfile::codes::ALL.iter().chain(pipeline::codes::ALL).chain(compose::codes::ALL);
     let codes = codes.map(|&(code, name, text)| Topic { code, name, text: text.to_owned() });
     let rules = dockerfile::lint::RULES.iter().map(|rule| Topic {
         code: rule.code,
@@ -37,6 +37,13 @@ pub(super) fn nearest(wanted: &str) -> Option<&'static str> {
     dockerfile::nearest(wanted, topics().iter().flat_map(|topic| [topic.code, topic.name]))
 }
 
+/// Something wrong and the same put right, for a code that has an example.
+pub(crate) fn example(code: &str) -> Option<(&'static str, &'static str)> {
+    dockerfile::codes::examples::of(code)
+        .or_else(|| pipeline::codes::example(code))
+        .or_else(|| compose::codes::example(code))
+}
+
 /// Codes and what they say.
 pub(super) fn list() -> String {
     let row = |topic: &Topic| vec![topic.code.to_owned(), topic.name.to_owned()];
@@ -51,7 +58,7 @@ pub(super) fn all() -> String {
 /// The whole texts.
 pub(super) fn texts(topics: &[Topic]) -> String {
     let text = |topic: &Topic| {
-        let example = dockerfile::codes::examples::of(topic.code).or_else(|| pipeline::codes::example(topic.code));
+        let example = example(topic.code);
         let example = example.map(|(wrong, right)| format!("\nwrong:\n{}right:\n{}", indented(wrong), indented(right)));
         format!("{}: {}\n\n{}\n{}", topic.code, topic.name, wrapped(&topic.text), example.unwrap_or_default())
     };

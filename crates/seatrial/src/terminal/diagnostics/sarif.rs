@@ -41,7 +41,7 @@ fn descriptor(code: &str) -> Value {
         }
         return value;
     }
-    let mut known = dockerfile::codes::ALL.iter().chain(pipeline::codes::ALL);
+    let mut known = dockerfile::codes::ALL.iter().chain(pipeline::codes::ALL).chain(compose::codes::ALL);
     match known.find(|(known, ..)| *known == code) {
         Some((_, title, text)) => json!({
             "id": code,
