@@ -10,6 +10,7 @@ mod diff;
 mod explain;
 mod faults;
 mod front;
+mod gates;
 mod health;
 mod images;
 mod outputs;
