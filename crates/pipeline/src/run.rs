@@ -91,7 +91,7 @@ async fn trial(
     let abandon = Cancel::new();
     let (sealed, checked) = tokio::join!(
         publish::seal_and_upload(cx, plan, work, &built, &intention, &abandon),
-        checks::check(cx, plan, options, work, scope, &built, &secrets, &abandon),
+        checks::check(cx, plan, options, work, scope, checks::Subject { built: &built, secrets: &secrets }, &abandon),
     );
     let checked = checked?;
     let failed = checked.verdict() == Verdict::Failed;

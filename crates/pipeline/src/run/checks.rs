@@ -119,6 +119,13 @@ impl Checked {
     }
 }
 
+/// What is checked, and the secrets that checks may see.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) built: &'a Built,
+    pub(super) secrets: &'a Secrets,
+}
+
 /// Setup and gates beside the health check. `abandon` is set as soon as the verdict can only be no.
 pub(super) async fn check(
     cx: RunContext<'_>,
@@ -126,13 +133,12 @@ pub(super) async fn check(
     options: &RunOptions,
     work: &Selection<'_>,
     scope: &dyn Scope,
-    built: &Built,
-    secrets: &Secrets,
+    subject: Subject<'_>,
     abandon: &Cancel,
 ) -> Result<Checked, RunError> {
     let gates_ended = Cancel::new();
     let gates = async {
-        let result = setup_and_gates(cx, plan, options, work, scope, built, secrets).await;
+        let result = setup_and_gates(cx, plan, options, work, scope, subject).await;
         gates_ended.cancel();
         if !matches!(&result, Ok((_, None, gates)) if !gates.iter().any(GateOutcome::blocks)) {
             abandon.cancel();
@@ -143,7 +149,7 @@ pub(super) async fn check(
         if !work.health {
             return Ok(None);
         }
-        let result = health::probe(cx, plan, scope, &built.root, &gates_ended).await;
+        let result = health::probe(cx, plan, scope, &subject.built.root, &gates_ended).await;
         if !matches!(&result, Ok(health) if health.verdict != Verdict::Failed) {
             abandon.cancel();
         }
@@ -160,13 +166,12 @@ async fn setup_and_gates(
     options: &RunOptions,
     work: &Selection<'_>,
     scope: &dyn Scope,
-    built: &Built,
-    secrets: &Secrets,
+    subject: Subject<'_>,
 ) -> Result<(Option<Duration>, Option<FailedStep>, Vec<GateOutcome>), RunError> {
     let start = Instant::now();
     let mut duration = None;
     let root = if work.has_setup(plan) {
-        let made = setup(cx, plan, options, scope, &built.root, secrets).await?;
+        let made = setup(cx, plan, options, scope, &subject.built.root, subject.secrets).await?;
         duration = Some(start.elapsed());
         match made {
             Ok(root) => root,
@@ -176,9 +181,9 @@ async fn setup_and_gates(
             }
         }
     } else {
-        built.root.clone()
+        subject.built.root.clone()
     };
-    Ok((duration, None, run_gates(cx, plan, options, work, scope, &root, built, secrets).await?))
+    Ok((duration, None, run_gates(cx, plan, options, work, scope, &root, subject).await?))
 }
 
 /// The root with the setup's layer, or the command that failed.
@@ -246,14 +251,14 @@ async fn run_gates(
     work: &Selection<'_>,
     scope: &dyn Scope,
     root: &Root,
-    built: &Built,
-    secrets: &Secrets,
+    subject: Subject<'_>,
 ) -> Result<Vec<GateOutcome>, RunError> {
     let jobs = match options.jobs {
         0 => std::thread::available_parallelism().map_or(JOBS_MIN, |number| number.get().max(JOBS_MIN)),
         jobs => jobs,
     };
     let permits = Semaphore::new(jobs);
+    let Subject { built, secrets } = subject;
     let values = super::build::values_of_image(plan, built);
     let images = Images::new(cx, options.pull);
     let (built, values, images) = (&built.root, &values, &images);
