@@ -32,6 +32,8 @@ use answer::{header_text, read_bounded};
 use auth::Scope;
 use transport::{Call, Transport, Via};
 
+pub(crate) use transport::provide_tls;
+
 pub use body::BlobSource;
 pub use config::VERSION_ANNOTATION;
 pub use copy::{Copied, CopyOptions};
@@ -323,7 +325,7 @@ fn document_type(document: &ManifestOrIndex) -> Option<String> {
 }
 
 /// An error with its causes, on one line.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

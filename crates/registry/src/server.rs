@@ -13,6 +13,7 @@ mod collect;
 mod content;
 mod control;
 mod directory;
+mod hooks;
 mod lease;
 mod listener;
 mod listing;
@@ -47,6 +48,7 @@ use tokio::{
 
 use access::Gate;
 use listener::{Front, Peer};
+use hooks::Hooks;
 use metrics::Metrics;
 use storage::Storage;
 use tls::Certificates;
@@ -60,6 +62,7 @@ pub use backend::{Backend, ReadAt, Record, Stat, Taking};
 pub use collect::{CollectOptions, CollectReport, Removed};
 pub use control::collect;
 pub use notices::Notices;
+pub use hooks::{Delivery, HookAnswer, HookEvent, HookSecret, HookState, Webhook, redeliver, webhooks};
 pub use rules::{InvalidPattern, Pattern, RepositoryRules, Retention, Rules};
 pub use tls::{TlsError, TlsFiles};
 pub use upstream::{InvalidUpstream, Upstream, UpstreamAddress};
@@ -109,6 +112,8 @@ pub struct ServerOptions {
     pub trusted_proxies: Vec<IpAddr>,
     /// Who is told of what the operator should know.
     pub notices: Notices,
+    /// Who is told what happens.
+    pub webhooks: Vec<Webhook>,
 }
 
 impl Default for ServerOptions {
@@ -130,6 +135,7 @@ impl Default for ServerOptions {
             is_plain_allowed: false,
             trusted_proxies: Vec::new(),
             notices: Notices::default(),
+            webhooks: Vec::new(),
         }
     }
 }
@@ -204,6 +210,7 @@ struct Shared {
     storage: Storage,
     uploads: Uploads,
     upstreams: Upstreams,
+    hooks: Hooks,
     metrics: Metrics,
     gate: Gate,
     options: ServerOptions,
@@ -224,14 +231,15 @@ impl Server {
         let local = directory.clone();
         let life = options.upload_life;
         let (backend, source) = (options.backend.clone(), options.store.clone());
-        let upstreams = options.upstreams.clone();
+        let (upstreams, hooks) = (options.upstreams.clone(), options.webhooks.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let storage = Storage::open(&directory, backend, source)?.ok_or(ServerError::Busy(directory))?;
             storage.sweep_uploads(life).map_err(ServerError::Storage)?;
             let upstreams = Upstreams::open(upstreams, storage.local()).map_err(ServerError::Storage)?;
-            Ok::<_, ServerError>((storage, upstreams))
+            let hooks = Hooks::open(&hooks, storage.local()).map_err(ServerError::Storage)?;
+            Ok::<_, ServerError>((storage, upstreams, hooks))
         });
-        let (storage, upstreams) = opened.await.map_err(|error| ServerError::Storage(io::Error::other(error)))??;
+        let (storage, upstreams, hooks) = opened.await.map_err(|error| ServerError::Storage(io::Error::other(error)))??;
         let listen = |source| ServerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
@@ -239,7 +247,7 @@ impl Server {
         let certificates = certificates.transpose().map_err(ServerError::Tls)?.map(Arc::new);
         let gate = Gate::open(&options, &local, address)?;
         let (uploads, metrics) = (Uploads::default(), Metrics::new());
-        let shared = Arc::new(Shared { storage, uploads, upstreams, metrics, gate, options });
+        let shared = Arc::new(Shared { storage, uploads, upstreams, hooks, metrics, gate, options });
         Ok(Self { listener, address, certificates, shared })
     }
 
@@ -274,6 +282,7 @@ impl Server {
             () = sweep_forever(&self.shared) => Ok(()),
             () = collect_forever(&self.shared) => Ok(()),
             () = control::serve(&self.shared) => Ok(()),
+            () = self.shared.hooks.deliver(&self.shared.metrics) => Ok(()),
         };
         self.shared.upstreams.end().await;
         self.shared.gate.flush().await;

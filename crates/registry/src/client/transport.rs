@@ -578,10 +578,7 @@ fn build_client(
     trust: Trust,
     own: Option<&HostCertificates>,
 ) -> Result<reqwest::Client, String> {
-    // One provider for the process; an earlier choice of the program stands.
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
+    provide_tls();
     let mut builder = reqwest::Client::builder()
         .user_agent(options.user_agent.as_str())
         .connect_timeout(options.connect_timeout)
@@ -608,7 +605,13 @@ fn build_client(
     builder.build().map_err(|error| describe(&error))
 }
 
-/// Awaits the head of an answer, with a limit.
+/// Without it no client can be built. One provider for the process; an earlier choice of the program stands.
+pub(crate) fn provide_tls() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
 /// "asks for credentials" would be asked back: but I gave some.
 fn say_refused(failure: &mut Failure) {
     if let ErrorKind::Unauthorized { message } = &mut failure.kind {
@@ -618,6 +621,7 @@ fn say_refused(failure: &mut Failure) {
     }
 }
 
+/// Awaits the head of an answer, with a limit.
 async fn in_time(limit: Duration, send: impl Future<Output = reqwest::Result<Response>>) -> Result<Response, Failure> {
     match timeout(limit, send).await {
         Ok(outcome) => outcome.map_err(lost),

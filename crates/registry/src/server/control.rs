@@ -44,26 +44,42 @@ pub fn collect(
     }
 }
 
+/// Tells the server that runs on a directory, if one does, that webhooks have something to deliver.
+pub(super) fn look_at_webhooks(directory: &Path) -> Result<(), ServerError> {
+    match post_to(directory, "/webhooks") {
+        Ok(_) => Ok(()),
+        // None runs: it looks when it starts.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(()),
+        Err(source) => Err(ServerError::Control { directory: directory.to_owned(), source }),
+    }
+}
+
 fn ask(directory: &Path, is_dry_run: bool) -> io::Result<CollectReport> {
+    let query = if is_dry_run { "?dry-run" } else { "" };
+    let body = post_to(directory, &format!("/collect{query}"))?;
+    serde_json::from_str(&body).map_err(io::Error::other)
+}
+
+/// The body of a good answer to a request without one.
+fn post_to(directory: &Path, path: &str) -> io::Result<String> {
     // Paths of sockets have at most 107 bytes; those of directories have more.
     let open = fs::File::open(directory.join("control"))?;
     let mut stream = UnixStream::connect(short_path(&open))?;
     stream.set_read_timeout(Some(ANSWER_WAIT_MAX))?;
-    let query = if is_dry_run { "?dry-run" } else { "" };
-    write!(stream, "POST /collect{query} HTTP/1.1\r\nhost: control\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")?;
+    write!(stream, "POST {path} HTTP/1.1\r\nhost: control\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("the server gave no answer"))?;
     if !head.starts_with("HTTP/1.1 200") {
         return Err(io::Error::other(body.to_owned()));
     }
-    serde_json::from_str(body).map_err(io::Error::other)
+    Ok(body.to_owned())
 }
 
 /// Serves the socket for ever; without one where it cannot be made, since nothing else depends on it.
 pub(super) async fn serve(shared: &Arc<Shared>) {
     let Ok(listener) = listen(shared.storage.local()) else { return std::future::pending().await };
-    let app = Router::new().route("/collect", post(answer)).with_state(Arc::clone(shared));
+    let app = Router::new().route("/collect", post(answer)).route("/webhooks", post(look)).with_state(Arc::clone(shared));
     let _ = axum::serve(listener, app).await;
     std::future::pending().await
 }
@@ -95,5 +111,13 @@ async fn answer(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) ->
         Ok(Ok(report)) => Json(report).into_response(),
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the collection panicked").into_response(),
+    }
+}
+
+async fn look(State(shared): State<Arc<Shared>>) -> Response {
+    match tokio::task::spawn_blocking(move || shared.hooks.look()).await {
+        Ok(Ok(())) => StatusCode::OK.into_response(),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "looking for webhooks panicked").into_response(),
     }
 }

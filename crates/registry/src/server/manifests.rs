@@ -17,6 +17,7 @@ use super::{
     answer::{Refusal, is_unchanged},
     blobs::CONTENT_DIGEST,
     cache::Kept,
+    hooks::{Change, HookEvent, Origin},
     routes::Query,
     rules,
     storage::{NewManifest, RepositoryName},
@@ -151,7 +152,13 @@ pub(super) async fn put(
 
     let location = format!("/v2/{}/manifests/{digest}", name.as_str());
     let set = tags.clone();
-    spawn_blocking(move || store(&shared, &name, &manifest, &document, &tags, &condition)).await??;
+    let origin = Origin::of("PUT", headers);
+    spawn_blocking(move || {
+        let before = store(&shared, &name, &manifest, &document, &tags, &condition)?;
+        tell_of_push(&shared, &origin, &name, &manifest, &tags, before);
+        Ok::<_, Refusal>(())
+    })
+    .await??;
 
     let mut response =
         (StatusCode::CREATED, [(header::LOCATION, location), (CONTENT_DIGEST, digest.to_string())]).into_response();
@@ -167,6 +174,7 @@ pub(super) async fn put(
     Ok(response)
 }
 
+/// Stores it and sets the tags; gives what they named before, if that matters to anybody.
 fn store(
     shared: &Shared,
     name: &RepositoryName,
@@ -174,22 +182,55 @@ fn store(
     document: &ManifestOrIndex,
     tags: &[String],
     condition: &Condition,
-) -> Result<(), Refusal> {
+) -> Result<Vec<Option<Digest>>, Refusal> {
     let (blobs, children) = parts(document);
     let held = shared.storage.put_manifest(name, manifest, &blobs, &children)?;
     let _held = held
         .map_err(|missing| Refusal::missing("MANIFEST_BLOB_UNKNOWN", format!("{missing} is not in the repository")))?;
     let rules = shared.options.rules.of(name.as_str());
     let version = document.annotations().get("org.opencontainers.image.version").map(String::as_str);
-    let outcome = shared.storage.set_tags(name, tags, &manifest.digest, condition, |view| match rules {
-        Some(rules) => rules::judge(rules, tags, &manifest.digest, version, view),
-        None => Ok(Ok(())),
+    let mut before = Vec::new();
+    let outcome = shared.storage.set_tags(name, tags, &manifest.digest, condition, |view| {
+        if shared.hooks.hears_of(name.as_str()) {
+            before = tags.iter().map(|tag| view.names(tag)).collect::<Result<_, _>>()?;
+        }
+        match rules {
+            Some(rules) => rules::judge(rules, tags, &manifest.digest, version, view),
+            None => Ok(Ok(())),
+        }
     });
-    outcome.map_err(|failure| match failure {
+    outcome.map(|()| before).map_err(|failure| match failure {
         TagFailure::Unmet(tag, current) => unmet(&tag, current.as_ref()),
         TagFailure::Refused(denied) => Refusal::new(StatusCode::FORBIDDEN, "DENIED", denied.to_string()),
         TagFailure::Storage(error) => error.into(),
     })
+}
+
+fn tell_of_push(
+    shared: &Shared,
+    origin: &Origin,
+    name: &RepositoryName,
+    manifest: &NewManifest,
+    tags: &[String],
+    before: Vec<Option<Digest>>,
+) {
+    let change = |event, tag: Option<&String>, previous| Change {
+        event,
+        digest: Some(manifest.digest.clone()),
+        manifest: Some((manifest.media_type.clone(), manifest.bytes.len() as u64)),
+        tag: tag.cloned(),
+        previous,
+    };
+    let mut changes: Vec<Change> = tags.iter().map(|tag| change(HookEvent::Push, Some(tag), None)).collect();
+    if tags.is_empty() {
+        changes.push(change(HookEvent::Push, None, None));
+    }
+    for (tag, previous) in tags.iter().zip(before) {
+        if previous.as_ref().is_some_and(|previous| *previous != manifest.digest) {
+            changes.push(change(HookEvent::Tag, Some(tag), previous));
+        }
+    }
+    shared.hooks.tell(&shared.metrics, origin, name.as_str(), &changes);
 }
 
 /// What must hold of the tags (RFC 9110, 13.1). Entity tags of ours are digests.
@@ -236,12 +277,35 @@ pub(super) async fn delete(
 ) -> Result<Response, Refusal> {
     let address = Address::parse(&reference)?;
     let condition = condition(headers)?;
-    let is_removed = spawn_blocking(move || match address {
+    let origin = Origin::of("DELETE", headers);
+    let is_removed = spawn_blocking(move || {
+        let (tag, digest) = match &address {
+            Address::Tag(tag) => (Some(tag.clone()), None),
+            Address::Digest(digest) => (None, Some(digest.clone())),
+        };
+        let is_removed = remove(&shared, &name, address, &condition)?;
+        if is_removed {
+            let change = Change { event: HookEvent::Delete, digest, manifest: None, tag, previous: None };
+            shared.hooks.tell(&shared.metrics, &origin, name.as_str(), &[change]);
+        }
+        Ok::<_, Refusal>(is_removed)
+    });
+    if is_removed.await?? { Ok(StatusCode::ACCEPTED.into_response()) } else { Err(unknown()) }
+}
+
+/// Removes a manifest or a tag; `false` when there is none.
+fn remove(
+    shared: &Shared,
+    name: &RepositoryName,
+    address: Address,
+    condition: &Condition,
+) -> Result<bool, Refusal> {
+    match address {
         Address::Tag(tag) => {
             if let Some(denied) = shared.options.rules.of(name.as_str()).and_then(|rules| rules.forbids_delete(&tag)) {
                 return Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", denied.to_string()));
             }
-            shared.storage.delete_tag_if(&name, &tag, &condition).map_err(|failure| match failure {
+            shared.storage.delete_tag_if(name, &tag, condition).map_err(|failure| match failure {
                 TagFailure::Unmet(tag, current) => unmet(&tag, current.as_ref()),
                 TagFailure::Storage(error) => error.into(),
                 TagFailure::Refused(never) => match never {},
@@ -249,19 +313,17 @@ pub(super) async fn delete(
         }
         Address::Digest(digest) => {
             if let Some(rules) = shared.options.rules.of(name.as_str()) {
-                for tag in shared.storage.tags(&name)?.unwrap_or_default() {
+                for tag in shared.storage.tags(name)?.unwrap_or_default() {
                     if let Some(denied) = rules.forbids_delete(&tag)
-                        && shared.storage.tag(&name, &tag)?.as_ref() == Some(&digest)
+                        && shared.storage.tag(name, &tag)?.as_ref() == Some(&digest)
                     {
                         return Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", denied.to_string()));
                     }
                 }
             }
-            Ok(shared.storage.delete_manifest(&name, &digest)?)
+            Ok(shared.storage.delete_manifest(name, &digest)?)
         }
-    })
-    .await??;
-    if is_removed { Ok(StatusCode::ACCEPTED.into_response()) } else { Err(unknown()) }
+    }
 }
 
 /// Reads a manifest within the bound.

@@ -63,6 +63,12 @@ struct CacheLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HookLabels {
+    webhook: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
 }
@@ -80,6 +86,8 @@ pub(super) struct Metrics {
     collections: Counter,
     collected: Family<KindLabels, Counter>,
     collected_bytes: Counter,
+    hook_attempts: Family<HookLabels, Counter>,
+    hook_deliveries: Family<HookLabels, Gauge>,
     uploads: Gauge,
     downloads: Gauge,
     repositories: Gauge,
@@ -103,6 +111,8 @@ impl Metrics {
             collections: Counter::default(),
             collected: Family::default(),
             collected_bytes: Counter::default(),
+            hook_attempts: Family::default(),
+            hook_deliveries: Family::default(),
             uploads: Gauge::default(),
             downloads: Gauge::default(),
             repositories: Gauge::default(),
@@ -121,6 +131,8 @@ impl Metrics {
         registry.register("collected", "Things that garbage collections removed", it.collected.clone());
         let help = "Bytes that garbage collections removed";
         registry.register_with_unit("collected", help, Unit::Bytes, it.collected_bytes.clone());
+        registry.register("webhook_attempts", "Attempts to deliver to webhooks", it.hook_attempts.clone());
+        registry.register("webhook_deliveries", "Deliveries that wait or failed", it.hook_deliveries.clone());
         registry.register("uploads", "Uploads under way", it.uploads.clone());
         registry.register("downloads", "Downloads from upstreams under way", it.downloads.clone());
         registry.register("repositories", "Repositories with a manifest", it.repositories.clone());
@@ -138,6 +150,11 @@ impl Metrics {
             CacheAnswer::Stale => "stale",
         };
         self.cache.get_or_create(&CacheLabels { upstream: upstream.to_owned(), kind, answer }).inc();
+    }
+
+    /// Something was `delivered` to a webhook, or the attempt `failed`, or nothing was tried: `dropped`.
+    pub(super) fn hook_attempt(&self, webhook: &str, outcome: &'static str) {
+        self.hook_attempts.get_or_create(&HookLabels { webhook: webhook.to_owned(), outcome }).inc();
     }
 
     /// A garbage collection ended.
@@ -258,6 +275,12 @@ pub(super) async fn get(shared: &Arc<Shared>) -> Result<Response, Refusal> {
         let metrics = &shared.metrics;
         metrics.uploads.set(shared.uploads.count() as i64);
         metrics.downloads.set(shared.upstreams.downloads_count() as i64);
+        for (webhook, pending, failed) in shared.hooks.counts()? {
+            for (outcome, count) in [("pending", pending), ("failed", failed)] {
+                let labels = HookLabels { webhook: webhook.clone(), outcome };
+                metrics.hook_deliveries.get_or_create(&labels).set(count as i64);
+            }
+        }
         let mut counted = metrics.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if counted.is_none_or(|at| at.elapsed() >= COUNTED_EVERY) {
             metrics.repositories.set(shared.storage.repositories()?.len() as i64);
