@@ -62,7 +62,9 @@ pub use backend::{Backend, ReadAt, Record, Stat, Taking};
 pub use collect::{CollectOptions, CollectReport, Removed};
 pub use control::collect;
 pub use notices::Notices;
-pub use hooks::{Delivery, HookAnswer, HookEvent, HookSecret, HookState, Webhook, redeliver, webhooks};
+pub use hooks::{
+    Delivery, HookAnswer, HookEvent, HookSecret, HookState, HookUrl, InvalidHookUrl, Webhook, redeliver, webhooks,
+};
 pub use rules::{InvalidPattern, Pattern, RepositoryRules, Retention, Rules};
 pub use tls::{TlsError, TlsFiles};
 pub use upstream::{InvalidUpstream, Upstream, UpstreamAddress};
@@ -239,7 +241,8 @@ impl Server {
             let hooks = Hooks::open(&hooks, storage.local()).map_err(ServerError::Storage)?;
             Ok::<_, ServerError>((storage, upstreams, hooks))
         });
-        let (storage, upstreams, hooks) = opened.await.map_err(|error| ServerError::Storage(io::Error::other(error)))??;
+        let (storage, upstreams, hooks) =
+            opened.await.map_err(|error| ServerError::Storage(io::Error::other(error)))??;
         let listen = |source| ServerError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;

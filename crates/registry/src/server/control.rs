@@ -79,7 +79,8 @@ fn post_to(directory: &Path, path: &str) -> io::Result<String> {
 /// Serves the socket for ever; without one where it cannot be made, since nothing else depends on it.
 pub(super) async fn serve(shared: &Arc<Shared>) {
     let Ok(listener) = listen(shared.storage.local()) else { return std::future::pending().await };
-    let app = Router::new().route("/collect", post(answer)).route("/webhooks", post(look)).with_state(Arc::clone(shared));
+    let app =
+        Router::new().route("/collect", post(answer)).route("/webhooks", post(look)).with_state(Arc::clone(shared));
     let _ = axum::serve(listener, app).await;
     std::future::pending().await
 }

@@ -8,7 +8,7 @@ mod event;
 mod queue;
 mod view;
 
-use std::{fmt, io, path::Path, sync::Arc, time::Duration};
+use std::{fmt, io, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use url::Url;
@@ -26,7 +26,7 @@ pub struct Webhook {
     /// Its name in files, metrics and commands: lower-case letters, digits and `-`.
     pub name: String,
     /// Where it is told.
-    pub url: Url,
+    pub url: HookUrl,
     /// Signs what is told; without one nothing is signed.
     pub secret: Option<HookSecret>,
     /// What it hears of; empty for everything.
@@ -50,6 +50,30 @@ pub enum HookEvent {
     Tag,
 }
 
+/// Where something is told. No log shows it: its path or query may be a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HookUrl(Url);
+
+/// The text is no address that can be told anything. It is not repeated: it may hold a secret.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the webhook's URL is not one with `https://` or `http://`")]
+pub struct InvalidHookUrl;
+
+impl FromStr for HookUrl {
+    type Err = InvalidHookUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHookUrl> {
+        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        url.map(Self).ok_or(InvalidHookUrl)
+    }
+}
+
+impl fmt::Debug for HookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}/…", self.0.scheme(), self.0.host_str().unwrap_or_default())
+    }
+}
+
 /// A key for signatures. No log shows it.
 #[derive(Clone)]
 pub struct HookSecret(pub String);
@@ -62,7 +86,7 @@ impl fmt::Debug for HookSecret {
 
 impl Webhook {
     /// A webhook that hears of everything, with the usual patience.
-    pub fn new(name: impl Into<String>, url: Url) -> Self {
+    pub fn new(name: impl Into<String>, url: HookUrl) -> Self {
         Self {
             name: name.into(),
             url,
@@ -97,7 +121,8 @@ pub(super) struct Hooks {
 impl Hooks {
     /// Takes up what an earlier process left to be delivered.
     pub(super) fn open(hooks: &[Webhook], directory: &Path) -> io::Result<Self> {
-        let open = |hook: &Webhook| Queue::open(hook.clone(), &directory.join("webhooks").join(&hook.name)).map(Arc::new);
+        let open =
+            |hook: &Webhook| Queue::open(hook.clone(), &directory.join("webhooks").join(&hook.name)).map(Arc::new);
         let queues = hooks.iter().map(open).collect::<io::Result<_>>()?;
         Ok(Self { queues, instance: super::uploads::new_id()? })
     }

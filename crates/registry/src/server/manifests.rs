@@ -294,12 +294,7 @@ pub(super) async fn delete(
 }
 
 /// Removes a manifest or a tag; `false` when there is none.
-fn remove(
-    shared: &Shared,
-    name: &RepositoryName,
-    address: Address,
-    condition: &Condition,
-) -> Result<bool, Refusal> {
+fn remove(shared: &Shared, name: &RepositoryName, address: Address, condition: &Condition) -> Result<bool, Refusal> {
     match address {
         Address::Tag(tag) => {
             if let Some(denied) = shared.options.rules.of(name.as_str()).and_then(|rules| rules.forbids_delete(&tag)) {

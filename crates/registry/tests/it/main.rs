@@ -22,3 +22,4 @@ mod tls;
 mod transfer;
 mod tunnels;
 mod upstream;
+mod webhooks;

@@ -2,6 +2,7 @@
 
 mod config;
 mod remote;
+mod webhooks;
 
 use std::{
     net::SocketAddr,
@@ -27,8 +28,8 @@ use crate::{
 pub(crate) struct RegistryArgs {
     #[command(subcommand)]
     remote: Option<remote::Remote>,
-    /// `serve` a directory, or `gc`: remove what nothing in it needs, also while it is served [default: `serve`, `registry` beside the store]
-    #[arg(value_name = "[serve | gc] [DIR]", num_args = 0..=2)]
+    /// `serve` a directory; `gc`: remove what nothing in it needs; `webhooks`: what was told to whom [default: `serve`, `registry` beside the store]
+    #[arg(value_name = "[serve | gc | webhooks] [DIR]", num_args = 0..=2)]
     words: Vec<PathBuf>,
     /// Directory of the registry's content
     #[arg(long, value_name = "DIR")]
@@ -54,7 +55,10 @@ pub(crate) struct RegistryArgs {
     /// With `gc`: only say what would go
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// With `gc`: `json`, or a template such as `{{.bytes}}`
+    /// With `webhooks`: send this failed delivery once more, or `all` of them
+    #[arg(long, value_name = "ID")]
+    redeliver: Option<String>,
+    /// With `gc` and `webhooks`: `json`, or a template such as `{{.bytes}}`
     #[arg(long)]
     format: Option<String>,
 }
@@ -71,7 +75,7 @@ pub(crate) fn run(args: &RegistryArgs, context: &Context) -> anyhow::Result<Exit
     if let Some(remote) = &args.remote {
         return remote::run(remote, context);
     }
-    let (is_collection, named) = words(args)?;
+    let (verb, named) = words(args)?;
     let cwd = &context.settings.cwd;
     let config = match &args.config {
         Some(file) => config::read(&cwd.join(file))?,
@@ -81,13 +85,22 @@ pub(crate) fn run(args: &RegistryArgs, context: &Context) -> anyhow::Result<Exit
         Some(directory) => cwd.join(directory),
         None => config.directory.clone().unwrap_or_else(|| context.settings.home.join("registry")),
     };
-    if is_collection {
-        return collect(args, &directory, &config.options);
+    for (is_given, flag, verbs) in [
+        (args.dry_run, "--dry-run", &[Verb::Collect][..]),
+        (args.redeliver.is_some(), "--redeliver", &[Verb::Webhooks]),
+        (args.format.is_some(), "--format", &[Verb::Collect, Verb::Webhooks]),
+    ] {
+        if is_given && !verbs.contains(&verb) {
+            return Err(
+                Failure::usage(format!("`{flag}` does not belong to `seatrial registry {}`", verb.word())).into()
+            );
+        }
     }
-    if args.dry_run || args.format.is_some() {
-        return Err(Failure::usage("`--dry-run` and `--format` belong to `seatrial registry gc`").into());
+    match verb {
+        Verb::Serve => serve(args, context, &directory, config),
+        Verb::Collect => collect(args, &directory, &config.options),
+        Verb::Webhooks => webhooks::run(&directory, args.redeliver.as_deref(), args.format.as_deref()),
     }
-    serve(args, context, &directory, config)
 }
 
 fn serve(args: &RegistryArgs, context: &Context, directory: &Path, config: config::Config) -> anyhow::Result<Exit> {
@@ -196,14 +209,37 @@ fn summary(report: &CollectReport) -> String {
     if parts.is_empty() { "there is nothing to remove".into() } else { format!("{verb} {}", parts.join(", ")) }
 }
 
-/// Whether it is a collection, and the directory that is named.
-fn words(args: &RegistryArgs) -> Result<(bool, Option<&Path>), Failure> {
+/// What is done to a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Serve,
+    Collect,
+    Webhooks,
+}
+
+impl Verb {
+    const ALL: [Self; 3] = [Self::Serve, Self::Collect, Self::Webhooks];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Collect => "gc",
+            Self::Webhooks => "webhooks",
+        }
+    }
+}
+
+/// What is to be done, and the directory that is named.
+fn words(args: &RegistryArgs) -> Result<(Verb, Option<&Path>), Failure> {
     let mut words = args.words.iter().map(PathBuf::as_path).peekable();
-    let verb = words.next_if(|word| *word == Path::new("serve") || *word == Path::new("gc"));
+    let verb = words.peek().and_then(|word| Verb::ALL.into_iter().find(|verb| *word == Path::new(verb.word())));
+    if verb.is_some() {
+        words.next();
+    }
     let named = words.next();
     if words.next().is_some() || (named.is_some() && args.dir.is_some()) {
         return Err(Failure::usage("a registry has one directory")
             .hint("`seatrial registry --listen 127.0.0.1:5000 --dir DIR`"));
     }
-    Ok((verb == Some(Path::new("gc")), named))
+    Ok((verb.unwrap_or(Verb::Serve), named))
 }

@@ -85,7 +85,7 @@ async fn send(http: &reqwest::Client, hook: &Webhook, delivery: &Delivery) -> Ho
     let now = now_ms();
     let timestamp = (now / 1000).to_string();
     let mut request = http
-        .post(hook.url.clone())
+        .post(hook.url.0.clone())
         .header(CONTENT_TYPE, MEDIA_TYPE)
         .header("x-seatrial-delivery", &delivery.id)
         .header("x-seatrial-timestamp", &timestamp);
@@ -124,7 +124,7 @@ fn client(hook: &Webhook) -> Result<reqwest::Client, String> {
         .user_agent(concat!("seatrial/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(ANSWER_WAIT_MAX)
         .redirect(reqwest::redirect::Policy::none());
-    let is_local = match hook.url.host() {
+    let is_local = match hook.url.0.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),

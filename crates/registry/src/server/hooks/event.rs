@@ -132,9 +132,11 @@ pub(super) fn envelope(origin: &Origin, instance: &str, repository: &str, change
             digest: change.digest.as_ref(),
             length: change.manifest.as_ref().map(|(_, size)| *size),
             repository,
-            url: change.digest.as_ref().filter(|_| !origin.host.is_empty()).map(|digest| {
-                format!("{}://{}/v2/{repository}/manifests/{digest}", origin.scheme(), origin.host)
-            }),
+            url: change
+                .digest
+                .as_ref()
+                .filter(|_| !origin.host.is_empty())
+                .map(|digest| format!("{}://{}/v2/{repository}/manifests/{digest}", origin.scheme(), origin.host)),
             tag: change.tag.as_deref(),
             previous_digest: change.previous.as_ref(),
         },
@@ -176,6 +178,7 @@ pub(super) fn summary(repository: &str, changes: &[&Change]) -> String {
 
 /// A random UUID (RFC 9562, version 4); time and place make one where no randomness can be had.
 fn uuid() -> String {
-    let hex = crate::server::uploads::new_id().unwrap_or_else(|_| format!("{:032x}", jiff::Timestamp::now().as_nanosecond()));
+    let hex =
+        crate::server::uploads::new_id().unwrap_or_else(|_| format!("{:032x}", jiff::Timestamp::now().as_nanosecond()));
     format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
 }

@@ -6,7 +6,10 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,10 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::Webhook;
-use crate::server::{
-    directory::{found, make_dir, names_in},
-    uploads::new_id,
-};
+use crate::server::directory::{found, make_dir, names_in};
 
 /// Deliveries that wait for one receiver; what comes on top is dropped and counted.
 const PENDING_MAX: usize = 10_000;
@@ -70,6 +70,8 @@ pub(super) struct Queue {
     directory: PathBuf,
     /// When each is to be tried next.
     waiting: Mutex<BTreeMap<String, u64>>,
+    /// Deliveries taken by this process.
+    added: AtomicU64,
     /// There is more to deliver.
     pub(super) news: Notify,
     /// Nobody wants to wait any longer.
@@ -81,7 +83,14 @@ impl Queue {
         for part in ["pending", "failed"] {
             make_dir(&directory.join(part))?;
         }
-        let queue = Self { hook, directory: directory.to_owned(), waiting: Mutex::default(), news: Notify::new(), hurry: Notify::new() };
+        let queue = Self {
+            hook,
+            directory: directory.to_owned(),
+            waiting: Mutex::default(),
+            added: AtomicU64::new(0),
+            news: Notify::new(),
+            hurry: Notify::new(),
+        };
         queue.load()?;
         Ok(queue)
     }
@@ -101,7 +110,8 @@ impl Queue {
             return Ok(false);
         }
         let now = now_ms();
-        let id = format!("{now:013}-{}", &new_id()?[..8]);
+        // What happens first is told first, also within one millisecond.
+        let id = format!("{now:013}-{:06}", self.added.fetch_add(1, Ordering::Relaxed));
         let since_ms = now;
         let delivery =
             Delivery { id, summary, created_ms: now, since_ms, next_ms: now, attempts: 0, answer: None, body };

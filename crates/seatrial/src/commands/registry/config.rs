@@ -18,6 +18,7 @@ macro_rules! read_from_text {
 mod access;
 mod secret;
 mod upstreams;
+mod webhooks;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -26,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use ::registry::{Backend, Pattern, RepositoryRules, Retention, Rules, ServerOptions};
+use ::registry::{Backend, Pattern, RepositoryRules, Retention, Rules, ServerOptions, Webhook};
 use fs_err as fs;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -67,6 +68,7 @@ struct File {
     access: Option<access::Access>,
     limits: access::Limited,
     audit: Option<access::Audit>,
+    webhooks: Vec<webhooks::Entry>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -181,6 +183,12 @@ fn parse(text: &str, beside: &Path) -> Result<Config, String> {
         Some(Span(every)) => Some(every).filter(|every| !every.is_zero()),
     };
     let upstreams = file.upstreams.into_iter().map(|entry| entry.open(beside)).collect::<Result<_, _>>()?;
+    let webhooks: Vec<Webhook> = file.webhooks.into_iter().map(|entry| entry.open(beside)).collect::<Result<_, _>>()?;
+    let mut names: Vec<&str> = webhooks.iter().map(|webhook| webhook.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(format!("1:1: two webhooks are called `{}`", twice[0]));
+    }
     Ok(Config {
         listen: file.listen,
         directory: file.directory.map(|directory| beside.join(directory)),
@@ -198,6 +206,7 @@ fn parse(text: &str, beside: &Path) -> Result<Config, String> {
             tls: file.tls.map(|tls| tls.files(beside)),
             is_plain_allowed: file.plain_http,
             trusted_proxies: file.trusted_proxies,
+            webhooks,
             ..defaults
         },
     })
@@ -254,6 +263,27 @@ mod tests {
     }
 
     #[test]
+    fn webhooks_are_read_with_their_secrets() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("key"), "word\n").unwrap();
+        let config = parse(
+            "webhooks:\n  - {name: ci, url: 'https://ci.example/x', secret: {file: key}, events: [push, tag], repositories: ['a/*'],\n\
+             \x20    retry: {first: 1s, give-up: 2h}}\n",
+            directory.path(),
+        )
+        .unwrap();
+        let [hook] = &config.options.webhooks[..] else { panic!("one is named") };
+        assert_eq!(hook.secret.as_ref().unwrap().0, "word");
+        assert_eq!((hook.events.len(), hook.repositories.len()), (2, 1));
+        assert_eq!((hook.retry_wait.as_secs(), hook.give_up_after.as_secs()), (1, 7200));
+        let wrong = |text: &str| parse(text, directory.path()).map(drop).unwrap_err();
+        assert!(wrong("webhooks: [{name: CI, url: 'http://x'}]").contains("lower-case"));
+        let secret = wrong("webhooks: [{name: ci, url: 'ftp://token@x'}]");
+        assert!(secret.contains("https://") && !secret.contains("token"), "{secret}");
+        assert!(wrong("webhooks: [{name: a, url: 'http://x'}, {name: a, url: 'http://y'}]").contains("two webhooks"));
+    }
+
+    #[test]
     fn settings_are_read_with_defaults_for_the_rest() {
         let config = parse(
             "listen: 127.0.0.1:5555\ndirectory: data\nquota: 100GB\ncollect: {every: 0, grace: 1h}\n\
@@ -285,7 +315,7 @@ mod tests {
         check(
             "quotas: 1GB\n",
             expect![
-                "1:1: unknown field `quotas`, expected one of listen, directory, storage, store, quota, collect, uploads, repositories, upstreams, tls, plain-http, trusted-proxies, access, limits, audit"
+                "1:1: unknown field `quotas`, expected one of listen, directory, storage, store, quota, collect, uploads, repositories, upstreams, tls, plain-http, trusted-proxies, access, limits, audit, webhooks"
             ],
         );
         check("repositories:\n  - immutable: ['*']\n", expect!["2:5: missing field `match`"]);

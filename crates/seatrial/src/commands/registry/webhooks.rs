@@ -23,7 +23,7 @@ pub(super) fn run(directory: &Path, redeliver: Option<&str>, format: Option<&str
     if let Some(id) = redeliver {
         let id = Some(id).filter(|id| *id != "all");
         let count = ::registry::redeliver(directory, id)?;
-        terminal::message_line(&format!("{} sent again", text::count(count, "failed delivery").replace("deliverys", "deliveries")));
+        terminal::message_line(&format!("sending {} again", text::count(count, "failed notice")));
         return Ok(Exit::Passed);
     }
     let states = ::registry::webhooks(directory)?;
@@ -55,7 +55,15 @@ fn rows(state: &HookState, now_ms: u64) -> Vec<Vec<String>> {
             }
         });
         let (id, what) = (delivery.id.clone(), text::one_line(&delivery.summary));
-        vec![state.name.clone(), word.to_owned(), id, what, ago(delivery.created_ms), delivery.attempts.to_string(), answer]
+        vec![
+            state.name.clone(),
+            word.to_owned(),
+            id,
+            what,
+            ago(delivery.created_ms),
+            delivery.attempts.to_string(),
+            answer,
+        ]
     };
     let failed = state.failed.iter().map(|delivery| row("failed", delivery));
     let pending = state.pending.iter().map(|delivery| row("pending", delivery));

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use ::registry::{HookEvent, HookSecret, Webhook};
+use ::registry::{HookEvent, HookSecret, HookUrl, Webhook};
 use serde::{Deserialize, Deserializer, de::Error as _};
-use url::Url;
 
 use super::{Glob, Span, secret::SecretAt};
 
@@ -39,13 +38,13 @@ enum Event {
 }
 
 read_from_text!(Name, String, |text: &str| {
-    if Webhook::is_name(text) { Ok(text.to_owned()) } else { Err(format!("`{text}` is not lower-case letters, digits and `-`")) }
+    if Webhook::is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is not lower-case letters, digits and `-`"))
+    }
 });
-read_from_text!(Address, Url, |text: &str| {
-    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    // The text may hold a token: it is not repeated.
-    url.ok_or("the webhook's URL is not one with `https://` or `http://`")
-});
+read_from_text!(Address, HookUrl, str::parse::<HookUrl>);
 
 impl Entry {
     /// The webhook, with its secret.
