@@ -5,6 +5,7 @@
 
 mod config;
 mod digest;
+mod instruction;
 mod manifest;
 pub mod media_type;
 mod platform;
@@ -12,6 +13,7 @@ mod reference;
 
 pub use config::{ContainerConfig, Empty, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::{ChainId, DiffId, Digest, Hasher, InvalidDigest};
+pub use instruction::readable_instruction;
 pub use manifest::{Descriptor, Index, Manifest, ManifestOrIndex, UnknownDocument};
 pub use platform::{InvalidPlatform, Platform};
 pub use reference::{InvalidReference, Reference, is_valid_tag};

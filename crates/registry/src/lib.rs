@@ -20,5 +20,9 @@ pub use error::{ErrorKind, RegistryError};
 pub use hosts::{HostFiles, HostFilesError};
 pub use layout::{Layout, LayoutError, LayoutErrorKind};
 pub use server::{
-    AccessOptions, AccessRule, Action, AuditOptions, Backend, ChallengeKind, CollectOptions, CollectReport, DEFAULT_ADDRESS, Delivery, HookAnswer, HookEvent, HookSecret, HookState, HookUrl, InvalidHookUrl, InvalidPattern, InvalidRate, InvalidUpstream, Limits, Notices, Pattern, Rate, ReadAt, Record, Removed, RepositoryRules, Retention, Rules, Server, ServerError, ServerOptions, Stat, Taking, TlsError, TlsFiles, Upstream, UpstreamAddress, UsersError, Webhook, collect, redeliver, webhooks,
+    AccessOptions, AccessRule, Action, AuditOptions, Backend, ChallengeKind, CollectOptions, CollectReport, Corrupt,
+    DEFAULT_ADDRESS, Delivery, GitHistory, HookAnswer, HookEvent, HookSecret, HookState, HookUrl, InvalidHookUrl,
+    InvalidPattern, InvalidRate, InvalidUpstream, Limits, Notices, Pattern, Rate, ReadAt, Record, Removed,
+    RepositoryRules, Retention, Rules, ScrubReport, Server, ServerError, ServerOptions, Stat, Taking, TlsError,
+    TlsFiles, Upstream, UpstreamAddress, UsersError, Webhook, collect, redeliver, scrub, webhooks,
 };

@@ -13,6 +13,7 @@ mod collect;
 mod content;
 mod control;
 mod directory;
+mod history;
 mod hooks;
 mod lease;
 mod listener;
@@ -20,8 +21,10 @@ mod listing;
 mod manifests;
 mod metrics;
 mod notices;
+mod page;
 mod routes;
 mod rules;
+mod scrub;
 mod storage;
 mod tags;
 mod tls;
@@ -47,8 +50,8 @@ use tokio::{
 };
 
 use access::Gate;
-use listener::{Front, Peer};
 use hooks::Hooks;
+use listener::{Front, Peer};
 use metrics::Metrics;
 use storage::Storage;
 use tls::Certificates;
@@ -60,12 +63,14 @@ pub use access::{
 };
 pub use backend::{Backend, ReadAt, Record, Stat, Taking};
 pub use collect::{CollectOptions, CollectReport, Removed};
-pub use control::collect;
-pub use notices::Notices;
+pub use control::{collect, scrub};
+pub use history::GitHistory;
 pub use hooks::{
     Delivery, HookAnswer, HookEvent, HookSecret, HookState, HookUrl, InvalidHookUrl, Webhook, redeliver, webhooks,
 };
+pub use notices::Notices;
 pub use rules::{InvalidPattern, Pattern, RepositoryRules, Retention, Rules};
+pub use scrub::{Corrupt, ScrubReport};
 pub use tls::{TlsError, TlsFiles};
 pub use upstream::{InvalidUpstream, Upstream, UpstreamAddress};
 
@@ -116,6 +121,10 @@ pub struct ServerOptions {
     pub notices: Notices,
     /// Who is told what happens.
     pub webhooks: Vec<Webhook>,
+    /// Pages for people at `/`.
+    pub has_pages: bool,
+    /// Counters for Prometheus at `/metrics`.
+    pub has_metrics: bool,
 }
 
 impl Default for ServerOptions {
@@ -138,6 +147,8 @@ impl Default for ServerOptions {
             trusted_proxies: Vec::new(),
             notices: Notices::default(),
             webhooks: Vec::new(),
+            has_pages: true,
+            has_metrics: true,
         }
     }
 }
@@ -234,10 +245,11 @@ impl Server {
         let life = options.upload_life;
         let (backend, source) = (options.backend.clone(), options.store.clone());
         let (upstreams, hooks) = (options.upstreams.clone(), options.webhooks.clone());
+        let notices = options.notices.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let storage = Storage::open(&directory, backend, source)?.ok_or(ServerError::Busy(directory))?;
             storage.sweep_uploads(life).map_err(ServerError::Storage)?;
-            let upstreams = Upstreams::open(upstreams, storage.local()).map_err(ServerError::Storage)?;
+            let upstreams = Upstreams::open(upstreams, storage.local(), notices).map_err(ServerError::Storage)?;
             let hooks = Hooks::open(&hooks, storage.local()).map_err(ServerError::Storage)?;
             Ok::<_, ServerError>((storage, upstreams, hooks))
         });
@@ -285,7 +297,7 @@ impl Server {
             () = sweep_forever(&self.shared) => Ok(()),
             () = collect_forever(&self.shared) => Ok(()),
             () = control::serve(&self.shared) => Ok(()),
-            () = self.shared.hooks.deliver(&self.shared.metrics) => Ok(()),
+            () = self.shared.hooks.deliver(&self.shared.metrics, &self.shared.options.notices) => Ok(()),
         };
         self.shared.upstreams.end().await;
         self.shared.gate.flush().await;

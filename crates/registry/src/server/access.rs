@@ -112,6 +112,8 @@ pub(super) enum Need {
     /// The list of repositories, of which everybody sees what they may read.
     Catalog,
     Repository(RepositoryName, Action),
+    /// To see this repository, or any, with a browser.
+    Page(Option<RepositoryName>),
 }
 
 /// Who asks, as far as they have shown.
@@ -262,7 +264,7 @@ impl Access {
     /// The answer to those who have to show something else.
     fn unauthorized(&self, visit: &Visit, need: &Need, error: Option<&str>, message: &str) -> Refusal {
         let challenge = match self.options.challenge {
-            ChallengeKind::Bearer if *need != Need::Login => {
+            ChallengeKind::Bearer if !matches!(need, Need::Login | Need::Page(_)) => {
                 let realm = match &self.options.realm {
                     Some(realm) => realm.clone(),
                     None => format!("{}{TOKEN_PATH}", visit.base(self.address)),
@@ -290,7 +292,7 @@ impl Need {
     /// As clients ask for it (token specification, "Token Scope").
     fn scope(&self) -> Option<String> {
         match self {
-            Self::Nothing | Self::Login | Self::Entry => None,
+            Self::Nothing | Self::Login | Self::Entry | Self::Page(_) => None,
             Self::Catalog => Some("registry:catalog:*".into()),
             Self::Repository(name, action) => {
                 // Whoever writes looks at what is there.
@@ -322,6 +324,8 @@ impl Caller {
         let (is_allowed, is_shown) = match need {
             Need::Nothing => (true, true),
             Need::Login => (self.user.is_some(), true),
+            Need::Page(None) => (self.user.is_some() || rules::has_anonymous(&access.options.rules), true),
+            Need::Page(Some(name)) => (access.allows(self.user.as_ref(), name.as_str(), Action::Pull), true),
             // Also of somebody who has no more than a token for those who are not logged in.
             Need::Entry => (!matches!(self.shown, Shown::Nothing), true),
             Need::Catalog => {

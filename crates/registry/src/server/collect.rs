@@ -16,6 +16,7 @@ use oci::{Digest, ManifestOrIndex};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    GitHistory,
     lease::Claim,
     rules::{RepositoryRules, Retention, Rules},
     storage::{RepositoryName, Storage, blob_link, content, manifest_keys, manifest_link, pulled, repository, tag_key},
@@ -56,6 +57,9 @@ pub struct CollectReport {
     pub bytes: u64,
     /// Repositories that were left alone, because a manifest of theirs cannot be read.
     pub unreadable: Vec<String>,
+    /// Repositories whose tags were left alone, because the Git history that decides cannot be read; with the reason.
+    #[serde(default)]
+    pub untold: Vec<String>,
     /// The first of what was removed, by name.
     pub removed: Vec<Removed>,
 }
@@ -190,9 +194,19 @@ impl Storage {
         report: &mut CollectReport,
     ) -> io::Result<HashSet<String>> {
         let mut expired = HashSet::new();
-        if retention.last == 0 && retention.younger_than.is_none() && retention.pulled_within.is_none() {
+        let nothing_speaks =
+            retention.last == 0 && retention.younger_than.is_none() && retention.pulled_within.is_none();
+        if nothing_speaks && retention.history.is_none() {
             return Ok(expired);
         }
+        let commits = match retention.history.as_ref().map(GitHistory::commits).transpose() {
+            Ok(commits) => commits,
+            // What cannot be found out must not cost anything.
+            Err(error) => {
+                report.untold.push(format!("{}: {error}", name.as_str()));
+                return Ok(expired);
+            }
+        };
         let now = SystemTime::now();
         let is_within = |time: SystemTime, span: Duration| now.duration_since(time).is_ok_and(|age| age <= span);
         let mut found = Vec::new();
@@ -214,6 +228,11 @@ impl Storage {
             if let Some(span) = retention.pulled_within
                 && let Some(stat) = self.backend.stat(&pulled(name, &digest))?
                 && is_within(stat.touched, span)
+            {
+                continue;
+            }
+            if let Some(commits) = &commits
+                && (commits.names(&tag) || self.is_of_commit(name, &digest, commits)?)
             {
                 continue;
             }

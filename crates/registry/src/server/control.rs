@@ -22,11 +22,12 @@ use tokio::net::UnixListener;
 use super::{
     ServerError, Shared,
     collect::{CollectOptions, CollectReport},
+    scrub::ScrubReport,
     storage::Storage,
 };
 
-/// A collection that takes longer than this is told of by the server's log alone.
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(3600);
+/// A collection or scrub that takes longer than this is told of by the server's log alone.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A report names a thousand things at most.
 const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -41,6 +42,27 @@ pub fn collect(
         Some(storage) => storage.collect(options).map_err(ServerError::Storage),
         None => ask(directory, options.is_dry_run)
             .map_err(|source| ServerError::Control { directory: directory.to_owned(), source }),
+    }
+}
+
+/// Reads all content in a directory (and `backend`, if it is elsewhere) again and compares it with its digests: through the
+/// server that runs on it, or else right here. With `is_quarantine` what is wrong is put aside.
+///
+/// # Errors
+/// The storage cannot be read or written.
+pub fn scrub(
+    directory: &Path,
+    backend: Option<Arc<dyn super::Backend>>,
+    is_quarantine: bool,
+) -> Result<ScrubReport, ServerError> {
+    match Storage::open(directory, backend, None)? {
+        Some(storage) => storage.scrub(is_quarantine).map_err(ServerError::Storage),
+        None => {
+            let query = if is_quarantine { "?quarantine" } else { "" };
+            let answer = post_to(directory, &format!("/scrub{query}"));
+            let report = answer.and_then(|body| serde_json::from_str(&body).map_err(io::Error::other));
+            report.map_err(|source| ServerError::Control { directory: directory.to_owned(), source })
+        }
     }
 }
 
@@ -79,8 +101,11 @@ fn post_to(directory: &Path, path: &str) -> io::Result<String> {
 /// Serves the socket for ever; without one where it cannot be made, since nothing else depends on it.
 pub(super) async fn serve(shared: &Arc<Shared>) {
     let Ok(listener) = listen(shared.storage.local()) else { return std::future::pending().await };
-    let app =
-        Router::new().route("/collect", post(answer)).route("/webhooks", post(look)).with_state(Arc::clone(shared));
+    let app = Router::new()
+        .route("/collect", post(answer))
+        .route("/webhooks", post(look))
+        .route("/scrub", post(scrub_here))
+        .with_state(Arc::clone(shared));
     let _ = axum::serve(listener, app).await;
     std::future::pending().await
 }
@@ -120,5 +145,15 @@ async fn look(State(shared): State<Arc<Shared>>) -> Response {
         Ok(Ok(())) => StatusCode::OK.into_response(),
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "looking for webhooks panicked").into_response(),
+    }
+}
+
+async fn scrub_here(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
+    let is_quarantine = query.as_deref() == Some("quarantine");
+    let scrubbing = tokio::task::spawn_blocking(move || shared.storage.scrub(is_quarantine));
+    match scrubbing.await {
+        Ok(Ok(report)) => Json(report).into_response(),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the scrub panicked").into_response(),
     }
 }

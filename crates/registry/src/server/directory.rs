@@ -132,6 +132,7 @@ impl Backend for Directory {
     fn adopt(&self, key: &str, file: &File, path: &Path, taking: Taking) -> io::Result<()> {
         let to = self.path(key);
         file.sync_all()?;
+        make_dir(parent_of(&to))?;
         match taking {
             Taking::Move => fs::rename(path, &to)?,
             Taking::Share => self.share(path, &to)?,

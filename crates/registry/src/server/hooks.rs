@@ -13,11 +13,12 @@ use std::{fmt, io, path::Path, str::FromStr, sync::Arc, time::Duration};
 use futures::future::join_all;
 use url::Url;
 
-use super::{Pattern, metrics::Metrics};
+use super::{Notices, Pattern, metrics::Metrics};
 use queue::Queue;
 
 pub(super) use event::{Change, Origin};
 pub use queue::{Delivery, HookAnswer};
+pub(super) use view::list;
 pub use view::{HookState, redeliver, webhooks};
 
 /// Somebody who is told what happens.
@@ -143,15 +144,15 @@ impl Hooks {
             }
             let envelope = event::envelope(origin, &self.instance, repository, &wanted);
             // The push is done whatever becomes of this: what could not be noted is counted.
-            if !queue.add(envelope, event::summary(repository, &wanted)).unwrap_or(false) {
+            if !queue.add(repository, envelope, event::summary(repository, &wanted)).unwrap_or(false) {
                 metrics.hook_attempt(&queue.hook.name, "dropped");
             }
         }
     }
 
     /// Delivers for ever.
-    pub(super) async fn deliver(&self, metrics: &Metrics) {
-        join_all(self.queues.iter().map(|queue| deliver::forever(queue, metrics))).await;
+    pub(super) async fn deliver(&self, metrics: &Metrics, notices: &Notices) {
+        join_all(self.queues.iter().map(|queue| deliver::forever(queue, metrics, notices))).await;
         std::future::pending().await
     }
 

@@ -37,7 +37,7 @@ pub(super) enum Address {
 }
 
 impl Address {
-    fn parse(text: &str) -> Result<Self, Refusal> {
+    pub(super) fn parse(text: &str) -> Result<Self, Refusal> {
         if text.contains(':') {
             return text.parse().map(Self::Digest).map_err(|_| Refusal::digest());
         }
@@ -110,6 +110,7 @@ fn find(shared: &Shared, name: &RepositoryName, address: Address) -> Result<Arc<
 /// `PUT` of a manifest, by digest or tag, with further tags in `?tag=`: all of them are set in one step.
 pub(super) async fn put(
     shared: Arc<Shared>,
+    origin: Origin,
     name: RepositoryName,
     reference: String,
     query: Query,
@@ -152,7 +153,6 @@ pub(super) async fn put(
 
     let location = format!("/v2/{}/manifests/{digest}", name.as_str());
     let set = tags.clone();
-    let origin = Origin::of("PUT", headers);
     spawn_blocking(move || {
         let before = store(&shared, &name, &manifest, &document, &tags, &condition)?;
         tell_of_push(&shared, &origin, &name, &manifest, &tags, before);
@@ -271,13 +271,13 @@ fn unmet(tag: &str, current: Option<&Digest>) -> Refusal {
 /// `DELETE` of a manifest or a tag; of a tag also under a condition.
 pub(super) async fn delete(
     shared: Arc<Shared>,
+    origin: Origin,
     name: RepositoryName,
     reference: String,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let address = Address::parse(&reference)?;
     let condition = condition(headers)?;
-    let origin = Origin::of("DELETE", headers);
     let is_removed = spawn_blocking(move || {
         let (tag, digest) = match &address {
             Address::Tag(tag) => (Some(tag.clone()), None),

@@ -18,6 +18,7 @@ use super::{
     listener::Peer,
     listing, manifests,
     metrics::{self, Seen},
+    page::{self, Page},
     storage::RepositoryName,
 };
 
@@ -27,6 +28,8 @@ const QUERY_PARAMETERS_MAX: usize = 256;
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
+    /// For people.
+    Page(Page),
     /// What the server counts.
     Metrics,
     /// Whether it can serve.
@@ -47,7 +50,7 @@ impl Endpoint {
     /// The repository that it is about.
     fn name(&self) -> Option<&RepositoryName> {
         match self {
-            Self::Metrics | Self::Health | Self::Token | Self::Base | Self::Catalog => None,
+            Self::Metrics | Self::Health | Self::Token | Self::Page(_) | Self::Base | Self::Catalog => None,
             Self::Tags(name) | Self::Uploads(name) => Some(name),
             Self::Manifest(name, _) | Self::Upload(name, _) => Some(name),
             Self::Blob(name, _) | Self::Referrers(name, _) => Some(name),
@@ -56,7 +59,7 @@ impl Endpoint {
 
     fn name_mut(&mut self) -> Option<&mut RepositoryName> {
         match self {
-            Self::Metrics | Self::Health | Self::Token | Self::Base | Self::Catalog => None,
+            Self::Metrics | Self::Health | Self::Token | Self::Page(_) | Self::Base | Self::Catalog => None,
             Self::Tags(name) | Self::Uploads(name) => Some(name),
             Self::Manifest(name, _) | Self::Upload(name, _) => Some(name),
             Self::Blob(name, _) | Self::Referrers(name, _) => Some(name),
@@ -66,6 +69,7 @@ impl Endpoint {
     /// Its name in metrics.
     fn route(&self) -> &'static str {
         match self {
+            Self::Page(_) => "page",
             Self::Metrics => "metrics",
             Self::Health => "health",
             Self::Token => "token",
@@ -164,6 +168,11 @@ async fn dispatch(shared: Arc<Shared>, visit: &mut Visit, request: Request) -> R
         return Err(upstream.refuse_write());
     }
     match endpoint {
+        Endpoint::Page(_) if !shared.options.has_pages => Err(unknown()),
+        Endpoint::Metrics if !shared.options.has_metrics => Err(unknown()),
+        Endpoint::Page(page) if is_read => {
+            page::get(shared, page, query, &headers, Arc::new(move |name| caller.may_see(name))).await
+        }
         Endpoint::Metrics if is_read => metrics::get(&shared).await,
         Endpoint::Health if is_read => metrics::health(&shared).await,
         Endpoint::Token => access::give_token(&shared.gate, visit, method, query, &headers, body).await,
@@ -172,10 +181,10 @@ async fn dispatch(shared: Arc<Shared>, visit: &mut Visit, request: Request) -> R
         Endpoint::Tags(name) if is_read => listing::tags(shared, name, query).await,
         Endpoint::Manifest(name, reference) if is_read => manifests::get(shared, name, reference, &headers).await,
         Endpoint::Manifest(name, reference) if method == Method::PUT => {
-            manifests::put(shared, name, reference, query, &headers, body).await
+            manifests::put(shared, visit.origin(method, &headers), name, reference, query, &headers, body).await
         }
         Endpoint::Manifest(name, reference) if method == Method::DELETE => {
-            manifests::delete(shared, name, reference, &headers).await
+            manifests::delete(shared, visit.origin(method, &headers), name, reference, &headers).await
         }
         Endpoint::Referrers(name, subject) if is_read => listing::referrers(shared, name, subject, query).await,
         Endpoint::Blob(name, digest) if is_read => {
@@ -195,8 +204,11 @@ async fn dispatch(shared: Arc<Shared>, visit: &mut Visit, request: Request) -> R
     }
 }
 
+fn unknown() -> Refusal {
+    Refusal::missing("NAME_UNKNOWN", "no such endpoint")
+}
+
 fn endpoint(path: &str) -> Result<Endpoint, Refusal> {
-    let unknown = || Refusal::missing("NAME_UNKNOWN", "no such endpoint");
     match path {
         "/metrics" => return Ok(Endpoint::Metrics),
         "/healthz" => return Ok(Endpoint::Health),
@@ -205,6 +217,9 @@ fn endpoint(path: &str) -> Result<Endpoint, Refusal> {
     }
     // The one character that clients escape although they need not is the colon of digests.
     let path = path.replace("%3A", ":").replace("%3a", ":");
+    if let Some(page) = Page::at(&path) {
+        return Ok(Endpoint::Page(page));
+    }
     let rest = path.strip_prefix("/v2").ok_or_else(unknown)?;
     let rest = match rest {
         "" | "/" => return Ok(Endpoint::Base),
@@ -271,7 +286,6 @@ mod tests {
             "/v2/a/blobs/sha256:..",
             "/v1/a",
             "/v2x",
-            "/",
         ] {
             assert!(endpoint(path).is_err(), "{path}");
         }

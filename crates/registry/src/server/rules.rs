@@ -6,7 +6,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use oci::Digest;
 use semver::Version;
 
-use super::tags::TagView;
+use super::{GitHistory, tags::TagView};
 
 /// Rules of a server. The first entry whose pattern matches a repository is the one that applies to it.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +44,8 @@ pub struct Retention {
     pub younger_than: Option<Duration>,
     /// Those pulled within this time stay.
     pub pulled_within: Option<Duration>,
+    /// Images of commits that a Git repository's branches and tags reach stay.
+    pub history: Option<GitHistory>,
     /// Manifests that no tag and nothing else names are removed after this time; `None`: never.
     pub untagged_after: Option<Duration>,
 }

@@ -25,7 +25,7 @@ use fs_err as fs;
 use oci::{Digest, Reference};
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::{answer::Refusal, background::Background, directory::make_dir, storage::RepositoryName};
+use super::{Notices, answer::Refusal, background::Background, directory::make_dir, storage::RepositoryName};
 use crate::{Client, ErrorKind, RegistryError};
 use download::Downloads;
 
@@ -127,6 +127,7 @@ pub(super) struct Upstreams {
 pub(super) struct Known {
     pub(super) options: Upstream,
     memory: Mutex<Memory>,
+    notices: Notices,
 }
 
 #[derive(Debug, Default)]
@@ -144,7 +145,7 @@ pub(super) struct Stale;
 
 impl Upstreams {
     /// Upstreams for a server that keeps what it fetches below `directory` until it is whole.
-    pub(super) fn open(list: Vec<Upstream>, directory: &Path) -> io::Result<Self> {
+    pub(super) fn open(list: Vec<Upstream>, directory: &Path, notices: Notices) -> io::Result<Self> {
         let downloads = directory.join("downloads");
         // Nobody else is here: what is there is of a process that was killed.
         match fs::remove_dir_all(&downloads) {
@@ -154,7 +155,8 @@ impl Upstreams {
         if !list.is_empty() {
             make_dir(&downloads)?;
         }
-        let list = list.into_iter().map(|options| Known { options, memory: Mutex::default() }).collect();
+        let known = |options| Known { options, memory: Mutex::default(), notices: notices.clone() };
+        let list = list.into_iter().map(known).collect();
         let background = Background::default();
         Ok(Self { list, downloads: Downloads::new(downloads), turns: Turns::default(), background })
     }
@@ -217,8 +219,9 @@ impl Known {
     /// Notes a failure, and says whether it is the upstream's word that there is nothing.
     fn note_failure(&self, key: &str, error: &RegistryError) -> bool {
         let mut memory = self.memory();
-        if error.is_unreachable() {
-            memory.down_until = Some(Instant::now() + DOWN_FOR);
+        if error.is_unreachable() && memory.down_until.replace(Instant::now() + DOWN_FOR).is_none() {
+            let host = &self.options.address.host;
+            self.notices.say(&format!("upstream {host} cannot be reached: what is here is answered"));
         }
         let is_absent = error.is_not_found();
         if is_absent {
@@ -231,6 +234,9 @@ impl Known {
     fn note_checked(&self, key: &str) {
         let mut memory = self.memory();
         memory.absent.remove(key);
+        if memory.down_until.take().is_some() {
+            self.notices.say(&format!("upstream {} answers again", self.options.address.host));
+        }
         remember(&mut memory.checked, key);
     }
 
@@ -342,7 +348,7 @@ mod tests {
         };
         let directory = tempfile::tempdir().unwrap();
         let list = vec![upstream("docker.io", None), upstream("ghcr.io", Some("gh"))];
-        let upstreams = Upstreams::open(list, directory.path()).unwrap();
+        let upstreams = Upstreams::open(list, directory.path(), Notices::default()).unwrap();
         let name = |text: &str| RepositoryName::parse(text).unwrap();
         let of = |text: &str| {
             let name = name(text);

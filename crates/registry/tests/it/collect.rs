@@ -131,6 +131,7 @@ async fn retention_keeps_the_youngest_the_pulled_and_what_they_refer_to() {
         younger_than: Some(HOUR),
         pulled_within: Some(HOUR),
         untagged_after: Some(HOUR),
+        ..Retention::default()
     };
     let rules = RepositoryRules { retention: Some(retention), ..rules_for("app") };
     let (all, options) = (

@@ -1,7 +1,5 @@
 //! `seatrial layers`: what each step added.
 
-mod instruction;
-
 use anyhow::Context as _;
 use engine_embedded::{ImageBase, image_base};
 use oci::DiffId;
@@ -133,7 +131,7 @@ fn rows(step: &Step, whole: bool) -> Vec<Vec<String>> {
     let size = step.size_bytes.map_or_else(|| if is_layer { "?" } else { "-" }.to_owned(), text::bytes);
     let compressed = step.compressed.as_ref().map_or_else(|| "-".to_owned(), |blob| text::bytes(blob.size));
     let of = if step.is_base { "base" } else { "" };
-    let made_by = text::one_line(&instruction::readable(&step.created_by));
+    let made_by = text::one_line(&oci::readable_instruction(&step.created_by));
     let lines = if whole { vec![made_by] } else { text::wrap(&made_by, columns(), INSTRUCTION_LINES) };
     let mut lines = lines.into_iter();
     let first = lines.next().unwrap_or_default();
@@ -173,7 +171,7 @@ fn value(step: &Step, base: Option<&ImageBase>) -> Value {
         "CompressedBytes": step.compressed.as_ref().map(|blob| blob.size),
         "Created": step.created,
         "CreatedBy": step.created_by,
-        "Instruction": instruction::readable(&step.created_by),
+        "Instruction": oci::readable_instruction(&step.created_by),
         "Base": base.filter(|_| step.is_base).map(|base| base.reference.clone()),
     })
 }

@@ -2,6 +2,7 @@
 
 mod config;
 mod remote;
+mod scrub;
 mod webhooks;
 
 use std::{
@@ -28,8 +29,8 @@ use crate::{
 pub(crate) struct RegistryArgs {
     #[command(subcommand)]
     remote: Option<remote::Remote>,
-    /// `serve` a directory; `gc`: remove what nothing in it needs; `webhooks`: what was told to whom [default: `serve`, `registry` beside the store]
-    #[arg(value_name = "[serve | gc | webhooks] [DIR]", num_args = 0..=2)]
+    /// `serve` a directory; `gc`: remove what nothing in it needs; `scrub`: find damaged blobs; `webhooks`: what was told to whom [default: `serve`, `registry` beside the store]
+    #[arg(value_name = "[serve | gc | scrub | webhooks] [DIR]", num_args = 0..=2)]
     words: Vec<PathBuf>,
     /// Directory of the registry's content
     #[arg(long, value_name = "DIR")]
@@ -55,10 +56,13 @@ pub(crate) struct RegistryArgs {
     /// With `gc`: only say what would go
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// With `scrub`: put damaged blobs aside, so that they can be pushed again
+    #[arg(long)]
+    quarantine: bool,
     /// With `webhooks`: send this failed delivery once more, or `all` of them
     #[arg(long, value_name = "ID")]
     redeliver: Option<String>,
-    /// With `gc` and `webhooks`: `json`, or a template such as `{{.bytes}}`
+    /// With `gc`, `scrub` and `webhooks`: `json`, or a template such as `{{.bytes}}`
     #[arg(long)]
     format: Option<String>,
 }
@@ -87,8 +91,9 @@ pub(crate) fn run(args: &RegistryArgs, context: &Context) -> anyhow::Result<Exit
     };
     for (is_given, flag, verbs) in [
         (args.dry_run, "--dry-run", &[Verb::Collect][..]),
+        (args.quarantine, "--quarantine", &[Verb::Scrub]),
         (args.redeliver.is_some(), "--redeliver", &[Verb::Webhooks]),
-        (args.format.is_some(), "--format", &[Verb::Collect, Verb::Webhooks]),
+        (args.format.is_some(), "--format", &[Verb::Collect, Verb::Scrub, Verb::Webhooks]),
     ] {
         if is_given && !verbs.contains(&verb) {
             return Err(
@@ -99,6 +104,7 @@ pub(crate) fn run(args: &RegistryArgs, context: &Context) -> anyhow::Result<Exit
     match verb {
         Verb::Serve => serve(args, context, &directory, config),
         Verb::Collect => collect(args, &directory, &config.options),
+        Verb::Scrub => scrub::run(&directory, config.options.backend.clone(), args.quarantine, args.format.as_deref()),
         Verb::Webhooks => webhooks::run(&directory, args.redeliver.as_deref(), args.format.as_deref()),
     }
 }
@@ -184,6 +190,9 @@ fn collect(args: &RegistryArgs, directory: &Path, options: &ServerOptions) -> an
         terminal::result_line(name);
     }
     terminal::message_line(&summary(&report));
+    for repository in &report.untold {
+        terminal::warning(&format!("tags were left alone: {}", text::one_line(repository)));
+    }
     for repository in &report.unreadable {
         terminal::warning(&format!("repository `{repository}` was left alone: a manifest of it cannot be read"));
     }
@@ -214,16 +223,18 @@ fn summary(report: &CollectReport) -> String {
 enum Verb {
     Serve,
     Collect,
+    Scrub,
     Webhooks,
 }
 
 impl Verb {
-    const ALL: [Self; 3] = [Self::Serve, Self::Collect, Self::Webhooks];
+    const ALL: [Self; 4] = [Self::Serve, Self::Collect, Self::Scrub, Self::Webhooks];
 
     fn word(self) -> &'static str {
         match self {
             Self::Serve => "serve",
             Self::Collect => "gc",
+            Self::Scrub => "scrub",
             Self::Webhooks => "webhooks",
         }
     }

@@ -15,7 +15,9 @@ use super::{
 };
 use crate::server::{
     blobs::CONTENT_DIGEST,
+    hooks::Origin,
     listener::Peer,
+    page::Page,
     routes::{Endpoint, Query},
     storage::RepositoryName,
 };
@@ -86,6 +88,18 @@ impl Visit {
         self.address
     }
 
+    /// Who does it, as webhooks tell it.
+    pub(in crate::server) fn origin(&self, method: &Method, headers: &HeaderMap) -> Origin {
+        Origin {
+            actor: self.user.as_deref().map(str::to_owned),
+            address: self.address.to_string(),
+            method: method.as_str().to_owned(),
+            scheme: self.scheme,
+            host: self.host.clone().unwrap_or_default(),
+            user_agent: Origin::user_agent(headers),
+        }
+    }
+
     /// The URL that the client asks at.
     pub(super) fn base(&self, address: SocketAddr) -> String {
         match &self.host {
@@ -120,6 +134,11 @@ impl Visit {
             Endpoint::Token => (Subject::new(Deed::Login), Need::Nothing),
             Endpoint::Health => (Subject { is_step: true, ..Subject::new(Deed::Look) }, Need::Nothing),
             Endpoint::Metrics => (Subject { is_step: true, ..Subject::new(Deed::Look) }, Need::Login),
+            // What receivers said is not for everybody.
+            Endpoint::Page(Page::Webhooks) => (Subject { is_step: true, ..Subject::new(Deed::Look) }, Need::Login),
+            Endpoint::Page(page) => {
+                (Subject { is_step: true, ..Subject::new(Deed::Look) }, Need::Page(page.name().cloned()))
+            }
             Endpoint::Base => (Subject { is_step: true, ..Subject::new(Deed::Login) }, Need::Entry),
             Endpoint::Catalog => (Subject::new(Deed::Catalog), Need::Catalog),
             Endpoint::Tags(name) => (Subject::of(Deed::List, name), of(name, action)),

@@ -13,7 +13,10 @@ use super::{
     Webhook,
     queue::{Delivery, HookAnswer, Queue, now_ms},
 };
-use crate::{client::provide_tls, server::metrics::Metrics};
+use crate::{
+    client::provide_tls,
+    server::{Notices, metrics::Metrics},
+};
 
 /// A receiver should note what it is told and think later.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -27,7 +30,7 @@ const DISK_WAIT: Duration = Duration::from_secs(30);
 const MEDIA_TYPE: &str = "application/vnd.docker.distribution.events.v2+json";
 
 /// Delivers what is in a queue, for ever.
-pub(super) async fn forever(queue: &Arc<Queue>, metrics: &Metrics) {
+pub(super) async fn forever(queue: &Arc<Queue>, metrics: &Metrics, notices: &Notices) {
     let http = client(&queue.hook);
     loop {
         let id = match queue.next() {
@@ -47,7 +50,7 @@ pub(super) async fn forever(queue: &Arc<Queue>, metrics: &Metrics) {
             spawn_blocking(move || queue.read(&id))
         };
         match read.await {
-            Ok(Ok(Some(delivery))) => attempt(queue, &http, delivery, metrics).await,
+            Ok(Ok(Some(delivery))) => attempt(queue, &http, delivery, metrics, notices).await,
             // It was taken away by hand.
             Ok(Ok(None)) => {}
             Ok(Err(_)) | Err(_) => sleep(DISK_WAIT).await,
@@ -55,7 +58,13 @@ pub(super) async fn forever(queue: &Arc<Queue>, metrics: &Metrics) {
     }
 }
 
-async fn attempt(queue: &Arc<Queue>, http: &Result<reqwest::Client, String>, delivery: Delivery, metrics: &Metrics) {
+async fn attempt(
+    queue: &Arc<Queue>,
+    http: &Result<reqwest::Client, String>,
+    delivery: Delivery,
+    metrics: &Metrics,
+    notices: &Notices,
+) {
     let answer = match http {
         Ok(http) => send(http, &queue.hook, &delivery).await,
         Err(reason) => HookAnswer { at_ms: now_ms(), status: None, text: reason.clone() },
@@ -63,6 +72,7 @@ async fn attempt(queue: &Arc<Queue>, http: &Result<reqwest::Client, String>, del
     let is_taken = answer.status.is_some_and(|status| (200..300).contains(&status));
     let is_silent = answer.status.is_none();
     metrics.hook_attempt(&queue.hook.name, if is_taken { "delivered" } else { "failed" });
+    let id = delivery.id.clone();
     let noting = {
         let queue = Arc::clone(queue);
         spawn_blocking(move || {
@@ -76,6 +86,9 @@ async fn attempt(queue: &Arc<Queue>, http: &Result<reqwest::Client, String>, del
     match noting.await {
         // Nobody is there: what else there is would only wait for the same silence.
         Ok(Ok(Some(wait))) if is_silent => drop(timeout(wait.min(SILENCE_MAX), queue.hurry.notified()).await),
+        Ok(Ok(None)) if !is_taken => {
+            notices.say(&format!("webhook `{}` did not take delivery {id}: it is given up", queue.hook.name));
+        }
         Ok(Ok(_)) => {}
         Ok(Err(_)) | Err(_) => sleep(DISK_WAIT).await,
     }

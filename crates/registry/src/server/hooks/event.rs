@@ -16,21 +16,20 @@ pub(in super::super) struct Origin {
     /// The user, where users are known.
     pub(in super::super) actor: Option<String>,
     /// The client's address.
-    pub(in super::super) address: Option<String>,
-    pub(in super::super) method: &'static str,
+    pub(in super::super) address: String,
+    pub(in super::super) method: String,
+    /// `http` or `https`, as the client sees it.
+    pub(in super::super) scheme: &'static str,
     /// The name that the client calls this registry by.
     pub(in super::super) host: String,
     pub(in super::super) user_agent: String,
 }
 
 impl Origin {
-    pub(in super::super) fn of(method: &'static str, headers: &HeaderMap) -> Self {
-        let text = |name| {
-            let value = headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
-            value.unwrap_or_default().chars().take(TEXT_CHARS_MAX).collect::<String>()
-        };
-        let (host, user_agent) = (text(header::HOST), text(header::USER_AGENT));
-        Self { actor: None, address: None, method, host, user_agent }
+    /// The `User-Agent` of a request, within bounds.
+    pub(in super::super) fn user_agent(headers: &HeaderMap) -> String {
+        let value = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().chars().take(TEXT_CHARS_MAX).collect()
     }
 }
 
@@ -97,8 +96,7 @@ struct Target<'a> {
 #[derive(Serialize)]
 struct Request<'a> {
     id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    addr: Option<&'a str>,
+    addr: &'a str,
     host: &'a str,
     method: &'a str,
     useragent: &'a str,
@@ -136,27 +134,21 @@ pub(super) fn envelope(origin: &Origin, instance: &str, repository: &str, change
                 .digest
                 .as_ref()
                 .filter(|_| !origin.host.is_empty())
-                .map(|digest| format!("{}://{}/v2/{repository}/manifests/{digest}", origin.scheme(), origin.host)),
+                .map(|digest| format!("{}://{}/v2/{repository}/manifests/{digest}", origin.scheme, origin.host)),
             tag: change.tag.as_deref(),
             previous_digest: change.previous.as_ref(),
         },
         request: Request {
             id: request.clone(),
-            addr: origin.address.as_deref(),
+            addr: &origin.address,
             host: &origin.host,
-            method: origin.method,
+            method: &origin.method,
             useragent: &origin.user_agent,
         },
         actor: Actor { name: origin.actor.as_deref() },
         source: Source { addr: &origin.host, instance_id: instance },
     });
     serde_json::to_string(&Envelope { events: events.collect() }).expect("texts and numbers are always JSON")
-}
-
-impl Origin {
-    fn scheme(&self) -> &'static str {
-        "http"
-    }
 }
 
 /// The same in a few words for people: `push team/app:1`.

@@ -35,6 +35,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub struct Delivery {
     /// Its name.
     pub id: String,
+    /// The repository that it is about.
+    pub repository: String,
     /// What happened, in a few words.
     pub summary: String,
     /// When it happened, in milliseconds since 1970.
@@ -105,7 +107,7 @@ impl Queue {
     }
 
     /// Takes a delivery; `false` when there are too many.
-    pub(super) fn add(&self, body: String, summary: String) -> io::Result<bool> {
+    pub(super) fn add(&self, repository: &str, body: String, summary: String) -> io::Result<bool> {
         if self.lock().len() >= PENDING_MAX {
             return Ok(false);
         }
@@ -113,8 +115,17 @@ impl Queue {
         // What happens first is told first, also within one millisecond.
         let id = format!("{now:013}-{:06}", self.added.fetch_add(1, Ordering::Relaxed));
         let since_ms = now;
-        let delivery =
-            Delivery { id, summary, created_ms: now, since_ms, next_ms: now, attempts: 0, answer: None, body };
+        let delivery = Delivery {
+            id,
+            repository: repository.to_owned(),
+            summary,
+            created_ms: now,
+            since_ms,
+            next_ms: now,
+            attempts: 0,
+            answer: None,
+            body,
+        };
         self.write("pending", &delivery)?;
         self.lock().insert(delivery.id, now);
         self.news.notify_one();

@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use ::registry::{Backend, Pattern, RepositoryRules, Retention, Rules, ServerOptions, Webhook};
+use ::registry::{Backend, GitHistory, Pattern, RepositoryRules, Retention, Rules, ServerOptions, Webhook};
 use fs_err as fs;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -69,6 +69,8 @@ struct File {
     limits: access::Limited,
     audit: Option<access::Audit>,
     webhooks: Vec<webhooks::Entry>,
+    pages: Option<bool>,
+    metrics: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -108,10 +110,26 @@ struct Keep {
     younger_than: Option<Span>,
     pulled_within: Option<Span>,
     untagged: Option<Span>,
+    git: Option<Git>,
+}
+
+/// A repository whose commits decide.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Git {
+    repository: PathBuf,
+    refs: Vec<Ref>,
 }
 
 read_from_text!(Span, Duration, text::parse_duration);
 read_from_text!(Size, u64, text::parse_bytes);
+read_from_text!(Ref, String, |text: &str| {
+    if text.starts_with("refs/") {
+        Ok(text.to_owned())
+    } else {
+        Err("a branch is `refs/heads/NAME` here, a tag `refs/tags/NAME`")
+    }
+});
 read_from_text!(Glob, Pattern, Pattern::parse);
 
 /// Where records and content are kept instead of in the directory.
@@ -175,7 +193,7 @@ fn parse(text: &str, beside: &Path) -> Result<Config, String> {
     let file = file.unwrap_or_default();
     let defaults = ServerOptions::default();
     let rules = Rules {
-        repositories: file.repositories.into_iter().map(rules_of).collect(),
+        repositories: file.repositories.into_iter().map(|entry| rules_of(entry, beside)).collect(),
         bytes_max: file.quota.map(|size| size.0),
     };
     let collect_every = match file.collect.every {
@@ -207,12 +225,14 @@ fn parse(text: &str, beside: &Path) -> Result<Config, String> {
             is_plain_allowed: file.plain_http,
             trusted_proxies: file.trusted_proxies,
             webhooks,
+            has_pages: file.pages.unwrap_or(true),
+            has_metrics: file.metrics.unwrap_or(true),
             ..defaults
         },
     })
 }
 
-fn rules_of(entry: Repositories) -> RepositoryRules {
+fn rules_of(entry: Repositories, beside: &Path) -> RepositoryRules {
     let globs = |globs: Vec<Glob>| globs.into_iter().map(|glob| glob.0).collect();
     RepositoryRules {
         repositories: entry.pattern.0,
@@ -224,6 +244,10 @@ fn rules_of(entry: Repositories) -> RepositoryRules {
             last: keep.last,
             younger_than: keep.younger_than.map(|span| span.0),
             pulled_within: keep.pulled_within.map(|span| span.0),
+            history: keep.git.map(|git| GitHistory {
+                repository: beside.join(git.repository),
+                refs: git.refs.into_iter().map(|name| name.0).collect(),
+            }),
             untagged_after: keep.untagged.map(|span| span.0),
         }),
     }
@@ -315,7 +339,7 @@ mod tests {
         check(
             "quotas: 1GB\n",
             expect![
-                "1:1: unknown field `quotas`, expected one of listen, directory, storage, store, quota, collect, uploads, repositories, upstreams, tls, plain-http, trusted-proxies, access, limits, audit, webhooks"
+                "1:1: unknown field `quotas`, expected one of listen, directory, storage, store, quota, collect, uploads, repositories, upstreams, tls, plain-http, trusted-proxies, access, limits, audit, webhooks, pages, metrics"
             ],
         );
         check("repositories:\n  - immutable: ['*']\n", expect!["2:5: missing field `match`"]);

@@ -7,8 +7,8 @@ const SHELL: &str = "/bin/sh -c ";
 /// What BuildKit writes behind everything.
 const BUILDKIT: &str = " # buildkit";
 
-/// The instruction as it may have been written.
-pub(super) fn readable(created_by: &str) -> String {
+/// The instruction as it may have been written, from the `created_by` of a history entry (image-spec, "history").
+pub fn readable_instruction(created_by: &str) -> String {
     let text = created_by.trim();
     let text = text.strip_suffix(BUILDKIT).unwrap_or(text);
     if let Some(instruction) = text.strip_prefix(NOP.trim_end()) {
@@ -48,7 +48,7 @@ fn without_arguments(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::readable;
+    use super::readable_instruction;
 
     #[test]
     fn history_of_every_builder_becomes_an_instruction() {
@@ -64,7 +64,7 @@ mod tests {
             ("ENV A=1", "ENV A=1"),
             ("", ""),
         ] {
-            assert_eq!(readable(history), expected, "{history}");
+            assert_eq!(readable_instruction(history), expected, "{history}");
         }
     }
 }
