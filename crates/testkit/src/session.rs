@@ -134,8 +134,11 @@ impl Running {
     pub fn line(&mut self) -> String {
         use std::io::Read as _;
         let stdout = self.child.stdout.as_mut().expect("it was asked for");
-        let bytes = stdout.bytes().map(|byte| byte.expect("a pipe can be read"));
-        let line: Vec<u8> = bytes.take_while(|byte| *byte != b'\n').collect();
+        // One byte at a time: a buffer would keep what comes after the line.
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while stdout.read(&mut byte).expect("a pipe can be read") == 1 && byte[0] != b'\n' {
+            line.push(byte[0]);
+        }
         assert!(!line.is_empty(), "the session ended, or its line is empty");
         String::from_utf8_lossy(&line).into_owned()
     }
