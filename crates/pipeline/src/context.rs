@@ -208,6 +208,12 @@ pub enum RunError {
     /// The engine or its surroundings failed: exit 3.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A service is not ready, or cannot be: exit 3, 2 for a mistake in its definition, as [`BuildError`] says for its image.
+    #[error(transparent)]
+    Service(services::ServiceError),
+    /// A gate was not tried, because a service of its is not up. [`RunError::Service`] tells why, and takes its place.
+    #[error(transparent)]
+    NotUp(#[from] services::NotUp),
     /// Pushing failed: exit 4 if [`RegistryError::is_auth`], else 3.
     #[error(transparent)]
     Registry(#[from] RegistryError),

@@ -8,6 +8,7 @@ mod gates;
 mod matrix;
 mod schema;
 mod sections;
+mod uses;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -214,6 +215,9 @@ pub struct Test {
     /// Bounds and surroundings of the gates.
     #[schemars(flatten)]
     pub bounds: Bounds,
+    /// Services.
+    #[schemars(flatten)]
+    pub uses: Uses,
 }
 
 /// What a gate may have of the machine, in Compose's words.
@@ -308,6 +312,20 @@ pub struct Matrix {
 /// Variables with one value each.
 pub type Combination = Vec<(At<String>, At<String>)>;
 
+/// The services that a gate uses.
+#[derive(Clone, Debug, Default, JsonSchema)]
+pub struct Uses {
+    /// Services that are up while the gate runs, shared with other gates; as `{fresh: [NAME]}`, the gate's own.
+    #[schemars(with = "Option<schema::UsesForm>")]
+    pub services: Vec<At<String>>,
+    /// Services that the gate is told of as docker's links do: `db`, or `db:alias`. They are up as well.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub links: Vec<At<String>>,
+    /// The services are started for this gate alone.
+    #[schemars(skip)]
+    pub fresh: bool,
+}
+
 /// A file or directory of the repository that is shown inside.
 #[derive(Clone, Debug)]
 pub struct Mount {
@@ -382,6 +400,9 @@ pub struct Gate {
     /// Bounds and surroundings, instead of those of `test`.
     #[schemars(flatten)]
     pub bounds: Bounds,
+    /// Services.
+    #[schemars(flatten)]
+    pub uses: Uses,
 }
 
 /// How the container's own HEALTHCHECK is awaited.

@@ -25,13 +25,14 @@ pub use outcome::{
 };
 pub use plan::{
     BeforePlan, BoundsPlan, BuildPlan, CommandPlan, GatePlan, HealthPlan, ImagePlan, KeepPlan, LimitsPlan, MountPlan,
-    Plan, PlanInputs, PublishPlan, SecretPlan, SecretUsePlan, ServicesPlan, TestPlan, TmpfsPlan, UlimitPlan, Version,
-    plan,
+    Plan, PlanInputs, PublishPlan, SecretPlan, SecretUsePlan, ServicesPlan, TestPlan, TmpfsPlan, UlimitPlan, UsesPlan,
+    Version, plan,
 };
 pub use prepare::{
     FILE_NAME, Invalid, PrepareError, PrepareRequest, Prepared, SourceText, find_file, init_yaml, prepare,
 };
 pub use report::{Case, CaseOutcome, InvalidReport, junit};
 pub use run::{GATE_VERDICTS, StageRecord, file_name, report_files, run, stage_record};
+pub use services::{ServiceError, ServiceFailure, ServiceOutcome};
 pub use source::{Head, Source, SourceEvent, changed_paths, read_source};
 pub use tags::{ChosenTags, Judgement, TagRule, TagState, When, choose_tags, is_moving, judge_tag, legal_tag};

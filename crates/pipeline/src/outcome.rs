@@ -30,6 +30,8 @@ pub struct Outcome {
     pub gates: Vec<GateOutcome>,
     /// The health check; `None` when it was not asked for.
     pub health: Option<HealthOutcome>,
+    /// Services that became ready, in that order.
+    pub services: Vec<services::ServiceOutcome>,
     /// Limits of the image that do not hold, as sentences.
     pub broken_limits: Vec<String>,
     /// References that name the image in the local store now.

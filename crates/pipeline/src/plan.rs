@@ -7,6 +7,7 @@ mod gates;
 mod matrix;
 mod services;
 mod test;
+mod uses;
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +31,7 @@ use crate::{
 };
 
 pub use services::ServicesPlan;
+pub use uses::UsesPlan;
 
 /// What will be done. Serialises to what `seatrial config` prints.
 #[derive(Clone, Debug, Serialize)]
@@ -114,6 +116,7 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
     let test = gates::test(&mut planner, file.test.as_ref());
     let health = planner.health(file);
     let services = services::services(&mut planner, file, &image);
+    uses::check(&mut planner, file.test.as_ref(), &services.project);
     let publish = file.publish.as_ref().map(|publish| planner.publish(publish, file, &image));
     let keep = file.keep.clone().unwrap_or_default();
     let limits = file.limits.clone().unwrap_or_default();

@@ -13,6 +13,7 @@ mod publish;
 mod record;
 mod reports;
 mod secrets;
+mod services;
 mod verdicts;
 mod words;
 
@@ -158,6 +159,7 @@ impl Outcome {
             setup_failure: None,
             gates: Vec::new(),
             health: None,
+            services: Vec::new(),
             broken_limits: Vec::new(),
             tagged: Vec::new(),
             publish_tags: Vec::new(),
@@ -197,6 +199,7 @@ impl Outcome {
             setup_failure: checked.setup_failure,
             gates: checked.gates,
             health: checked.health,
+            services: checked.services,
             tests,
             coverage,
             findings,

@@ -14,33 +14,29 @@ const TOOLS: [&str; 12] = ["sh", "cat", "echo", "ls", "sleep", "true", "false", 
 /// Writes the root filesystem as a tar.
 pub(crate) fn write_tiny_tar(tar: &Path) {
     let mut builder = tar::Builder::new(io::BufWriter::new(fs::File::create(tar).expect("the tar can be written")));
+    write_tiny(&mut builder, "", "");
+    builder.finish().expect("the tar can be finished");
+}
+
+/// Writes the files of the tiny image, with further lines of `/etc/passwd` and `/etc/group`.
+pub(crate) fn write_tiny(builder: &mut tar::Builder<impl io::Write>, users: &str, groups: &str) {
     for directory in ["bin", "etc", "tmp", "root", "usr", "usr/bin"] {
-        add(&mut builder, directory, tar::EntryType::Directory, if directory == "tmp" { 0o1777 } else { 0o755 }, &[]);
+        add(builder, directory, tar::EntryType::Directory, if directory == "tmp" { 0o1777 } else { 0o755 }, &[]);
     }
-    add(
-        &mut builder,
-        "etc/passwd",
-        tar::EntryType::Regular,
-        0o644,
-        b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/tmp:/bin/sh\n",
-    );
-    add(&mut builder, "etc/group", tar::EntryType::Regular, 0o644, b"root:x:0:\napp:x:1000:\n");
+    let passwd = format!("root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/tmp:/bin/sh\n{users}");
+    let group = format!("root:x:0:\napp:x:1000:\n{groups}");
+    add(builder, "etc/passwd", tar::EntryType::Regular, 0o644, passwd.as_bytes());
+    add(builder, "etc/group", tar::EntryType::Regular, 0o644, group.as_bytes());
     match busybox() {
         Some(busybox) => {
-            add(
-                &mut builder,
-                "bin/busybox",
-                tar::EntryType::Regular,
-                0o755,
-                &fs::read(busybox).expect("busybox can be read"),
-            );
+            let content = fs::read(&busybox).expect("busybox can be read");
+            add(builder, "bin/busybox", tar::EntryType::Regular, 0o755, &content);
             for tool in TOOLS {
-                link(&mut builder, &format!("bin/{tool}"), "busybox");
+                link(builder, &format!("bin/{tool}"), "busybox");
             }
         }
-        None => host_tools(&mut builder),
+        None => host_tools(builder),
     }
-    builder.finish().expect("the tar can be finished");
 }
 
 /// A busybox that needs no libraries.
@@ -78,7 +74,7 @@ fn host_tools(builder: &mut tar::Builder<impl io::Write>) {
     }
 }
 
-fn libraries(program: &Path) -> Vec<PathBuf> {
+pub(crate) fn libraries(program: &Path) -> Vec<PathBuf> {
     let Ok(output) = Command::new("ldd").arg(program).output() else { return Vec::new() };
     String::from_utf8_lossy(&output.stdout)
         .split_whitespace()
@@ -88,7 +84,13 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn add(builder: &mut tar::Builder<impl io::Write>, name: &str, kind: tar::EntryType, mode: u32, content: &[u8]) {
+pub(crate) fn add(
+    builder: &mut tar::Builder<impl io::Write>,
+    name: &str,
+    kind: tar::EntryType,
+    mode: u32,
+    content: &[u8],
+) {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    At, Bounds, Gate, Mount, SetupStep, Test, bounds, matrix,
+    At, Bounds, Gate, Mount, SetupStep, Test, Uses, bounds, matrix,
     read::{Fields, Keys, Reader, shorten},
     sections::{pairs, required_text, text},
+    uses,
     yaml::{Kind, Node},
 };
 use crate::codes;
@@ -30,8 +31,10 @@ pub(super) const TEST: Keys = Keys {
         "ulimits",
         "network",
         "secrets",
+        "services",
+        "links",
     ],
-    later: &["links", "services"],
+    later: &[],
     foreign: &[
         ("working_dir", "workdir"),
         ("env", "environment"),
@@ -71,8 +74,10 @@ pub(super) const GATE: Keys = Keys {
         "ulimits",
         "network",
         "secrets",
+        "services",
+        "links",
     ],
-    later: &["links", "services", "when"],
+    later: &["when"],
     foreign: &[
         ("command", "run"),
         ("commands", "run"),
@@ -144,6 +149,7 @@ pub(super) fn test(reader: &mut Reader, node: &Node) -> Option<Test> {
         timeout: fields.get("timeout").and_then(|node| reader.duration(node)),
         retries: retries(reader, &fields),
         bounds: bounds::bounds(reader, &fields),
+        uses: uses::uses(reader, &fields),
     };
     Some(test)
 }
@@ -313,6 +319,7 @@ fn gate(reader: &mut Reader, node: &Arc<Node>, name: &At<String>) -> Option<Gate
         retries: None,
         rerun: false,
         bounds: Bounds::default(),
+        uses: Uses::default(),
     };
     if !matches!(node.kind, Kind::Map(_)) {
         gate.run = commands(reader, node);
@@ -333,6 +340,7 @@ fn gate(reader: &mut Reader, node: &Arc<Node>, name: &At<String>) -> Option<Gate
         gate.retries = retries(reader, &fields);
         gate.rerun = fields.get("rerun").and_then(|node| reader.boolean(node)).unwrap_or(false);
         gate.bounds = bounds::bounds(reader, &fields);
+        gate.uses = uses::uses(reader, &fields);
         if fields.get("run").is_none() && gate.entrypoint.is_none() {
             reader.error(codes::MISSING_KEY, format!("gate `{}` needs `run`", shorten(&name.value)), &name.span);
         }

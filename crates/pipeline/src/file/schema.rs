@@ -105,6 +105,23 @@ form!(MatrixForm, {
     },
     "additionalProperties": { "type": "array", "items": { "type": ["string", "number", "boolean"] } }
 });
+form!(UsesForm, {
+    "anyOf": [
+        { "type": "string" },
+        { "type": "array", "items": { "type": "string" } },
+        {
+            "type": "object",
+            "properties": {
+                "fresh": {
+                    "description": "Started for this gate alone, with all that they need.",
+                    "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }]
+                }
+            },
+            "required": ["fresh"],
+            "additionalProperties": false
+        }
+    ]
+});
 form!(NetworkForm, { "enum": ["default", "none", "host"] });
 form!(MountForm, {
     "anyOf": [

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dockerfile::nearest;
 
-use super::{CommandPlan, GatePlan, ImagePlan, MountPlan, Planner, TestPlan, bounds, matrix};
+use super::{CommandPlan, GatePlan, ImagePlan, MountPlan, Planner, TestPlan, bounds, matrix, uses};
 use crate::{
     codes,
     file::{At, Gate, Mount, Test},
@@ -139,6 +139,7 @@ fn gate(
         retries: gate.retries.or(shared.test.retries).unwrap_or(0),
         rerun: gate.rerun,
         bounds: bounds::bounds(planner, &gate.bounds, &shared.test.bounds),
+        uses: uses::uses(planner, &gate.uses, &shared.test.uses),
     }
 }
 

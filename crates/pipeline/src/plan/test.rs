@@ -7,6 +7,8 @@ use events::Place;
 use oci::Reference;
 use serde::Serialize;
 
+use super::UsesPlan;
+
 /// The gates and what they have in common.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct TestPlan {
@@ -82,6 +84,9 @@ pub struct GatePlan {
     /// Bounds and surroundings.
     #[serde(flatten)]
     pub bounds: BoundsPlan,
+    /// Services.
+    #[serde(flatten)]
+    pub uses: UsesPlan,
 }
 
 /// The image that a gate runs in. Its setup and that of the built image have nothing to do with each other.

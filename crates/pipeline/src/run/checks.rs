@@ -8,12 +8,14 @@ use std::{
 use engine::{BuildError, Built, Cancel, FailedStep, NetworkMode, Root, Scope, SetupCommand, SetupRequest};
 use events::Verdict;
 use futures::future::join_all;
+use services::ServiceOutcome;
 use tokio::sync::{Semaphore, watch};
 
 use super::{
     gate, health,
     images::Images,
     secrets::Secrets,
+    services::{Sets, Surroundings},
     words::{self, Stage},
 };
 use crate::{GateOutcome, GatePlan, HealthOutcome, Plan, RunContext, RunError, RunOptions, Stages};
@@ -109,6 +111,7 @@ pub(super) struct Checked {
     pub(super) setup_failure: Option<FailedStep>,
     pub(super) gates: Vec<GateOutcome>,
     pub(super) health: Option<HealthOutcome>,
+    pub(super) services: Vec<ServiceOutcome>,
 }
 
 impl Checked {
@@ -140,7 +143,7 @@ pub(super) async fn check(
     let gates = async {
         let result = setup_and_gates(cx, plan, options, work, scope, subject).await;
         gates_ended.cancel();
-        if !matches!(&result, Ok((_, None, gates)) if !gates.iter().any(GateOutcome::blocks)) {
+        if !matches!(&result, Ok((_, None, gates, _)) if !gates.iter().any(GateOutcome::blocks)) {
             abandon.cancel();
         }
         result
@@ -156,8 +159,8 @@ pub(super) async fn check(
         result.map(Some)
     };
     let (gates, health) = tokio::join!(gates, health);
-    let (setup, setup_failure, gates) = gates?;
-    Ok(Checked { setup, setup_failure, gates, health: health? })
+    let (setup, setup_failure, gates, services) = gates?;
+    Ok(Checked { setup, setup_failure, gates, health: health?, services })
 }
 
 async fn setup_and_gates(
@@ -167,7 +170,7 @@ async fn setup_and_gates(
     work: &Selection<'_>,
     scope: &dyn Scope,
     subject: Subject<'_>,
-) -> Result<(Option<Duration>, Option<FailedStep>, Vec<GateOutcome>), RunError> {
+) -> Result<(Option<Duration>, Option<FailedStep>, Vec<GateOutcome>, Vec<ServiceOutcome>), RunError> {
     let start = Instant::now();
     let mut duration = None;
     let root = if work.has_setup(plan) {
@@ -177,13 +180,14 @@ async fn setup_and_gates(
             Ok(root) => root,
             Err(failed) => {
                 let skipped = work.gates.iter().map(|gate| gate::skipped(cx, gate, "setup failed")).collect();
-                return Ok((duration, Some(failed), skipped));
+                return Ok((duration, Some(failed), skipped, Vec::new()));
             }
         }
     } else {
         subject.built.root.clone()
     };
-    Ok((duration, None, run_gates(cx, plan, options, work, scope, &root, subject).await?))
+    let (gates, services) = run_gates(cx, plan, options, work, scope, &root, subject).await?;
+    Ok((duration, None, gates, services))
 }
 
 /// The root with the setup's layer, or the command that failed.
@@ -252,7 +256,7 @@ async fn run_gates(
     scope: &dyn Scope,
     root: &Root,
     subject: Subject<'_>,
-) -> Result<Vec<GateOutcome>, RunError> {
+) -> Result<(Vec<GateOutcome>, Vec<ServiceOutcome>), RunError> {
     let jobs = match options.jobs {
         0 => std::thread::available_parallelism().map_or(JOBS_MIN, |number| number.get().max(JOBS_MIN)),
         jobs => jobs,
@@ -262,7 +266,9 @@ async fn run_gates(
     let values = super::build::values_of_image(plan, built);
     let images = Images::new(cx, options.pull);
     let (built, values, images) = (&built.root, &values, &images);
-    let trial = gate::Trial { cx, plan, options, scope, built, root, values, secrets, images };
+    let surroundings = Surroundings::new(cx, plan, options, scope, built);
+    let services = &Sets::new(&surroundings);
+    let trial = gate::Trial { cx, plan, options, scope, built, root, values, secrets, images, services };
     // Whether a gate lets those that need it begin; `None` until it has ended.
     let ended: Vec<watch::Sender<Option<bool>>> = work.gates.iter().map(|_| watch::channel(None).0).collect();
     let one = |index: usize| {
@@ -281,7 +287,10 @@ async fn run_gates(
             outcome
         }
     };
-    join_all((0..work.gates.len()).map(one)).await.into_iter().collect()
+    let outcomes = join_all((0..work.gates.len()).map(one)).await;
+    // A service that is not up is why gates were not tried: that leads.
+    let ready = services.finish().await?;
+    Ok((outcomes.into_iter().collect::<Result<_, _>>()?, ready))
 }
 
 /// Waits for the gates that this one needs; the first that did not pass.

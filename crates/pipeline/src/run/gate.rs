@@ -5,12 +5,13 @@ mod spec;
 
 use std::{path::Path, time::Duration};
 
-use engine::{Root, Scope};
+use engine::{ContainerSpec, Root, Scope};
 use events::{Event, GateImage, Verdict};
 
 use super::{
     images::Images,
     secrets::Secrets,
+    services::Sets,
     verdicts,
     words::{self, Stage},
 };
@@ -35,6 +36,7 @@ pub(super) struct Trial<'a> {
     pub(super) values: &'a Values,
     pub(super) secrets: &'a Secrets,
     pub(super) images: &'a Images<'a>,
+    pub(super) services: &'a Sets<'a>,
 }
 
 impl Trial<'_> {
@@ -61,7 +63,8 @@ pub(super) async fn run(trial: &Trial<'_>, gate: &GatePlan) -> Result<GateOutcom
     match verdict(trial, gate).await {
         Ok((outcome, summary)) => Ok(finish(trial.cx, stage, outcome, summary)),
         Err(error) => {
-            let verdict = if matches!(error, RunError::Cancelled) { Verdict::Skipped } else { Verdict::Failed };
+            let is_open = matches!(error, RunError::Cancelled | RunError::NotUp(_));
+            let verdict = if is_open { Verdict::Skipped } else { Verdict::Failed };
             stage.finish(verdict, error.to_string());
             Err(error)
         }
@@ -78,7 +81,8 @@ async fn verdict(trial: &Trial<'_>, gate: &GatePlan) -> Result<(GateOutcome, Str
     let image =
         found.as_ref().map(|(image, found)| GateImage { reference: image.reference.familiar(), id: found.id.clone() });
     let spec = spec::spec(trial, gate, root);
-    let inputs = verdicts::Inputs { gate, built: trial.built, spec: &spec, further: &[] };
+    let services = trial.services.identities(gate).await?;
+    let inputs = verdicts::Inputs { gate, built: trial.built, spec: &spec, further: &services };
     let key = verdicts::key(cx, &inputs).await?;
     if let Some(known) =
         key.as_ref().filter(|_| trial.trusts_verdicts()).and_then(|key| verdicts::recall(cx.store, key))
@@ -92,7 +96,8 @@ async fn verdict(trial: &Trial<'_>, gate: &GatePlan) -> Result<(GateOutcome, Str
     loop {
         let is_last = former.len() + 1 >= attempts as usize;
         let keep_failed = if is_last { trial.keep_failed() } else { Duration::ZERO };
-        let mut outcome = attempt::attempt(trial, gate, &spec, keep_failed).await?;
+        let attempt = async |spec: &ContainerSpec| attempt::attempt(trial, gate, spec, keep_failed).await;
+        let mut outcome = trial.services.during(gate, &spec, attempt).await?;
         match &outcome.failure {
             Some(failure) if !is_last => former.push(set_aside(cx, gate, failure, &outcome, former.len() + 1)),
             _ => {

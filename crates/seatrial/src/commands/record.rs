@@ -43,6 +43,9 @@ pub(super) struct RunRecord {
     /// Gates with their verdicts.
     #[serde(default)]
     pub(super) gates: BTreeMap<String, GateRecord>,
+    /// Services that were used, with what their images were resolved to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) services: BTreeMap<String, String>,
     /// Root filesystems of what failed, by stage.
     #[serde(default)]
     pub(super) kept: BTreeMap<String, KeptRoot>,
@@ -84,6 +87,7 @@ impl RunRecord {
             image: None,
             size_bytes: None,
             gates: BTreeMap::new(),
+            services: BTreeMap::new(),
             kept: BTreeMap::new(),
         }
     }

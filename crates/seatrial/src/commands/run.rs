@@ -15,8 +15,8 @@ use engine::{
 use events::{RunId, Verdict};
 use oci::Digest;
 use pipeline::{
-    GateFailure, Outcome, Plan, PrepareError, PrepareRequest, Prepared, RunContext, RunError, RunOptions, SourceText,
-    Stages,
+    GateFailure, Outcome, Plan, PrepareError, PrepareRequest, Prepared, RunContext, RunError, RunOptions, ServiceError,
+    SourceText, Stages,
 };
 use store::{RunDir, Stop, Store};
 
@@ -277,6 +277,8 @@ fn conclude(
     record.branch = outcome.source.tag.clone().or_else(|| outcome.source.branch.clone());
     record.image = outcome.image.as_ref().and_then(|image| image.id.as_ref()).map(ToString::to_string);
     record.size_bytes = size_bytes;
+    let services = outcome.services.iter();
+    record.services = services.map(|service| (service.service.clone(), service.image.to_string())).collect();
     record.kept = kept(outcome);
     record.gates = outcome.gates.iter().map(|gate| (gate.gate.clone(), GateRecord::of(gate))).collect();
     record.write(run);
@@ -372,12 +374,35 @@ fn run_failure(error: RunError, run: u64) -> Failure {
         RunError::Refused { message, hint } => Failure::refused(message).hint(hint),
         RunError::Build(error) => failure::build(error, run),
         RunError::Cancelled => Failure::cancelled(),
+        RunError::Service(error) => service_failure(error, run),
         RunError::WithCleanup { first, cleanup } => {
             let mut failure = run_failure(*first, run);
             failure.causes.push(format!("cleaning up failed as well: {}", failure::chain(&cleanup).join(": ")));
             failure
         }
         error => failure::explain(error.into()),
+    }
+}
+
+/// A service is not the image's matter: its failure is no verdict. Only what the file says wrongly is the user's mistake.
+fn service_failure(error: ServiceError, run: u64) -> Failure {
+    let message = error.to_string();
+    match error {
+        ServiceError::Failed(failed) => {
+            let lines_max = summary::block_lines_max(terminal::streams().stderr_is_terminal);
+            let block = summary::Failed::service(run, &failed).render(Palette::stderr(), lines_max);
+            Failure::surroundings(message).shown_as(block)
+        }
+        ServiceError::Invalid { place, hint, .. } => {
+            let failure = Failure { place: place.map(Box::new), ..Failure::usage(message) };
+            match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        }
+        ServiceError::Image { source, .. } => failure::build(source, run),
+        ServiceError::Cancelled => Failure::cancelled(),
+        ServiceError::Engine(error) => failure::explain(error.into()),
     }
 }
 

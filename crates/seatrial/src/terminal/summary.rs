@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use engine::{Exit, FailedStep};
 use events::{Place, Problem, ProblemKind, ProblemLevel, Verdict};
-use pipeline::{Foreseen, GateFailure, GateOutcome, Outcome, Published, TagFate};
+use pipeline::{Foreseen, GateFailure, GateOutcome, Outcome, Published, ServiceFailure, TagFate};
 
 use super::{
     Palette,
@@ -90,6 +90,25 @@ impl Failed {
             duration: failure.duration,
             hints,
             log_command: format!("seatrial logs {run} {name}"),
+        }
+    }
+
+    /// A service that is not ready.
+    pub(crate) fn service(run: u64, failure: &ServiceFailure) -> Self {
+        let mut hints = Vec::new();
+        hints.extend(failure.hint.clone());
+        Self {
+            what: format!("service {}", failure.service),
+            command: failure.command.clone(),
+            reason: failure.reason.clone(),
+            place: failure.place.clone(),
+            problems: Vec::new(),
+            problems_total: 0,
+            tail: failure.tail.clone(),
+            earlier_lines: failure.earlier_lines,
+            duration: failure.duration,
+            hints,
+            log_command: format!("seatrial logs {run} {}", failure.service),
         }
     }
 
@@ -194,6 +213,11 @@ fn network_hint(tail: &[String]) -> Option<String> {
     found.then(|| "the step found no network: try `--network host`, and see `seatrial doctor`".to_owned())
 }
 
+/// Lines of a failure's output that are shown.
+pub(crate) fn block_lines_max(is_terminal: bool) -> usize {
+    if is_terminal { BLOCK_LINES_MAX } else { BLOCK_LINES_PLAIN_MAX }
+}
+
 /// Everything that stays of a run: the blocks of what failed, then the summary.
 pub(crate) fn run(
     outcome: &Outcome,
@@ -202,7 +226,7 @@ pub(crate) fn run(
     is_terminal: bool,
     palette: Palette,
 ) -> String {
-    let lines_max = if is_terminal { BLOCK_LINES_MAX } else { BLOCK_LINES_PLAIN_MAX };
+    let lines_max = block_lines_max(is_terminal);
     let mut out = String::new();
     for failed in failures(outcome) {
         out.push('\n');
@@ -217,7 +241,13 @@ pub(crate) fn run(
     }
     out.push('\n');
     out.push_str(&verdict_line(outcome, model, before_bytes, palette));
-    for line in [counts_line(outcome, model), miss_line(model), tags_line(outcome), slowest_line(outcome, model)] {
+    for line in [
+        counts_line(outcome, model),
+        services_line(outcome),
+        miss_line(model),
+        tags_line(outcome),
+        slowest_line(outcome, model),
+    ] {
         if !line.is_empty() {
             out.push_str(&format!("  {line}\n"));
         }
@@ -278,6 +308,15 @@ fn verdict_line(outcome: &Outcome, model: &Model, before_bytes: Option<u64>, pal
         }
     }
     line + "\n"
+}
+
+/// `db ready after 0.4s, from its snapshot · cache ready after 0.1s`.
+fn services_line(outcome: &Outcome) -> String {
+    let words = outcome.services.iter().map(|service| {
+        let warm = if service.is_warm { ", from its snapshot" } else { "" };
+        format!("{} ready after {}{warm}", text::one_line(&service.service), text::duration(service.duration))
+    });
+    words.collect::<Vec<_>>().join(" · ")
 }
 
 fn counts_line(outcome: &Outcome, model: &Model) -> String {

@@ -21,6 +21,7 @@ mod remote;
 mod reproducible;
 mod run;
 mod secrets;
+mod services;
 mod shared_cache;
 mod shell;
 

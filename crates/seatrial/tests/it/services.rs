@@ -1,0 +1,158 @@
+//! Services beside the image: real databases, awaited, linked, kept warm.
+
+use testkit::{POSTGRES, REDIS, World};
+
+use crate::{world, world_with_image};
+
+/// An application image with `psql`, and a database that its gate writes to and reads from.
+const LEDGER: &str = "\
+image: team/ledger
+services:
+  db:
+    image: localhost/postgres:15
+    healthcheck: {test: pg_isready -h 127.0.0.1 -U postgres, interval: 200ms, retries: 150}
+test:
+  links: [\"db:store\"]
+  gates:
+    writes:
+      - psql -h store -U postgres -c 'create table entries (amount int)'
+      - psql -h store -U postgres -c 'insert into entries values (40), (2)'
+    reads:
+      needs: writes
+      run: test \"$(psql -h $STORE_PORT_5432_TCP_ADDR -p $STORE_PORT_5432_TCP_PORT -U postgres -Atc 'select sum(amount) from entries')\" = 42
+health: false
+";
+
+fn ledger(pipeline: &str) -> Option<World> {
+    let world = world();
+    if !world.add_postgres() {
+        return None;
+    }
+    world.file("Dockerfile", &format!("FROM {POSTGRES}\n")).file("seatrial.yaml", pipeline).commit();
+    Some(world)
+}
+
+#[test]
+fn a_gate_writes_and_reads_through_postgres() {
+    let Some(world) = ledger(LEDGER) else { return };
+    let finished = world.seatrial(["run"]).run().exits(0);
+    let stderr = finished.stderr();
+    for words in ["PASS [TIME", "db  healthy at attempt", "db ready after"] {
+        assert!(stderr.contains(words), "`{words}` is missing in:\n{stderr}");
+    }
+    world.seatrial(["logs", "last", "db"]).run().exits(0).stdout_has("database system is ready to accept connections");
+    assert_eq!(world.remains(), Vec::<String>::new());
+}
+
+#[test]
+fn a_warm_database_has_its_data_and_needs_no_recovery() {
+    let pipeline = LEDGER
+        .replace("    healthcheck", "    snapshot: ready\n    seed: [seed.sql]\n    volumes: [\"./seed.sql:/docker-entrypoint-initdb.d/seed.sql:ro\", \"data:/var/lib/postgresql/data\"]\n    healthcheck")
+        .replace("test:\n", "volumes: {data: {}}\ntest:\n")
+        .replace("create table entries (amount int)", "select count(*) from entries");
+    let Some(world) = ledger(&pipeline) else { return };
+    world.file("seed.sql", "create table entries (amount int);\n\ninsert into entries values (0);\n\n");
+    let is_warm = || {
+        let events = world.seatrial(["logs", "last", "--events"]).run().exits(0).stdout();
+        let line = events.lines().find(|line| line.contains("\"service.ready\"")).expect("it became ready");
+        line.split_once("\"warm\":").expect("it says so").1.split([',', '}']).next().expect("a value").to_owned()
+    };
+    world.seatrial(["run"]).run().exits(0);
+    let log = world.seatrial(["logs", "last", "db"]).run().exits(0).stdout();
+    for words in ["seeding from", "database system is shut down", "its files are kept"] {
+        assert!(log.contains(words), "`{words}` is missing in:\n{log}");
+    }
+    assert_eq!(is_warm(), "true");
+    // The second run forks it: nothing is initialised, nothing recovered, and what the first run wrote is not there.
+    world.seatrial(["run", "--rerun"]).run().exits(0);
+    let log = world.seatrial(["logs", "last", "db"]).run().exits(0).stdout();
+    for words in ["seeding", "recovery", "not properly shut down", "interrupted"] {
+        assert!(!log.contains(words), "`{words}` in:\n{log}");
+    }
+    assert!(log.contains("ready to accept connections"), "{log}");
+    assert_eq!(is_warm(), "true");
+}
+
+#[test]
+fn a_database_that_dies_fails_the_run_with_its_last_lines() {
+    let pipeline = LEDGER.replace("    healthcheck", "    command: [postgres, -D, /nowhere]\n    healthcheck");
+    let Some(world) = ledger(&pipeline) else { return };
+    let finished = world.seatrial(["run"]).run().exits(3);
+    let stderr = finished.stderr();
+    for words in [
+        "service db: `postgres -D /nowhere` exited 2 before it was ready after TIME",
+        " --> seatrial.yaml:3:3",
+        "  │ postgres: could not access the server configuration file",
+        "seatrial logs ",
+    ] {
+        assert!(stderr.contains(words), "`{words}` is missing in:\n{stderr}");
+    }
+    assert!(!stderr.contains("gate writes:"), "no gate was tried:\n{stderr}");
+    assert_eq!(world.remains(), Vec::<String>::new());
+}
+
+/// A gate of its own database each, fresh, and one that others share.
+#[test]
+fn migrations_run_on_a_fresh_and_on_an_existing_database() {
+    let pipeline = "\
+image: team/ledger
+services:
+  db: {image: localhost/postgres:15}
+test:
+  gates:
+    fresh:
+      services: {fresh: [db]}
+      run: sh migrate.sh
+    again:
+      services: {fresh: [db]}
+      run: [sh migrate.sh, sh migrate.sh]
+health: false
+";
+    let Some(world) = ledger(pipeline) else { return };
+    let migrate = "psql -v ON_ERROR_STOP=1 -h db -U postgres -c 'create table if not exists a (b int)'\n";
+    world.file("migrate.sh", migrate).file("Dockerfile", &format!("FROM {POSTGRES}\nCOPY migrate.sh .\n"));
+    let finished = world.seatrial(["run"]).run().exits(0);
+    finished.stderr_has("db (fresh)").stderr_has("db (again)");
+    world.seatrial(["logs", "last", "db (again)"]).run().exits(0).stdout_has("already exists");
+}
+
+#[test]
+fn redis_is_ready_when_its_port_accepts() {
+    let world = world();
+    if !world.add_redis() {
+        return;
+    }
+    let pipeline = "\
+services: {cache: {image: \"localhost/redis:7\"}}
+test:
+  services: [cache]
+  gates:
+    set: redis-cli -h cache set a b
+    get: {needs: set, run: \"test \\\"$(redis-cli -h cache get a)\\\" = b\"}
+health: false
+";
+    world.file("Dockerfile", &format!("FROM {REDIS}\n")).file("seatrial.yaml", pipeline).commit();
+    world.seatrial(["run"]).run().exits(0).stderr_has("cache  port 6379 accepts");
+}
+
+#[test]
+fn mistakes_are_told_with_their_places() {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\n").commit();
+    let pipeline = |gate: &str| {
+        format!("services: {{db: {{image: tiny:1, command: [sleep, '60']}}}}\ntest: {{gates: {{unit: {gate}}}}}\n")
+    };
+    for (gate, expected) in [
+        ("{run: 'true', services: [bd]}", "there is no service `bd`"),
+        ("{run: 'true', links: ['dbs:x']}", "there is no service `dbs`"),
+        ("{run: 'true', services: {fresh: [db], shared: [db]}}", "has no key `shared`"),
+    ] {
+        world.file("seatrial.yaml", &pipeline(gate));
+        world.seatrial(["run"]).run().exits(2).stderr_has(expected).stderr_has("seatrial.yaml:2:");
+    }
+    world.file(
+        "seatrial.yaml",
+        "services: {unit: {image: tiny:1}}\ntest: {gates: {unit: {run: 'true', services: [unit]}}}\n",
+    );
+    world.seatrial(["run"]).run().exits(2).stderr_has("named like a service");
+}
