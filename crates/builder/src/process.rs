@@ -174,7 +174,7 @@ fn run_container(
         init: true,
         // The same for everyone: a build must not depend on the machine's name.
         hostname: "build".into(),
-        network: job.network,
+        network: job.network.clone(),
         extra_hosts: extra_hosts(job.extra_hosts),
         mounts: job.mounts.clone(),
         limits: Limits {

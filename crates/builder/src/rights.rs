@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What a RUN may do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rights {
     pub(crate) network: Network,
     /// `--security=insecure`.
@@ -20,7 +20,7 @@ pub(crate) struct Rights {
 
 impl Rights {
     /// The network is not part of the key, as little as what is reached through it; more rights are.
-    pub(crate) fn add_to(self, key: &mut Key) {
+    pub(crate) fn add_to(&self, key: &mut Key) {
         if self.privileged {
             key.add("security", "insecure");
         }
@@ -45,7 +45,9 @@ fn network(at: &At<'_>, state: &State, run: &Run) -> Result<Network, BuildError>
         "default" => Ok(usual),
         "none" => Ok(Network::None),
         // Refusing what every RUN has anyway would protect nothing.
-        "host" if usual == Network::Host || at.work.request.run.allow.network_host => Ok(of_mode(NetworkMode::Host)),
+        "host" if matches!(usual, Network::Host) || at.work.request.run.allow.network_host => {
+            Ok(of_mode(NetworkMode::Host))
+        }
         "host" => Err(not_allowed(at, word, "the host's network", "network.host")),
         other => {
             let message = format!("`{other}` is not a network; known are `default`, `none` and `host`");

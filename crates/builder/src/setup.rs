@@ -190,9 +190,9 @@ pub fn bind_mounts(mounts: &[BindMount]) -> Vec<Mount> {
 }
 
 /// A network mode as the runtime has it.
-pub fn network(mode: NetworkMode, default: Network) -> Network {
+pub fn network(mode: NetworkMode, default: &Network) -> Network {
     match mode {
-        NetworkMode::Default => default,
+        NetworkMode::Default => default.clone(),
         NetworkMode::None => Network::None,
         NetworkMode::Host => Network::Host,
     }

@@ -39,7 +39,7 @@ pub struct Host<'a> {
     /// runc or crun instead of our own runtime.
     pub foreign_runtime: Option<&'a Path>,
     /// What [`engine::NetworkMode::Default`] means for RUN and setup commands.
-    pub default_network: runtime::Network,
+    pub default_network: &'a runtime::Network,
 }
 
 impl Host<'_> {

@@ -11,7 +11,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use engine::{Container, EngineError, ExecSpec, Exit, OutputSink, Root, Stdio};
+use engine::{BoundPort, Container, EngineError, ExecSpec, Exit, OutputSink, Root, Stdio};
+use network::Membership;
 use oci::{Digest, ImageConfig};
 use runtime::ProcessSpec;
 use rustix::io::Errno;
@@ -50,6 +51,16 @@ pub(crate) struct Files {
     pub(crate) config: ImageConfig,
 }
 
+/// What a container has around it in its scope.
+#[derive(Default)]
+pub(crate) struct Around {
+    /// Its room in the private networks, until it has ended.
+    pub(crate) membership: Mutex<Option<Arc<Membership>>>,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) ports: Vec<BoundPort>,
+    pub(crate) warnings: Vec<String>,
+}
+
 /// A container until its scope closes.
 pub(crate) struct Running {
     container: runtime::Container,
@@ -61,6 +72,7 @@ pub(crate) struct Running {
     /// For keeping it as a root.
     store: Store,
     config: ImageConfig,
+    around: Around,
 }
 
 impl Running {
@@ -69,23 +81,31 @@ impl Running {
         streams: Streams,
         no_new_privileges: bool,
         files: Files,
+        around: Around,
     ) -> Result<Self, EngineError> {
         let (output, terminal) = (container.take_output(), container.take_terminal());
         let reader = Mutex::new(attend(streams, output, terminal)?);
         let Files { active, dir, store, config } = files;
-        Ok(Self { container, reader, no_new_privileges, active: Mutex::new(Some(active)), dir, store, config })
+        Ok(Self { container, reader, no_new_privileges, active: Mutex::new(Some(active)), dir, store, config, around })
     }
 
     fn wait(&self) -> Result<Exit, EngineError> {
         let exit = self.container.wait().map_err(|error| failed("cannot wait for a container", error))?;
+        self.leave();
         self.join_reader();
         Ok(exit_of(exit))
     }
 
     fn stop(&self, signal: i32, grace: Duration) -> Result<Exit, EngineError> {
         let exit = self.container.stop(signal, grace).map_err(|error| failed("cannot stop a container", error))?;
+        self.leave();
         self.join_reader();
         Ok(exit_of(exit))
+    }
+
+    /// It has ended: its names, addresses and ports are free.
+    fn leave(&self) {
+        drop(self.around.membership.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// All output has been handed on when it returns.
@@ -201,6 +221,14 @@ impl Container for Handle {
         .await
     }
 
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.0.around.addresses.clone()
+    }
+
+    fn ports(&self) -> Vec<BoundPort> {
+        self.0.around.ports.clone()
+    }
+
     async fn listening(&self) -> Result<Vec<SocketAddr>, EngineError> {
         let running = self.0.clone();
         let look = move || running.container.listening();
@@ -216,7 +244,7 @@ impl Container for Handle {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.0.container.warnings().to_vec()
+        self.0.container.warnings().iter().chain(&self.0.around.warnings).cloned().collect()
     }
 }
 

@@ -45,8 +45,7 @@ pub struct EmbeddedOptions {
     pub foreign_runtime: Option<PathBuf>,
     /// For base images that the store does not have.
     pub client: MakeClient,
-    /// What [`engine::NetworkMode::Default`] means. Until there are private networks it is [`Network::Host`]: builds
-    /// have to reach package mirrors.
+    /// What [`engine::NetworkMode::Default`] means for the RUN instructions of builds. In scopes it is a private network.
     pub default_network: Network,
     /// How sealed layers are compressed.
     pub compression: Compression,
@@ -227,7 +226,7 @@ impl Inner {
             shared: &self.shared,
             privilege: &options.privilege,
             foreign_runtime: options.foreign_runtime.as_deref(),
-            default_network: options.default_network,
+            default_network: &options.default_network,
         })
     }
 

@@ -10,6 +10,7 @@ mod containers;
 mod downloads;
 mod embedded;
 mod layered;
+mod private;
 mod saved;
 mod scope;
 mod terminal;
@@ -26,7 +27,7 @@ pub use builder::{FetchError, FetchedContext, looks_like_archive};
 pub use cache::{CacheError, CacheExport, CacheImport, CachePlace, CacheWritten};
 pub use embedded::{Embedded, EmbeddedOptions};
 
-/// Undoes what killed processes left: their containers' control groups, directories and unfinished snapshots; drops kept
+/// Undoes what killed processes left: their containers' control groups, directories, networks and unfinished snapshots; drops kept
 /// roots whose time is over. Cheap when there is nothing.
 ///
 /// # Errors
@@ -36,6 +37,11 @@ pub fn sweep(store: &store::Store) -> Result<(), EngineError> {
         JournalEntry::Container(id) => runtime::sweep_container(&id),
         // What cannot be removed now stays where it is; the next command does not depend on it.
         JournalEntry::Directory(path) => drop(fs_err::remove_dir_all(path)),
+        JournalEntry::Other { kind, value } if kind == private::LEFTOVER => {
+            if let Ok(leftover) = value.parse::<network::Leftover>() {
+                leftover.remove();
+            }
+        }
         JournalEntry::Other { .. } => {}
     };
     let swept = store.sweep_with(&mut undo).and_then(|()| store.drop_expired());

@@ -9,16 +9,18 @@ use std::{
 };
 
 use async_trait::async_trait;
-use engine::{BuildError, Container, ContainerSpec, EngineError, Root, Scope, SetupRequest, Surroundings};
-use events::{EventSink, RunId};
+use engine::{BuildError, Container, ContainerSpec, EngineError, NetworkMode, Root, Scope, SetupRequest, Surroundings};
+use events::{Event, EventSink, RunId};
 use oci::Digest;
 use runtime::{Limits, Mount, MountKind, ProcessSpec};
 use store::JournalEntry;
 
 use crate::{
-    containers::{Files, Handle, Running, inner_stdio},
+    containers::{Around, Files, Handle, Running, inner_stdio},
     embedded::{Inner, blocking},
-    failed, saved, start_failed,
+    failed,
+    private::PrivateNetworks,
+    saved, start_failed,
     volumes::Volumes,
 };
 
@@ -38,13 +40,16 @@ struct Shared {
     next: AtomicU64,
     running: Mutex<Vec<Arc<Running>>>,
     volumes: Volumes,
+    networks: Arc<PrivateNetworks>,
 }
 
 impl EmbeddedScope {
     pub(crate) fn open(engine: Arc<Inner>, run: RunId) -> Result<Self, EngineError> {
         let scope = engine.options.store.open_scope().map_err(|error| failed("cannot open a scope", error))?;
         let (next, running, volumes) = (AtomicU64::new(1), Mutex::default(), Volumes::default());
-        Ok(Self { shared: Arc::new(Shared { engine, scope, run, next, running, volumes }) })
+        let is_root = matches!(engine.options.privilege, runtime::Privilege::Root { .. });
+        let networks = Arc::new(PrivateNetworks::new(scope.clone(), is_root));
+        Ok(Self { shared: Arc::new(Shared { engine, scope, run, next, running, volumes, networks }) })
     }
 }
 
@@ -55,7 +60,14 @@ impl Scope for EmbeddedScope {
         // Snapshots of setups are leased by the engine's scope, which outlives this one: another run may use them.
         blocking(move || {
             let stage = request.stage.clone();
-            shared.engine.with_host(&stage, &events, |host| builder::setup(&request, host, &events))
+            let private = shared.networks.later("setup");
+            let outcome = shared.engine.with_host(&stage, &events, |host| {
+                builder::setup(&request, &builder::Host { default_network: &private, ..*host }, &events)
+            });
+            if let Some(message) = shared.networks.take_warning() {
+                events.emit(Event::Warning { message, place: None });
+            }
+            outcome
         })
         .await
     }
@@ -102,6 +114,17 @@ impl Shared {
         let volumes = around.volumes.iter().map(|volume| self.volumes.mount(store, &self.scope, top.as_ref(), volume));
         let volumes: Vec<Mount> = volumes.collect::<Result<_, _>>().map_err(fail)?;
         let bound = builder::bind_mounts(&spec.mounts);
+        let joined = match spec.network {
+            NetworkMode::Default => Some(self.networks.join(&spec.name, &spec.attachment)?),
+            NetworkMode::None | NetworkMode::Host => None,
+        };
+        let (network, extra_hosts) = match &joined {
+            Some(joined) => (joined.network(), joined.extra_hosts.clone()),
+            None => (
+                builder::network(spec.network, &runtime::Network::None),
+                builder::extra_hosts(&spec.attachment.extra_hosts),
+            ),
+        };
         let container = runtime::Container::start(runtime::ContainerSpec {
             id,
             dir: dir.clone(),
@@ -119,8 +142,8 @@ impl Shared {
             },
             init: spec.init,
             hostname: around.hostname.clone().unwrap_or_else(|| spec.name.clone()),
-            network: builder::network(spec.network, self.engine.options.default_network),
-            extra_hosts: builder::extra_hosts(&spec.attachment.extra_hosts),
+            network,
+            extra_hosts,
             mounts: volumes.into_iter().chain(bound).chain(mounts_in_memory(around)).collect(),
             limits: Limits {
                 memory_bytes: spec.limits.memory_bytes,
@@ -135,8 +158,18 @@ impl Shared {
             privileged: false,
         })
         .map_err(|error| start_failed(&spec.name, error))?;
+        let mut around = Around::default();
+        if let Some(joined) = joined {
+            around.addresses = joined.membership.addresses();
+            around.ports = joined.ports;
+            around.warnings = joined.warnings;
+            if joined.membership.leads_out() {
+                around.warnings.extend(self.networks.take_warning());
+            }
+            around.membership = Mutex::new(Some(joined.membership));
+        }
         let files = Files { active, dir, store: store.clone(), config: spec.root.config };
-        let running = Arc::new(Running::new(container, streams, is_ordinary, files)?);
+        let running = Arc::new(Running::new(container, streams, is_ordinary, files, around)?);
         self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(running.clone());
         Ok(running)
     }
@@ -155,6 +188,7 @@ impl Shared {
                 }
             }
         });
+        self.networks.close();
         result
     }
 }

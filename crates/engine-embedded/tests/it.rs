@@ -1,6 +1,8 @@
 //! The engine through its traits: containers run for real, so this test has a `main` of its own for the re-executed helper.
 #![expect(clippy::print_stdout, reason = "a test program that reports for itself")]
 
+#[path = "it/network.rs"]
+mod private_networks;
 #[path = "it/web.rs"]
 mod web;
 
@@ -21,6 +23,11 @@ use engine::{
 use engine_embedded::{Embedded, EmbeddedOptions, sweep};
 use events::{Event, EventSink, Record, RunId, Subscriber};
 use oci::{Digest, Platform};
+use private_networks::{
+    networks_are_there_for_setup, networks_containers_talk_by_name, networks_have_their_own_names_and_ways,
+    networks_lead_out_but_not_to_the_loopback, networks_of_the_killed_are_swept, networks_publish_ports,
+    networks_scopes_are_apart, victim_of_networks,
+};
 use runtime::Privilege;
 use store::{Compression, Store, StoreOptions};
 use web::{
@@ -55,6 +62,13 @@ const TESTS: &[(&str, Test)] = tests![
     failures_of_the_web_are_told,
     credentials_stay_with_their_host,
     contexts_come_from_the_web,
+    networks_containers_talk_by_name,
+    networks_scopes_are_apart,
+    networks_have_their_own_names_and_ways,
+    networks_lead_out_but_not_to_the_loopback,
+    networks_publish_ports,
+    networks_are_there_for_setup,
+    networks_of_the_killed_are_swept,
 ];
 
 static PRIVILEGE: OnceLock<Privilege> = OnceLock::new();
@@ -72,6 +86,10 @@ fn main() -> std::process::ExitCode {
         return std::process::ExitCode::SUCCESS;
     }
     let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    if std::env::var_os("SEATRIAL_TEST_VICTIM").is_some() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(victim_of_networks(World::new()));
+    }
     let mut failed = Vec::new();
     for (name, test) in TESTS {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
@@ -87,6 +105,9 @@ fn main() -> std::process::ExitCode {
         if !passed {
             failed.push(*name);
         }
+    }
+    if filters.iter().all(|filter| filter.starts_with("networks")) && !private_networks::pass_as_an_ordinary_user() {
+        failed.push("networks as an ordinary user");
     }
     println!("{} failed {}", failed.len(), failed.join(" "));
     if failed.is_empty() { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE }

@@ -5,7 +5,7 @@ use crate::{
     cgroup::{Bounds, CPU_PERIOD_US},
     enter::{self, Privilege},
     error::StartError,
-    protocol::{IdMode, MountPlan, MountSource, RootfsPlan, StartRequest, StdioPlan},
+    protocol::{IdMode, MountPlan, MountSource, NetworkPlan, RootfsPlan, StartRequest, StdioPlan},
     rlimits, seccomp,
     spec::{ContainerSpec, FileContent, Limits, MountKind, Network, ProcessSpec, Rootfs, Stdio},
 };
@@ -88,7 +88,11 @@ pub(crate) fn request(spec: &ContainerSpec) -> Result<StartRequest, StartError> 
         user: spec.process.user.clone(),
         stdio: plan_stdio(&spec.process.stdio),
         ids,
-        own_network: spec.network == Network::None,
+        network: match spec.network {
+            Network::Host => NetworkPlan::Host,
+            Network::None => NetworkPlan::Own,
+            Network::Private(_) => NetworkPlan::Joined,
+        },
         shm_size_bytes: spec.shm_size_bytes.unwrap_or(SHM_SIZE_BYTES),
         cgroup_parent: spec.cgroup_parent.clone(),
         privileged: spec.privileged,
@@ -172,13 +176,22 @@ fn check(spec: &ContainerSpec) -> Result<(), StartError> {
 fn mounts(spec: &ContainerSpec) -> Result<Vec<MountPlan>, StartError> {
     let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     if !spec.hostname.is_empty() {
-        let _ = writeln!(hosts, "127.0.1.1\t{}", spec.hostname);
+        match &spec.network {
+            Network::Private(private) => {
+                for address in private.addresses() {
+                    let _ = writeln!(hosts, "{address}\t{}", spec.hostname);
+                }
+            }
+            Network::None | Network::Host => drop(writeln!(hosts, "127.0.1.1\t{}", spec.hostname)),
+        }
     }
     for (address, name) in &spec.extra_hosts {
         let _ = writeln!(hosts, "{address}\t{name}");
     }
     let mut resolv_conf = Vec::new();
-    if let Ok(file) = std::fs::File::open("/etc/resolv.conf") {
+    if let Network::Private(private) = &spec.network {
+        resolv_conf = private.resolv_conf().into_bytes();
+    } else if let Ok(file) = std::fs::File::open("/etc/resolv.conf") {
         drop(file.take(RESOLV_CONF_MAX).read_to_end(&mut resolv_conf));
     }
     let hostname = format!("{}\n", spec.hostname);
@@ -233,7 +246,8 @@ fn config(spec: &ContainerSpec, request: &StartRequest) -> Result<Spec, Box<dyn 
         LinuxNamespaceType::Uts,
         LinuxNamespaceType::Cgroup,
     ];
-    if request.own_network {
+    // Another runtime stays in the namespace that its helper makes, where somebody can still join it.
+    if request.network == NetworkPlan::Own || (request.network.is_own() && spec.foreign_runtime.is_none()) {
         namespaces.push(LinuxNamespaceType::Network);
     }
     if request.ids == IdMode::Shifted {
@@ -317,8 +331,8 @@ fn resources(spec: &ContainerSpec) -> Result<LinuxResources, OciSpecError> {
 /// What every container has, then the mounts of the request.
 fn oci_mounts(request: &StartRequest) -> Result<Vec<Mount>, OciSpecError> {
     let shm = format!("size={}", request.shm_size_bytes);
-    let sys = if request.own_network { "sysfs" } else { "bind" };
-    let sys_options: &[&str] = match (request.own_network, request.privileged) {
+    let sys = if request.network.is_own() { "sysfs" } else { "bind" };
+    let sys_options: &[&str] = match (request.network.is_own(), request.privileged) {
         (true, false) => &["ro", "nosuid", "noexec", "nodev"],
         (true, true) => &["nosuid", "noexec", "nodev"],
         (false, false) => &["rbind", "ro", "nosuid", "noexec", "nodev"],
@@ -330,7 +344,7 @@ fn oci_mounts(request: &StartRequest) -> Result<Vec<Mount>, OciSpecError> {
         ("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
         ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
         ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        ("/sys", sys, if request.own_network { "sysfs" } else { "/sys" }, sys_options),
+        ("/sys", sys, if request.network.is_own() { "sysfs" } else { "/sys" }, sys_options),
     ];
     let mount = |target: &str, kind: &str, source: &str, options: Vec<String>| {
         MountBuilder::default().destination(target).typ(kind).source(source).options(options).build()

@@ -4,8 +4,8 @@ use crate::{
     bundle, cgroup,
     error::{StartError, WaitError},
     freeze, ports,
-    protocol::{Channel, ExecRequest, ForeignExec, Inside, Report, Request, StdioPlan, send_request},
-    spec::{ContainerSpec, Exit, Limits, ProcessSpec, Stdio},
+    protocol::{Attached, Channel, ExecRequest, ForeignExec, Inside, Report, Request, StdioPlan, send_request},
+    spec::{ContainerSpec, Exit, Limits, Network, PrivateNetwork, ProcessSpec, Stdio},
     sys, zygote,
 };
 use std::{
@@ -43,8 +43,11 @@ impl Container {
             &Request::Start(Box::new(request)),
             spec.process.stdio,
             None,
-            &program,
-            &spec.process.user,
+            match &spec.network {
+                Network::Private(private) => Some(&**private),
+                Network::None | Network::Host => None,
+            },
+            (&program, &spec.process.user),
         )
         .inspect_err(|error| {
             // A helper that reports has tidied up; one that was killed has not.
@@ -181,7 +184,7 @@ impl Container {
         };
         let program = process.args.first().cloned().unwrap_or_default();
         let container = Some(self.supervised.first.as_fd());
-        Supervised::launch(&Request::Exec(Box::new(request)), process.stdio, container, &program, &process.user)
+        Supervised::launch(&Request::Exec(Box::new(request)), process.stdio, container, None, (&program, &process.user))
             .map(Exec)
     }
 
@@ -305,14 +308,14 @@ impl Supervised {
         request: &Request,
         stdio: Stdio,
         container: Option<BorrowedFd<'_>>,
-        program: &str,
-        user: &str,
+        network: Option<&dyn PrivateNetwork>,
+        (program, user): (&str, &str),
     ) -> Result<Supervised, StartError> {
         let failed = |step: &'static str| move |source: io::Error| StartError::setup(step, source);
         let (fds, output) = stdio_descriptors(stdio).map_err(failed("prepare input and output"))?;
         let to_send: Vec<BorrowedFd<'_>> = container.into_iter().chain(fds.iter().map(AsFd::as_fd)).collect();
         let mut attempts = 1..=ATTEMPTS;
-        let (channel, report, mut received) = loop {
+        let (channel, mut report, mut received) = loop {
             let is_last = attempts.next() == Some(ATTEMPTS);
             let (channel, theirs) = Channel::pair().map_err(failed("make a socket"))?;
             // Sent before the helper exists, so that it never waits.
@@ -329,6 +332,9 @@ impl Supervised {
         };
         drop(to_send);
         drop(fds);
+        if let (Report::Namespace, Some(network)) = (&report, network) {
+            (report, received) = attach(&channel, network, &received)?;
+        }
         match report {
             Report::Started { pid, inside, warnings } if !received.is_empty() => Ok(Supervised {
                 channel,
@@ -342,7 +348,7 @@ impl Supervised {
                 taking: Mutex::new(()),
             }),
             Report::Failed(failure) => Err(StartError::from_failure(failure, program, user)),
-            Report::Started { .. } | Report::Ended { .. } => {
+            Report::Namespace | Report::Started { .. } | Report::Ended { .. } => {
                 Err(StartError::setup("understand the helper", io::Error::from_raw_os_error(libc::EPROTO)))
             }
         }
@@ -412,6 +418,29 @@ impl Supervised {
     fn hang_up(&self) {
         let _ = rustix::net::shutdown(self.channel.as_fd(), rustix::net::Shutdown::Write);
     }
+}
+
+/// Lets the network be attached while the container makes its mounts; what the helper reports then.
+fn attach(
+    channel: &Channel,
+    network: &dyn PrivateNetwork,
+    received: &[OwnedFd],
+) -> Result<(Report, Vec<OwnedFd>), StartError> {
+    const STEP: &str = "join the private network";
+    let lost = |source| StartError::setup(HELPER_LOST, source);
+    let [namespace, process] = received else {
+        return Err(lost(io::Error::from_raw_os_error(libc::EBADF)));
+    };
+    let attached = network.attach(namespace.as_fd(), process.as_fd());
+    match &attached {
+        // A helper that has gone has said why.
+        Ok(()) => drop(channel.send(&Attached, &[])),
+        // It ends what it began.
+        Err(_) => drop(rustix::net::shutdown(channel.as_fd(), rustix::net::Shutdown::Write)),
+    }
+    let report = channel.receive::<Report>().map_err(lost)?;
+    attached.map_err(|source| StartError::setup(STEP, source))?;
+    report.ok_or_else(|| lost(io::Error::other("it was killed, or crashed")))
 }
 
 /// How often a helper is asked for when the zygote gets lost. Somebody who kills it again and again means it.

@@ -38,6 +38,8 @@ pub use error::{EnterError, MountError, StartError, WaitError};
 pub use helper::run_if_reexecuted;
 pub use overlay::{Overlay, overlay_works};
 pub use spec::{
-    ContainerSpec, Exit, FileContent, Limits, Mount, MountKind, Network, ProcessSpec, Rootfs, Stdio, Ulimit,
+    ContainerSpec, Exit, FileContent, Limits, Mount, MountKind, Network, PrivateNetwork, ProcessSpec, Rootfs, Stdio,
+    Ulimit,
 };
+pub use sys::new_network_namespace;
 pub use zygote::leave;

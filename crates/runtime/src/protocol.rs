@@ -39,12 +39,31 @@ pub(crate) struct StartRequest {
     pub(crate) user: String,
     pub(crate) stdio: StdioPlan,
     pub(crate) ids: IdMode,
-    pub(crate) own_network: bool,
+    pub(crate) network: NetworkPlan,
     pub(crate) shm_size_bytes: u64,
     pub(crate) cgroup_parent: Option<String>,
     pub(crate) privileged: bool,
     pub(crate) foreign_runtime: Option<PathBuf>,
 }
+
+/// Whose network namespace the container is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum NetworkPlan {
+    Host,
+    Own,
+    /// Its own, which the engine joins to others: [`Report::Namespace`], then [`Attached`].
+    Joined,
+}
+
+impl NetworkPlan {
+    pub(crate) fn is_own(self) -> bool {
+        self != NetworkPlan::Host
+    }
+}
+
+/// Engine to helper, and helper to container process: the network namespace has its devices.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Attached;
 
 /// A further process in a running container. Descriptor 1 of the packet is the pidfd of its first process.
 #[derive(Debug, Serialize, Deserialize)]
@@ -142,6 +161,8 @@ pub(crate) struct Inside {
 /// Helper to engine.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
+    /// The first process exists, its program does not run yet. With its network namespace and its pidfd.
+    Namespace,
     /// The program runs. With the pidfd of the first process and, if asked for, the master of its terminal.
     Started { pid: i32, inside: Inside, warnings: Vec<String> },
     /// It does not, and nothing is left of it.

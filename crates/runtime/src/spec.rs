@@ -2,7 +2,13 @@
 
 use crate::overlay::Overlay;
 use serde::{Deserialize, Serialize};
-use std::{os::fd::OwnedFd, path::PathBuf};
+use std::{
+    fmt, io,
+    net::IpAddr,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::PathBuf,
+    sync::Arc,
+};
 
 /// Everything about one container. Converted to an OCI runtime spec, which is what both our helper and a foreign
 /// `--runtime` (there as a bundle's `config.json`) read.
@@ -114,12 +120,30 @@ impl Clone for Stdio {
 }
 
 /// Which network a container sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Network {
     /// Own network namespace with only a loopback device that is up.
     None,
     /// The host's.
     Host,
+    /// Own network namespace, which somebody joins to others before the program runs.
+    Private(Arc<dyn PrivateNetwork>),
+}
+
+/// Joins a container's network namespace to others.
+pub trait PrivateNetwork: fmt::Debug + Send + Sync {
+    /// Its addresses: the host name has the first one in `/etc/hosts`.
+    fn addresses(&self) -> Vec<IpAddr>;
+
+    /// Content of its `/etc/resolv.conf`.
+    fn resolv_conf(&self) -> String;
+
+    /// Gives the namespace its devices. Called once while the container starts, beside its mounts; `process` is the pidfd of
+    /// its first process, whose program waits for the end of this.
+    ///
+    /// # Errors
+    /// The container cannot start so.
+    fn attach(&self, namespace: BorrowedFd<'_>, process: BorrowedFd<'_>) -> io::Result<()>;
 }
 
 /// A further mount.
@@ -170,8 +194,8 @@ pub enum MountKind {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileContent(pub Vec<u8>);
 
-impl std::fmt::Debug for FileContent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for FileContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FileContent({} bytes)", self.0.len())
     }
 }

@@ -454,6 +454,20 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     }
 }
 
+/// A new network namespace with nothing in it but a loopback device that is down. It lives as long as its descriptor, and
+/// whoever is in it.
+///
+/// # Errors
+/// The kernel refuses: [`enter`](crate::enter()) was not called, or could not get the rights.
+pub fn new_network_namespace() -> io::Result<OwnedFd> {
+    // A thread of its own, so that nobody else's namespace changes.
+    let made = std::thread::spawn(|| {
+        unshare(libc::CLONE_NEWNET)?;
+        std::fs::File::open("/proc/thread-self/ns/net").map(OwnedFd::from)
+    });
+    made.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+}
+
 /// Whether the current directory is inside the root of this process (CVE-2024-21626): the kernel says otherwise.
 pub(crate) fn cwd_is_inside_root() -> bool {
     let mut buffer = vec![0u8; libc::PATH_MAX as usize];

@@ -326,7 +326,7 @@ impl World {
             shared: &self.shared,
             privilege: privilege(),
             foreign_runtime: None,
-            default_network: runtime::Network::Host,
+            default_network: &runtime::Network::Host,
         };
         let result = build(request, &host, &events);
         let events = std::mem::take(&mut *recorder.0.lock().unwrap());

@@ -133,7 +133,7 @@ impl Trial<'_> {
             user: self.root.config.config.user.clone(),
             mounts: Vec::new(),
             // A loopback of its own: ports never clash, and probes run inside.
-            network: NetworkMode::None,
+            network: NetworkMode::Default,
             attachment: Attachment::default(),
             surroundings: Surroundings::default(),
             limits: Limits::default(),

@@ -303,7 +303,7 @@ async fn health_is_awaited_with_early_probes() {
     );
     let spec = world.spec("app-health").expect("started");
     assert_eq!(spec.args, ["/serve", "--port", "80"]);
-    assert!(!spec.init && spec.network == engine::NetworkMode::None);
+    assert!(!spec.init && spec.network == engine::NetworkMode::Default);
     assert!(world.story().contains(&"stop app-health 3 100ms".to_owned()), "by STOPSIGNAL: {:#?}", world.story());
 }
 

@@ -4,13 +4,16 @@
 //! theirs to apply, so that [`Exit::oom`](crate::Exit) stays false.
 
 use super::{
-    Stdio, payload, sources,
+    Stdio, offer_namespace, payload, sources,
     stubs::{self, Places, Want},
     users, watch,
 };
 use crate::{
     bundle, cgroup,
-    protocol::{Channel, ExecRequest, Failure, FailureKind, IdMode, Inside, MountSource, Report, StartRequest, Step},
+    protocol::{
+        Attached, Channel, ExecRequest, Failure, FailureKind, IdMode, Inside, MountSource, NetworkPlan, Report,
+        StartRequest, Step,
+    },
     sys::{self, Child},
 };
 use oci_spec::runtime::{Process, Spec};
@@ -19,6 +22,7 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 use std::{
+    fs::File,
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -42,6 +46,15 @@ pub(super) fn start(engine: &Channel, request: &StartRequest, fds: Vec<OwnedFd>)
         warnings.push("limits are not applied by another runtime for an ordinary user".to_owned());
     }
 
+    if request.network == NetworkPlan::Joined {
+        // Ours, which the other runtime's container inherits.
+        sys::unshare(libc::CLONE_NEWNET).step("make a network namespace")?;
+        sys::loopback_up().step("bring the loopback device up")?;
+        let namespace = File::open("/proc/self/ns/net").step("open the network namespace")?;
+        let ourselves = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).step("find ourselves")?;
+        offer_namespace(engine, namespace.as_fd(), ourselves.as_fd())?;
+        engine.receive::<Attached>().step("hear from the engine")?;
+    }
     let root = mount_all(request, &mut warnings)?;
     let mut places = Places::new(root.as_fd());
     let made = make_mount_points(request, &request.spec, &mut places);

@@ -13,7 +13,7 @@ use crate::{
     cgroup::Entrances,
     enter,
     overlay::{attach_hidden, clone_mount, fd_path},
-    protocol::{Channel, Failure, FromInside, Go, IdMode, MountSource, StartRequest, Step},
+    protocol::{Attached, Channel, Failure, FromInside, Go, IdMode, MountSource, NetworkPlan, StartRequest, Step},
     sys,
 };
 use oci_spec::runtime::Spec;
@@ -103,6 +103,9 @@ fn prepare(birth: &Birth<'_>, entrances: &mut Entrances) -> Result<Option<OwnedF
     if let Some(hostname) = spec.hostname() {
         sys::set_hostname(hostname).step("set the host name")?;
     }
+    if request.network == NetworkPlan::Joined && helper.receive::<Attached>().step("hear from the helper")?.is_none() {
+        sys::exit_now(0);
+    }
     Ok(match terminal {
         Some(Terminal { master, slave }) => {
             helper.send(&FromInside::Terminal, &[master.as_fd()]).step("send the terminal")?;
@@ -149,9 +152,9 @@ fn build(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Terminal>, Failure> {
     let proc = mount_proc(places)?;
-    let sys_dir = mount_sys(places, host_sys, request.own_network, request.privileged)?;
+    let sys_dir = mount_sys(places, host_sys, request.network.is_own(), request.privileged)?;
     let terminal = mount_dev(places, stdio, request.shm_size_bytes)?;
-    if request.own_network {
+    if request.network.is_own() {
         sys::loopback_up().step("bring the loopback device up")?;
         open_network_settings(&proc);
     }

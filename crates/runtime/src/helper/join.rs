@@ -6,7 +6,7 @@
 use super::{Notes, Stdio, listen, payload, watch};
 use crate::{
     cgroup::Entrances,
-    protocol::{Channel, ExecRequest, Failure, FromInside, Report, Step},
+    protocol::{Channel, ExecRequest, Failure, FromInside, NetworkPlan, Report, Step},
     sys::{self, Child, Fork},
 };
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -38,7 +38,7 @@ pub(super) fn exec(engine: &Channel, request: &ExecRequest, mut fds: Vec<OwnedFd
     drop((inner, stdio));
 
     let mut notes = Notes::default();
-    let heard = listen(engine, &outer, &mut notes);
+    let heard = listen(engine, &outer, &mut notes, NetworkPlan::Host);
     drop(sys::reap(scout.pidfd.as_fd()));
     let heard = heard?;
     let pid = heard.joined.ok_or_else(|| {

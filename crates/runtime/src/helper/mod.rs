@@ -22,8 +22,8 @@ use crate::{
     cgroup::Cgroup,
     enter,
     protocol::{
-        Channel, Failure, FailureKind, FromInside, Go, IdMode, Inside, Report, Request, StartRequest, StdioPlan, Step,
-        receive_request,
+        Attached, Channel, Failure, FailureKind, FromInside, Go, IdMode, Inside, NetworkPlan, Report, Request,
+        StartRequest, StdioPlan, Step, receive_request,
     },
     rlimits,
     sys::{self, Child, Ending, Fork},
@@ -147,7 +147,7 @@ impl Start<'_> {
     fn launch(&self, ids: IdMode, notes: &mut Notes) -> Result<Running, Failure> {
         let Start { request, spec, stdio, cgroup, .. } = self;
         let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        if request.own_network {
+        if request.network.is_own() {
             namespaces |= libc::CLONE_NEWNET;
         }
         if ids == IdMode::Shifted {
@@ -206,12 +206,17 @@ impl Start<'_> {
         } else {
             None
         };
+        if self.request.network == NetworkPlan::Joined {
+            let namespace = format!("/proc/{}/ns/net", child.pid);
+            let namespace = File::open(namespace).step("open the network namespace")?;
+            offer_namespace(self.engine, namespace.as_fd(), child.pidfd.as_fd())?;
+        }
         let opened = sources::open(self.request, userns.as_ref().map(AsFd::as_fd), &mut notes.warnings)?;
         let fds: Vec<BorrowedFd<'_>> = opened.fds.iter().map(AsFd::as_fd).collect();
         outer.send(&Go { sources: opened.kinds }, &fds).step("send the mounts to the container")?;
         drop(fds);
         drop(opened.fds);
-        listen(self.engine, outer, notes).map(|heard| heard.terminal)
+        listen(self.engine, outer, notes, self.request.network).map(|heard| heard.terminal)
     }
 }
 
@@ -222,16 +227,30 @@ struct Heard {
     joined: Option<i32>,
 }
 
-/// Takes messages until the program runs (the socket closes on exec) or a step failed.
-fn listen(engine: &Channel, outer: &Channel, notes: &mut Notes) -> Result<Heard, Failure> {
+/// Lets the engine give a network namespace its devices.
+fn offer_namespace(engine: &Channel, namespace: BorrowedFd<'_>, process: BorrowedFd<'_>) -> Result<(), Failure> {
+    engine.send(&Report::Namespace, &[namespace, process]).step("send the network namespace")
+}
+
+/// Takes messages until the program runs (the socket closes on exec) or a step failed. Meanwhile the engine may have one
+/// thing to say: that the network is attached, which is passed on.
+fn listen(engine: &Channel, outer: &Channel, notes: &mut Notes, network: NetworkPlan) -> Result<Heard, Failure> {
+    const STEP: &str = "hear from the container";
     let mut heard = Heard::default();
+    let mut awaits_network = network == NetworkPlan::Joined;
     loop {
         // A start may hang on a dead network file system; the end of the engine ends that, too.
-        let ready = sys::poll(&[outer.as_fd(), engine.as_fd()], -1).step("hear from the container")?;
+        let ready = sys::poll(&[outer.as_fd(), engine.as_fd()], -1).step(STEP)?;
         if !ready[0] {
+            if awaits_network && engine.receive::<Attached>().step("hear from the engine")?.is_some() {
+                awaits_network = false;
+                // One that has failed meanwhile says so.
+                drop(outer.send(&Attached, &[]));
+                continue;
+            }
             return Err(Failure::new("go on without the engine", &io::Error::from_raw_os_error(libc::EPIPE)));
         }
-        match outer.receive::<FromInside>().step("hear from the container")? {
+        match outer.receive::<FromInside>().step(STEP)? {
             Some((FromInside::Mounted { stubs: made, warnings: more }, _)) => {
                 notes.stubs.extend(made);
                 notes.warnings.extend(more);

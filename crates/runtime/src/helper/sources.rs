@@ -61,7 +61,7 @@ pub(super) fn open(
 /// programs that look for their limits in the list of mounts, such as Java, would take them for their own and stumble.
 /// In a user's namespace the kernel shows all or nothing; there the first process takes all.
 fn host_sys(request: &StartRequest) -> Option<OwnedFd> {
-    if request.own_network {
+    if request.network.is_own() {
         return None;
     }
     let source = openat(CWD, "/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;

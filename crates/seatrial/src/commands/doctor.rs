@@ -66,6 +66,7 @@ pub(crate) fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<Exit> 
         let finding = if check.ok { Finding::Good } else { Finding::Lacking };
         checks.push(Check { name: check.name.to_owned(), finding, detail: check.detail, remedy: check.remedy });
     }
+    checks.push(private_networks(context.privilege()));
     checks.push(platforms());
     checks.push(git());
     checks.extend(helpers());
@@ -179,6 +180,22 @@ fn disk(home: &Path) -> Check {
 }
 
 /// Which platforms' programs can be run, for builds of several.
+/// What leads out of the networks of gates, health checks and services.
+fn private_networks(privilege: &Privilege) -> Check {
+    const NAME: &str = "private networks";
+    match network::ways_out(matches!(privilege, Privilege::Root { .. })) {
+        Ok(ways) => {
+            let ways: Vec<String> = ways.iter().map(ToString::to_string).collect();
+            Check::good(NAME, format!("containers reach each other by name, and the outside by {}", ways.join(" or ")))
+        }
+        Err(no_way_out) => Check::lacking(
+            NAME,
+            format!("containers reach each other, but nothing outside: {}", no_way_out.reason),
+            no_way_out.remedy,
+        ),
+    }
+}
+
 fn platforms() -> Check {
     const NAME: &str = "platforms";
     let host = Platform::host();
