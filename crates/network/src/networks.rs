@@ -333,12 +333,10 @@ impl Membership {
                 gateway = Some(link::default_route(link::TABLE_MAIN, bridge_gateway, index));
             }
         }
-        settings.extend(gateway);
+        // Without a way out there is no route either, so that connections fail at once: the kernel refuses only one packet a
+        // second (`ip_error`). What is wrong is told by `take_warning`.
+        settings.extend(gateway.filter(|_| self.networks.uplink().is_ok()));
         route.request(settings)?;
-        if self.leads_out() {
-            // What is wrong is told by `take_warning`.
-            let _ = self.networks.uplink();
-        }
         let process = process.try_clone_to_owned().map_err(Error::at(ATTEMPT))?;
         inner.book.names().starts(self.id, process);
         Ok(())
