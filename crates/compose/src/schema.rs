@@ -201,11 +201,6 @@ impl JsonSchema for ServiceForm {
     }
 }
 
-/// The keys of [`ServiceForm`] with their descriptions; then those that have no effect.
-pub fn service_keys() -> (Vec<(&'static str, &'static str)>, &'static [&'static str]) {
-    (PROPERTIES.iter().map(|(key, _, description)| (*key, *description)).collect(), SERVICE.later)
-}
-
 /// The schema of `include` in the pipeline file.
 pub struct IncludeForm;
 
@@ -265,5 +260,14 @@ mod tests {
         known.sort_unstable();
         let described: Vec<&str> = PROPERTIES.iter().map(|(key, ..)| *key).collect();
         assert_eq!(described, known);
+    }
+
+    #[test]
+    fn the_page_names_every_key() {
+        let page = include_str!("../../../docs/services.md");
+        let words: Vec<&str> = page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
+        let missing: Vec<&&str> =
+            OWN_SERVICE.known.iter().chain(SERVICE.later).filter(|key| !words.contains(key)).collect();
+        assert!(missing.is_empty(), "docs/services.md says nothing of {missing:?}");
     }
 }

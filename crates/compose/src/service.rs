@@ -718,6 +718,6 @@ pub enum WatchAction {
         /// Path in the container.
         target: String,
         /// The command.
-        exec: Hook,
+        exec: Box<Hook>,
     },
 }

@@ -66,7 +66,7 @@ fn rule(cx: &mut Cx<'_>, node: &Arc<Node>) -> Option<WatchRule> {
         Action::Restart => WatchAction::Restart,
         Action::Sync => WatchAction::Sync { target },
         Action::SyncRestart => WatchAction::SyncRestart { target },
-        Action::SyncExec => WatchAction::SyncExec { target, exec: exec? },
+        Action::SyncExec => WatchAction::SyncExec { target, exec: Box::new(exec?) },
     };
     Some(WatchRule {
         place: cx.place(&node.span),

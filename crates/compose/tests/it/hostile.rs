@@ -80,7 +80,7 @@ fn everything_has_a_bound() {
     has(Case::one(&"#".repeat(2 << 20)), "is larger than");
     has(Case::one(&format!("x-a: {}{}", "[".repeat(100), "]".repeat(100))), "more than 64 levels");
     // Ports of ranges.
-    let ranges = vec!["\"1-65535\""; 10].join(",");
+    let ranges = ["\"1-65535\""; 10].join(",");
     has(Case::one(&format!("services: {{a: {{image: x, expose: [{ranges}]}}}}")), "more than 100000 ports");
     // Templates that double.
     let doubling: String = std::iter::once("A0=xxxxxxxxxxxxxxxx\n".to_owned())

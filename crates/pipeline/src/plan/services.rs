@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use compose::{Finding, Project, Sections};
+use dockerfile::Diagnostic;
 use oci::Reference;
 use serde::Serialize;
 
@@ -34,7 +35,12 @@ pub(super) fn services(planner: &mut Planner<'_>, file: &PipelineFile, image: &R
         variables: Rc::new(planner.values.clone()),
     };
     let read = sections.read();
-    planner.diagnostics.extend(read.diagnostics);
+    // Secrets are looked at for gates, too.
+    let is_new = |finding: &Diagnostic| {
+        !planner.diagnostics.iter().any(|own| (own.code, &own.span) == (finding.code, &finding.span))
+    };
+    let new: Vec<Diagnostic> = read.diagnostics.into_iter().filter(is_new).collect();
+    planner.diagnostics.extend(new);
     for service in &read.project.services {
         let Some(from) = service.from.as_deref().filter(|from| *from != last) else { continue };
         let named = file.services.as_ref().and_then(|services| services.value.get(&service.name)?.get("from").cloned());
