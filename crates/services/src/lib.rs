@@ -22,5 +22,5 @@ pub use error::{ServiceError, ServiceFailure};
 pub use links::{LinkTarget, links};
 pub use log::{LogEnd, Logs, ServiceLog};
 pub use order::{Unordered, needed};
-pub use set::{NotUp, ServiceContext, ServiceOutcome, Services};
+pub use set::{NotUp, ServiceContext, ServiceOutcome, Services, Told};
 pub use spec::{container_name, environment, workdir};

@@ -91,6 +91,15 @@ pub struct Services<'a> {
     watchers: Mutex<JoinSet<()>>,
 }
 
+/// What a container is told of a linked service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Variables.
+    pub env: Vec<(String, String)>,
+    /// Line of `/etc/hosts`: name, address.
+    pub host: (String, String),
+}
+
 /// What is done once for each service.
 #[derive(Default)]
 struct Unit {
@@ -160,12 +169,13 @@ impl<'a> Services<'a> {
     }
 
     /// What a container called `parent` is told of linked services that are up: variables, and lines of `/etc/hosts`.
-    pub fn links(&self, parent: &str, linked: &[(String, String)]) -> Vec<(Vec<(String, String)>, (String, String))> {
+    pub fn links(&self, parent: &str, linked: &[(String, String)]) -> Vec<Told> {
         let started = lock(&self.started);
         let told = linked.iter().filter_map(|(name, alias)| {
             let up = started.iter().rev().find(|up| up.service.name == *name)?;
             let target = up.target();
-            Some((links(parent, alias, &target), (alias.clone(), target.address.to_string())))
+            let host = (alias.clone(), target.address.to_string());
+            Some(Told { env: links(parent, alias, &target), host })
         });
         told.collect()
     }
@@ -399,7 +409,7 @@ impl<'a> Services<'a> {
         let linked: Vec<(String, String)> =
             service.links.iter().map(|link| (link.service.clone(), link.alias.clone())).collect();
         let told = self.links(&container_name(&service.name), &linked);
-        let (env, hosts): (Vec<_>, Vec<_>) = told.into_iter().unzip();
+        let (env, hosts): (Vec<_>, Vec<_>) = told.into_iter().map(|told| (told.env, told.host)).unzip();
         let starting = Starting {
             service,
             image,

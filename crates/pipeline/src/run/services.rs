@@ -141,7 +141,7 @@ fn linked(set: &Services<'_>, gate: &GatePlan, spec: &ContainerSpec) -> Containe
     }
     let pair = |link: &compose::Link| (link.service.clone(), link.alias.clone());
     let links: Vec<(String, String)> = gate.uses.links.iter().map(pair).collect();
-    for (env, host) in set.links(&spec.name, &links) {
+    for services::Told { env, host } in set.links(&spec.name, &links) {
         for (name, value) in env {
             // What the user says wins over what a link tells.
             if !spec.env.iter().any(|(present, _)| *present == name) {
