@@ -306,7 +306,7 @@ impl<'a> Services<'a> {
                     Ok(())
                 }
                 Err(error) => {
-                    stage.finish(verdict_of(&error), up.begun.elapsed(), error.to_string());
+                    stage.finish(verdict_of(&error), up.begun.elapsed(), summary_of(&error));
                     Err(self.fail(service, error))
                 }
             }
@@ -359,7 +359,7 @@ impl<'a> Services<'a> {
                         Ok(up)
                     }
                     Err(error) => {
-                        stage.finish(verdict_of(&error), begun.elapsed(), error.to_string());
+                        stage.finish(verdict_of(&error), begun.elapsed(), summary_of(&error));
                         Err(self.fail(service, error))
                     }
                 }
@@ -470,6 +470,14 @@ impl Drop for Stage<'_> {
 
 fn verdict_of(error: &ServiceError) -> Verdict {
     if matches!(error, ServiceError::Cancelled) { Verdict::Skipped } else { Verdict::Failed }
+}
+
+/// For the line of the service, which begins with its name.
+fn summary_of(error: &ServiceError) -> String {
+    match error {
+        ServiceError::Failed(failure) => failure.reason.clone(),
+        error => error.to_string(),
+    }
 }
 
 fn tell(events: &EventSink, error: &ServiceError) {

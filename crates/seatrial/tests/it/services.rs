@@ -82,8 +82,7 @@ fn a_database_that_dies_fails_the_run_with_its_last_lines() {
     for words in [
         "service db: `postgres -D /nowhere` exited 2 before it was ready after TIME",
         " --> seatrial.yaml:3:3",
-        "  │ postgres: could not access the server configuration file",
-        "seatrial logs ",
+        "  │ postgres: could not access directory",
     ] {
         assert!(stderr.contains(words), "`{words}` is missing in:\n{stderr}");
     }
@@ -113,7 +112,10 @@ health: false
     world.file("migrate.sh", migrate).file("Dockerfile", &format!("FROM {POSTGRES}\nCOPY migrate.sh .\n"));
     let finished = world.seatrial(["run"]).run().exits(0);
     finished.stderr_has("db (fresh)").stderr_has("db (again)");
-    world.seatrial(["logs", "last", "db (again)"]).run().exits(0).stdout_has("already exists");
+    world.seatrial(["logs", "last", "db (again)"]).run().exits(0).stdout_has("ready to accept connections");
+    // The second time it is there already, and only in the gate that migrates twice.
+    world.seatrial(["logs", "last", "again"]).run().exits(0).stdout_has("already exists");
+    assert!(!world.seatrial(["logs", "last", "fresh"]).run().exits(0).stdout().contains("already exists"));
 }
 
 #[test]
