@@ -1,4 +1,7 @@
-"""What a browser of the Selenium Grid shows, by the WebDriver protocol (https://www.w3.org/TR/webdriver2)."""
+"""What a browser of the Selenium Grid shows.
+
+Speaks WebDriver (https://www.w3.org/TR/webdriver2), as Selenium's RemoteWebDriver does.
+"""
 
 import json
 import os
@@ -13,9 +16,8 @@ BROWSER = os.environ["BROWSER"]
 WAIT_SECONDS = 120
 
 OPTIONS = {
-    "chrome": {
-        "goog:chromeOptions": {"args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage"]}
-    },
+    # The container is the sandbox: Chromium's own needs rights that containers lack.
+    "chrome": {"goog:chromeOptions": {"args": ["--headless=new", "--no-sandbox"]}},
     "firefox": {"moz:firefoxOptions": {"args": ["-headless"]}},
 }
 
@@ -23,7 +25,8 @@ OPTIONS = {
 def command(method: str, path: str, value: dict | None = None) -> object:
     """One command to the grid, and its answer."""
     body = None if value is None else json.dumps(value).encode()
-    request = Request(f"{GRID}/{path}", body, {"Content-Type": "application/json; charset=utf-8"}, method=method)
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    request = Request(f"{GRID}/{path}", body, headers, method=method)
     with urlopen(request, timeout=WAIT_SECONDS) as response:
         return json.load(response)["value"]
 

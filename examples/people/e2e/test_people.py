@@ -1,5 +1,6 @@
 """What a person sees who uses the solution from outside, without a browser."""
 
+import html
 import json
 import os
 import re
@@ -35,7 +36,7 @@ class People(unittest.TestCase):
         add({"name": name, "email": "ada@example.org"})
         people = json.loads(get(f"{API}/people"))
         self.assertIn({"name": name, "email": "ada@example.org"}, people)
-        self.assertIn(name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"), get(WEB))
+        self.assertIn(html.escape(name), get(WEB))
 
     def test_nobody_without_a_name(self) -> None:
         """Status 400."""

@@ -5,6 +5,7 @@ import unittest
 import uuid
 
 import psycopg2
+
 from people_api import migrate
 
 
