@@ -319,6 +319,7 @@ fn paths_may_not_leave_the_repository() {
         ("build: {dockerfile: link/passwd}", "ST311 1:21 `link/passwd` is outside of the repository"),
         ("build: {additional_contexts: {a: /etc}}", "ST311 1:34 `/etc` is not relative to the pipeline file"),
         ("version: {file: link/passwd}", "ST311 1:17 `link/passwd` is outside of the repository"),
+        ("secrets: {a: {file: link/passwd}}", "ST311 1:21 `link/passwd` is outside of the repository"),
         ("test: {mounts: [tets]}", "ST310 1:17 `tets` does not exist (did you mean `tests`?)"),
         ("build: data", "ST310 1:8 `data` is not a directory\nST310 1:8 there is no Dockerfile in the build context"),
         ("test: {mounts: [\"data:../x\"]}", "ST306 1:17 the target may not have `..`"),
