@@ -32,7 +32,7 @@ pub use prepare::{
     FILE_NAME, Invalid, PrepareError, PrepareRequest, Prepared, SourceText, find_file, init_yaml, prepare,
 };
 pub use report::{Case, CaseOutcome, InvalidReport, junit};
-pub use run::{GATE_VERDICTS, StageRecord, file_name, report_files, run, stage_record};
+pub use run::{GATE_VERDICTS, StageRecord, file_name, known_secrets, report_files, run, stage_record};
 pub use services::{ServiceError, ServiceFailure, ServiceOutcome};
 pub use source::{Head, Source, SourceEvent, changed_paths, read_source};
 pub use tags::{ChosenTags, Judgement, TagRule, TagState, When, choose_tags, is_moving, judge_tag, legal_tag};

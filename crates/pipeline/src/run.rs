@@ -24,6 +24,7 @@ use events::{Event, RunId, Verdict};
 
 pub use record::{StageRecord, stage_record};
 pub use reports::matching as report_files;
+pub use secrets::known_secrets;
 pub use verdicts::NAMESPACE as GATE_VERDICTS;
 pub(crate) use words::FILE_NAME_BYTES_MAX;
 pub use words::file_name;

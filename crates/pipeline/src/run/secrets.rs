@@ -59,6 +59,11 @@ impl Secrets {
     }
 }
 
+/// The secrets of the plan that can be read here and now: what nothing that is written down may hold.
+pub fn known_secrets(plan: &Plan) -> Vec<Secret> {
+    plan.secrets.keys().filter_map(|name| read(plan, name, None).ok()).collect()
+}
+
 fn read(plan: &Plan, name: &str, place: Option<&Place>) -> Result<Secret, RunError> {
     let at = place.map(|place| format!(" ({}:{}:{})", place.file, place.line, place.column)).unwrap_or_default();
     let wrong = |message: String, hint: Option<String>| RunError::Usage { message: message + &at, hint };

@@ -59,3 +59,27 @@ fn what_cannot_be_a_capsule_is_refused() {
     world.file("x.capsule", "nonsense");
     world.seatrial(["replay", "x.capsule"]).run().exits(3).stderr_has("is no capsule of a run, or is damaged");
 }
+
+#[test]
+fn secrets_stay_out_of_a_capsule() {
+    let world = world_with_image();
+    world
+        .file("Dockerfile", "FROM tiny:1\n")
+        .file("app", "x\n")
+        .file(
+            "seatrial.yaml",
+            "secrets: {a: {file: key}, b: {environment: B_TOKEN}}\ntest: {gates: {unit: {run: exit 1, secrets: [a, b]}}}\n",
+        )
+        .commit();
+    world.file("key", "in-a-file-0123\n").file("app", "in-the-environment-0123\n").file("other", "plain\n");
+    world.seatrial(["run"]).env("B_TOKEN", "in-the-environment-0123").run().exits(1);
+    world.seatrial(["capsule", "last", "-o", "f.capsule"]).run().exits(0);
+    let plain = zstd::decode_all(std::fs::File::open(world.repo().join("f.capsule")).unwrap()).unwrap();
+    let text = String::from_utf8_lossy(&plain);
+    for secret in ["in-a-file-0123", "in-the-environment-0123"] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+    for words in ["key: it holds a secret", "changes of tracked files: they hold a secret", "plain"] {
+        assert!(text.contains(words), "{words}");
+    }
+}

@@ -3,9 +3,11 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use engine::Masks;
 use oci::ImageConfig;
 use pipeline::{Outcome, Plan};
 use serde::{Deserialize, Serialize};
@@ -81,19 +83,24 @@ impl Source {
         source.remote = git(&root, &["config", "--get", "remote.origin.url"])
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .map(|url| engine::redacted(url.trim()));
+        let masks = Masks::new(&pipeline::known_secrets(plan)).map(Arc::new);
+        let holds_secret = |bytes: &[u8]| masks.as_ref().is_some_and(|masks| masks.mask(bytes) != bytes);
         if plan.source.is_dirty {
             match git(&root, &["diff", "--binary", "--no-color", "--no-ext-diff", "HEAD", "--"]) {
+                Some(patch) if holds_secret(&patch) => {
+                    source.missing.push("changes of tracked files: they hold a secret".into());
+                }
                 Some(patch) if patch.len() <= PATCH_BYTES_MAX => {
                     source.has_patch = fs_err::write(run.path.join(PATCH), patch).is_ok();
                 }
                 _ => source.missing.push("changes of tracked files: too many".into()),
             }
         }
-        source.take_untracked(&root, run);
+        source.take_untracked(&root, run, &holds_secret);
         source
     }
 
-    fn take_untracked(&mut self, root: &Path, run: &RunDir) {
+    fn take_untracked(&mut self, root: &Path, run: &RunDir, holds_secret: &dyn Fn(&[u8]) -> bool) {
         let listed = git(root, &["ls-files", "-z", "--others", "--exclude-standard"]).unwrap_or_default();
         let mut left = UNTRACKED_BYTES_MAX;
         for name in listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
@@ -108,6 +115,10 @@ impl Source {
                 continue;
             }
             left -= size;
+            if fs_err::read(&path).is_ok_and(|bytes| holds_secret(&bytes)) {
+                self.missing.push(format!("{name}: it holds a secret"));
+                continue;
+            }
             let target: PathBuf = run.path.join(UNTRACKED).join(name);
             let copied =
                 target.parent().map_or(Ok(()), fs_err::create_dir_all).and_then(|()| fs_err::copy(&path, &target));
