@@ -87,7 +87,7 @@ pub fn human(duration: Duration) -> String {
     }
 }
 
-/// For `#[serde(serialize_with = …)]`: as [`format`] writes it.
+/// For `#[serde(serialize_with = …)]`: as [`format()`] writes it.
 ///
 /// # Errors
 /// The serializer's.

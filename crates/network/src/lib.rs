@@ -5,9 +5,9 @@
 //! ([`Networks::reserve`], then [`Membership::attach`]). Everything ends with the processes that hold the namespaces; what
 //! does not is a [`Leftover`].
 //!
-//! A container is reached by its names through the name server ([`dns`]) at its network's gateway. Packets leave the
-//! namespace through the [`uplink`]: the host's own translation of addresses, or pasta or slirp4netns. From the host,
-//! containers are reached through [`publish`]ed ports only.
+//! A container is reached by its names through the name server (`dns`) at its network's gateway. Packets leave the
+//! namespace through the uplink: the host's own translation of addresses, or pasta or slirp4netns. From the host,
+//! containers are reached through published ports only.
 
 mod dns;
 mod inside;

@@ -261,7 +261,12 @@ pub(crate) fn registry_failure(error: &registry::RegistryError, failure: &mut Fa
     let host = error.target.split('/').next().unwrap_or(&error.target).to_owned();
     if error.is_auth() {
         failure.exit = Exit::Authentication;
-        failure.hints.push(format!("log in with `seatrial login {host}`"));
+        failure.hints.push(match &error.kind {
+            registry::ErrorKind::Denied { .. } => {
+                format!("if another user may do this, log in as that one: `seatrial login {host}`")
+            }
+            _ => format!("log in with `seatrial login {host}`"),
+        });
     } else if error.is_unreachable() {
         failure.exit = Exit::Surroundings;
         if error.action.contains("pull") || error.action.contains("resolve") {
