@@ -252,5 +252,7 @@ async fn what_is_wrong_with_a_layout_is_told() {
         let error = client().copy_between(&place(), &to, &CopyOptions::default(), &NoProgress).await.unwrap_err();
         assert!(error.is_surroundings(), "{error:?}");
     }
-    assert!(client().list_tags(&reference(server.address, "other")).await.is_err());
+    // Blobs that were whole may have arrived before; no name may.
+    let tags = client().list_tags(&reference(server.address, "other")).await.unwrap_or_default();
+    assert!(tags.is_empty(), "{tags:?}");
 }
