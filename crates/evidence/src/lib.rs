@@ -3,3 +3,5 @@
 //!
 //! The crate makes and checks values. It runs nothing and knows neither pipelines nor deployments; who publishes and who
 //! verifies hands it the image's layers, the verdicts and the keys.
+
+pub mod sbom;

@@ -1,0 +1,148 @@
+//! From what the layers say to what the image holds: only files that the image shows count.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use oci::DiffId;
+use store::{ImageFiles, StoreError};
+
+use super::{
+    Ecosystem, Inventory, OsRelease, Package,
+    layer::{Content, Findings},
+    purl,
+};
+
+/// Joins the findings of all layers, lowest first.
+pub(crate) fn merge(
+    files: &mut ImageFiles,
+    layers: Vec<Findings>,
+    diff_ids: &[DiffId],
+) -> Result<Inventory, StoreError> {
+    let before = Before::of(&layers);
+    let mut shown = Shown::default();
+    let mut warnings = BTreeSet::new();
+    for (layer, findings) in layers.into_iter().enumerate() {
+        for finding in findings.findings {
+            if files.layer_of(finding.path.as_bytes())? == Some(layer) {
+                shown.add(finding.path, layer, finding.content);
+            }
+        }
+        for warning in findings.warnings {
+            if files.layer_of(warning.path.trim_start_matches('/').as_bytes())? == Some(layer) {
+                warnings.insert(warning);
+            }
+        }
+    }
+    let os = shown.os(files)?;
+    let mut packages: BTreeMap<String, Package> = BTreeMap::new();
+    for (path, layer, found) in std::mem::take(&mut shown.packages) {
+        for mut package in found {
+            let origin = before.origin(&path, layer, &package);
+            if package.ecosystem == Ecosystem::Deb {
+                package.licences = shown.licences_of(&package.name, files)?;
+            }
+            package.purl = purl::of(&package, os.as_ref());
+            package.layer = diff_ids.get(origin).cloned();
+            package.paths = vec![format!("/{path}")];
+            add(&mut packages, package, diff_ids);
+        }
+    }
+    Ok(Inventory { os, packages: packages.into_values().collect(), warnings: warnings.into_iter().collect() })
+}
+
+/// A package that several files tell of is one; what one of them does not say is taken from the other.
+fn add(packages: &mut BTreeMap<String, Package>, package: Package, diff_ids: &[DiffId]) {
+    let Some(known) = packages.get_mut(&package.purl) else {
+        packages.insert(package.purl.clone(), package);
+        return;
+    };
+    let height = |layer: &Option<DiffId>| diff_ids.iter().position(|id| Some(id) == layer.as_ref());
+    if height(&package.layer) < height(&known.layer) {
+        known.layer = package.layer;
+    }
+    known.paths.extend(package.paths);
+    known.paths.sort();
+    known.paths.dedup();
+    if known.licences.is_empty() {
+        known.licences = package.licences;
+    }
+    known.supplier = known.supplier.take().or(package.supplier);
+    known.homepage = known.homepage.take().or(package.homepage);
+    known.description = known.description.take().or(package.description);
+    known.checksums.extend(package.checksums);
+    known.checksums.sort();
+    known.checksums.dedup();
+}
+
+/// The findings that the image shows.
+#[derive(Default)]
+struct Shown {
+    os: HashMap<String, OsRelease>,
+    licences: HashMap<String, Vec<String>>,
+    packages: Vec<(String, usize, Vec<Package>)>,
+}
+
+impl Shown {
+    fn add(&mut self, path: String, layer: usize, content: Content) {
+        match content {
+            Content::Os(os) => drop(self.os.insert(path, os)),
+            Content::Licences(licences) => drop(self.licences.insert(path, licences)),
+            Content::Packages(packages) => self.packages.push((path, layer, packages)),
+        }
+    }
+
+    /// `/etc/os-release` goes before `/usr/lib/os-release` (os-release(5)), to which it often is a link.
+    fn os(&mut self, files: &mut ImageFiles) -> Result<Option<OsRelease>, StoreError> {
+        for path in ["etc/os-release", "usr/lib/os-release"] {
+            if let Some(os) = real(files, path)?.and_then(|real| self.os.remove(&real)) {
+                return Ok(Some(os));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The documentation of packages from one source is often a link to that of one of them.
+    fn licences_of(&self, package: &str, files: &mut ImageFiles) -> Result<Vec<String>, StoreError> {
+        let path = format!("usr/share/doc/{package}/copyright");
+        if let Some(licences) = self.licences.get(&path) {
+            return Ok(licences.clone());
+        }
+        Ok(real(files, &path)?.and_then(|real| self.licences.get(&real).cloned()).unwrap_or_default())
+    }
+}
+
+fn real(files: &mut ImageFiles, path: &str) -> Result<Option<String>, StoreError> {
+    Ok(files.resolve(path)?.and_then(|real| String::from_utf8(real).ok()))
+}
+
+/// What lower layers said at the same path: a database is written again by each layer that installs something, and a
+/// package is of the lowest layer from which on it is in it.
+struct Before {
+    by_path: HashMap<String, BTreeMap<usize, BTreeSet<[String; 3]>>>,
+}
+
+impl Before {
+    fn of(layers: &[Findings]) -> Self {
+        let mut by_path: HashMap<String, BTreeMap<usize, BTreeSet<[String; 3]>>> = HashMap::new();
+        for (layer, findings) in layers.iter().enumerate() {
+            for finding in &findings.findings {
+                if let Content::Packages(packages) = &finding.content {
+                    let told = by_path.entry(finding.path.clone()).or_default();
+                    told.insert(layer, packages.iter().map(identity).collect());
+                }
+            }
+        }
+        by_path.retain(|_, told| told.len() > 1);
+        Self { by_path }
+    }
+
+    fn origin(&self, path: &str, layer: usize, package: &Package) -> usize {
+        let Some(told) = self.by_path.get(path) else { return layer };
+        let identity = identity(package);
+        let below = told.range(..=layer).rev().take_while(|(_, packages)| packages.contains(&identity));
+        below.last().map_or(layer, |(lowest, _)| *lowest)
+    }
+}
+
+fn identity(package: &Package) -> [String; 3] {
+    [package.name.clone(), package.version.clone(), package.architecture.clone().unwrap_or_default()]
+}
