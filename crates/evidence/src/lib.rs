@@ -3,5 +3,31 @@
 //!
 //! The crate makes and checks values. It runs nothing and knows neither pipelines nor deployments; who publishes and who
 //! verifies hands it the image's layers, the verdicts and the keys.
+//!
+//! A [`Statement`] is signed by a [`Signer`] into a [`Bundle`], which becomes an [`Attachment`] of the image. On the other
+//! side it is [`Found`], and counts where [`Found::check`] says so; a [`Policy`] says what has to be there.
 
+mod attachment;
+mod bundle;
+mod collect;
+mod envelope;
+mod found;
+mod key;
+mod policy;
 pub mod sbom;
+mod statement;
+
+pub use attachment::Attachment;
+pub use bundle::{BUNDLE_TYPE, Bundle};
+pub use collect::{Collected, collect};
+pub use envelope::{Envelope, InvalidEnvelope, STATEMENT_PAYLOAD, pre_authentication};
+pub use found::{Flaw, Form, Found, Trusted, Unreadable};
+pub use key::{
+    InvalidPublicKey, KeyFileError, KeyKind, KeySource, KeySourceError, NoRandomness, Password, PublicKey, Secrets,
+    Signer, SigningFailed, SigningFailure, SigningKey,
+};
+pub use policy::{Check, Exception, NamedKey, Policy, PolicyError, PolicyFile, Report, Requirement, Sought};
+pub use statement::{
+    BUILD_TYPE, BUILDER_ID, GATES_LEVEL, GateResult, Parameters, Provenance, Resource, STATEMENT_TYPE, Statement,
+    Summary, TestResult, git_uri, predicate, timestamp,
+};

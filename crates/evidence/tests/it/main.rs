@@ -1,4 +1,9 @@
-//! Evidence at its boundary: on images in a real store.
+//! Evidence at its boundary: on images in a real store; keys, envelopes and policies against OpenSSL and against everything
+//! that may be changed on the way.
 
+mod keys;
+mod policies;
 mod sbom;
+mod signed;
 mod support;
+mod tampering;

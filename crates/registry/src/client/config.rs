@@ -24,13 +24,32 @@ impl Client {
         repository: &Reference,
         descriptor: &Descriptor,
     ) -> Result<Bytes, RegistryError> {
-        let fetched = self.small_blob_kind(repository, descriptor).await;
+        let fetched = self.small_blob_kind(repository, descriptor, CONFIG_BYTES_MAX).await;
         fetched.map_err(|kind| kind.during("fetch the config of", repository))
     }
 
-    async fn small_blob_kind(&self, repository: &Reference, descriptor: &Descriptor) -> Result<Bytes, ErrorKind> {
-        if descriptor.size > CONFIG_BYTES_MAX {
-            return Err(ErrorKind::TooLarge { limit_bytes: CONFIG_BYTES_MAX });
+    /// A blob of at most `limit_bytes` in memory: a document that refers to an image. Checked by digest and size.
+    ///
+    /// # Errors
+    /// The registry fails or refuses, or the blob is larger.
+    pub async fn fetch_document(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        limit_bytes: u64,
+    ) -> Result<Bytes, RegistryError> {
+        let fetched = self.small_blob_kind(repository, descriptor, limit_bytes).await;
+        fetched.map_err(|kind| kind.during("fetch a document of", repository))
+    }
+
+    async fn small_blob_kind(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        limit_bytes: u64,
+    ) -> Result<Bytes, ErrorKind> {
+        if descriptor.size > limit_bytes {
+            return Err(ErrorKind::TooLarge { limit_bytes });
         }
         let kept: Arc<Mutex<Bytes>> = Arc::default();
         let open = || -> Result<Box<dyn BlobTarget>, Box<dyn std::error::Error + Send + Sync>> {
@@ -65,7 +84,7 @@ impl Client {
         if let Some(version) = manifest.annotations.get(VERSION_ANNOTATION) {
             return Ok(Some(version.clone()));
         }
-        let bytes = self.small_blob_kind(reference, &manifest.config).await?;
+        let bytes = self.small_blob_kind(reference, &manifest.config, CONFIG_BYTES_MAX).await?;
         // What is no image has no config of ours to look into.
         let config = serde_json::from_slice::<ImageConfig>(&bytes).ok();
         Ok(config.and_then(|config| config.config.labels.get(VERSION_ANNOTATION).cloned()))

@@ -1,0 +1,53 @@
+//! Bundles as referrers of an image (cosign, BUNDLE_SPEC.md; distribution-spec, "Pushing Manifests with Subject").
+
+use std::collections::BTreeMap;
+
+use oci::{Descriptor, Digest, Manifest};
+
+use crate::{Bundle, Statement, bundle::BUNDLE_TYPE};
+
+/// Says what a bundle holds.
+pub(crate) const CONTENT: &str = "dev.sigstore.bundle.content";
+/// Says what the statement in it is about.
+pub(crate) const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
+/// Content of a config that says nothing (image-spec, "Guidance for an empty descriptor").
+const EMPTY: &[u8] = b"{}";
+
+/// An artefact that refers to an image: its manifest, and the blobs that the manifest names.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    /// The manifest.
+    pub manifest: Vec<u8>,
+    /// Descriptor of the manifest.
+    pub descriptor: Descriptor,
+    /// Blobs, which have to be there before the manifest.
+    pub blobs: Vec<(Descriptor, Vec<u8>)>,
+}
+
+impl Attachment {
+    /// A bundle that is attached to what `subject` describes.
+    pub fn new(bundle: &Bundle, statement: &Statement, subject: &Descriptor) -> Self {
+        let bytes = bundle.to_bytes();
+        let mut layer = Descriptor::of(BUNDLE_TYPE, &bytes);
+        let file = format!("{}.sigstore.json", layer.digest.to_string().replace(':', "-"));
+        layer.annotations.insert("org.opencontainers.image.title".into(), file);
+        let empty = Descriptor::of(oci::media_type::EMPTY, EMPTY);
+        let manifest = Manifest {
+            artifact_type: Some(BUNDLE_TYPE.into()),
+            subject: Some(Descriptor::new(&subject.media_type, subject.digest.clone(), subject.size)),
+            annotations: BTreeMap::from([
+                (CONTENT.to_owned(), "dsse-envelope".to_owned()),
+                (PREDICATE_TYPE.to_owned(), statement.predicate_type.clone()),
+            ]),
+            ..Manifest::image(empty.clone(), vec![layer.clone()])
+        };
+        let manifest = serde_json::to_vec(&manifest).expect("a manifest is JSON");
+        let descriptor = Descriptor::of(oci::media_type::MANIFEST, &manifest);
+        Self { manifest, descriptor, blobs: vec![(empty, EMPTY.to_vec()), (layer, bytes)] }
+    }
+
+    /// Digest of the manifest.
+    pub fn digest(&self) -> &Digest {
+        &self.descriptor.digest
+    }
+}

@@ -1,0 +1,163 @@
+//! What a registry has beside an image: bundles that refer to it, and cosign's older tags.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::{StreamExt, TryStreamExt};
+use oci::{Descriptor, Digest, Manifest, ManifestOrIndex, Platform, Reference};
+use registry::{Client, ErrorKind, RegistryError};
+
+use crate::{Form, Found};
+
+/// An SBOM of a large image has some megabytes, half as much again in base64.
+const EVIDENCE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// All pieces together, which are held in memory.
+const ALL_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Manifests of evidence are short.
+const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
+/// Pieces of evidence of one manifest that are looked at; more is an attempt to keep us busy.
+const FOUND_MAX: usize = 500;
+/// Platforms of an index that are looked at.
+const PLATFORMS_MAX: usize = 100;
+/// Pieces that are fetched side by side.
+const PARALLEL: usize = 8;
+/// All versions of bundles.
+const BUNDLE_TYPES: &str = "application/vnd.dev.sigstore.bundle";
+/// Annotation of a layer with cosign's older signature (cosign, SIGNATURE_SPEC.md).
+const LEGACY_SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+const LEGACY_SIGNATURE_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+const LEGACY_ATTESTATION_TYPE: &str = "application/vnd.dsse.envelope.v1+json";
+
+/// An image, and everything that is said of it where it is.
+#[derive(Clone, Debug)]
+pub struct Collected {
+    /// What the name means: an index, or an image's manifest.
+    pub root: Digest,
+    /// The images of the index; empty where the name means an image.
+    pub platforms: Vec<(Digest, Option<Platform>)>,
+    /// The pieces, of all of these.
+    pub found: Vec<Found>,
+}
+
+/// Fetches what is said of an image. With `platform` an index stands for its image of that platform: what is said of the
+/// index counts as well, and the other images do not matter.
+///
+/// # Errors
+/// The registry fails or refuses, or there is no such image. That nothing is said of it is no error, nor is a piece that
+/// cannot be read: it is found, and does not count.
+pub async fn collect(
+    client: &Client,
+    image: &Reference,
+    platform: Option<&Platform>,
+) -> Result<Collected, RegistryError> {
+    let resolved = client.fetch_manifest(image, 4 * MANIFEST_BYTES_MAX).await?;
+    let root = resolved.descriptor.digest;
+    let mut platforms: Vec<(Digest, Option<Platform>)> = Vec::new();
+    if let ManifestOrIndex::Index(index) = &resolved.document {
+        match platform {
+            Some(wanted) => {
+                platforms.extend(index.select(wanted).map(|found| (found.digest.clone(), found.platform.clone())));
+            }
+            // BuildKit lists its own statements as images of no platform.
+            None => platforms.extend(
+                index
+                    .manifests
+                    .iter()
+                    .filter(|listed| !listed.annotations.contains_key("vnd.docker.reference.type"))
+                    .map(|listed| (listed.digest.clone(), listed.platform.clone()))
+                    .take(PLATFORMS_MAX),
+            ),
+        }
+    }
+    let subjects: Vec<Digest> =
+        [root.clone()].into_iter().chain(platforms.iter().map(|(digest, _)| digest.clone())).collect();
+    let source = Source { client, image, fetched_bytes: AtomicU64::new(0) };
+    let pieces: Vec<Vec<Found>> = futures::stream::iter(subjects.iter().map(|subject| source.of_subject(subject)))
+        .buffered(PARALLEL)
+        .try_collect()
+        .await?;
+    Ok(Collected { root, platforms, found: pieces.into_iter().flatten().collect() })
+}
+
+/// The repository that is asked.
+struct Source<'a> {
+    client: &'a Client,
+    image: &'a Reference,
+    fetched_bytes: AtomicU64,
+}
+
+impl Source<'_> {
+    async fn of_subject(&self, subject: &Digest) -> Result<Vec<Found>, RegistryError> {
+        let referrers = self.client.referrers(&self.image.with_digest(subject.clone()), None).await?;
+        let is_bundle = |referrer: &&Descriptor| {
+            referrer.artifact_type.as_deref().is_some_and(|kind| kind.starts_with(BUNDLE_TYPES))
+        };
+        let bundles =
+            referrers.iter().filter(is_bundle).take(FOUND_MAX).map(|found| self.bundle(&found.digest, subject));
+        let bundles = futures::stream::iter(bundles.collect::<Vec<_>>()).buffered(PARALLEL).try_collect::<Vec<_>>();
+        let (bundles, signatures, attestations) =
+            futures::future::try_join3(bundles, self.legacy(subject, "sig"), self.legacy(subject, "att")).await?;
+        Ok(bundles.into_iter().flatten().chain(signatures).chain(attestations).collect())
+    }
+
+    async fn bundle(&self, referrer: &Digest, subject: &Digest) -> Result<Option<Found>, RegistryError> {
+        let Some(manifest) = self.manifest(&self.image.with_digest(referrer.clone())).await? else { return Ok(None) };
+        // Whoever lists it may have listed it wrongly: the manifest itself says what it is attached to.
+        let attached_to = manifest.subject.as_ref().map_or_else(|| subject.clone(), |subject| subject.digest.clone());
+        let Some(layer) = manifest.layers.first() else { return Ok(None) };
+        Ok(Some(match self.document(layer).await? {
+            Ok(bytes) => Found::bundle(referrer.clone(), attached_to, bytes),
+            Err(reason) => Found::unreadable(referrer.clone(), attached_to, Form::Bundle, reason),
+        }))
+    }
+
+    /// What is below `sha256-….sig` or `.att`: one layer for each piece.
+    async fn legacy(&self, subject: &Digest, kind: &str) -> Result<Vec<Found>, RegistryError> {
+        let tag = self.image.with_tag(&format!("{}.{kind}", subject.to_string().replace(':', "-")));
+        let Some(manifest) = self.manifest(&tag).await? else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for layer in manifest.layers.iter().take(FOUND_MAX) {
+            let form = match layer.media_type.as_str() {
+                LEGACY_SIGNATURE_TYPE => Form::LegacySignature,
+                LEGACY_ATTESTATION_TYPE => Form::LegacyAttestation,
+                _ => continue,
+            };
+            let (digest, subject) = (layer.digest.clone(), subject.clone());
+            found.push(match self.document(layer).await? {
+                Err(reason) => Found::unreadable(digest, subject, form, reason),
+                Ok(bytes) if form == Form::LegacyAttestation => Found::legacy_attestation(digest, subject, bytes),
+                Ok(payload) => {
+                    let signature = layer.annotations.get(LEGACY_SIGNATURE).map(String::as_str);
+                    Found::legacy_signature(digest, subject, payload, signature)
+                }
+            });
+        }
+        Ok(found)
+    }
+
+    /// A blob, or what is wrong with it: whoever may write beside the image must not be able to hide the rest by it.
+    async fn document(&self, blob: &Descriptor) -> Result<Result<Vec<u8>, String>, RegistryError> {
+        let before = self.fetched_bytes.fetch_add(blob.size, Ordering::Relaxed);
+        let limit = EVIDENCE_BYTES_MAX.min(ALL_BYTES_MAX.saturating_sub(before));
+        match self.client.fetch_document(self.image, blob, limit).await {
+            Ok(bytes) => Ok(Ok(bytes.into())),
+            Err(error) => match error.kind {
+                ErrorKind::WrongContent { .. } | ErrorKind::NotFound { .. } | ErrorKind::TooLarge { .. } => {
+                    Ok(Err(error.kind.to_string()))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// A manifest; `None` where there is none, or something else of that name.
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>, RegistryError> {
+        match self.client.fetch_manifest(reference, MANIFEST_BYTES_MAX).await {
+            Ok(resolved) => Ok(match resolved.document {
+                ManifestOrIndex::Manifest(manifest) => Some(manifest),
+                ManifestOrIndex::Index(_) => None,
+            }),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
