@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{JoinHandle, sleep, spawn},
@@ -20,7 +20,8 @@ const END_MAX: Duration = Duration::from_secs(10);
 /// Watches a process and all that descends from it.
 pub(crate) struct Family {
     is_over: Arc<AtomicBool>,
-    watcher: JoinHandle<Seen>,
+    seen: Arc<Mutex<Seen>>,
+    watcher: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -32,23 +33,31 @@ struct Seen {
 
 impl Family {
     pub(crate) fn watch(head: u32) -> Self {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&is_over);
+        let (is_over, seen) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (stop, writer): (_, Arc<Mutex<Seen>>) = (Arc::clone(&is_over), Arc::clone(&seen));
         let watcher = spawn(move || {
-            let mut seen = Seen::default();
             while !stop.load(Ordering::Relaxed) {
-                seen.look(head);
+                lock(&writer).look(head);
                 sleep(LOOK_EVERY);
             }
-            seen
         });
-        Self { is_over, watcher }
+        Self { is_over, seen, watcher }
+    }
+
+    /// Whether a process of it has this in its command line.
+    pub(crate) fn has(&self, part: &str) -> bool {
+        let names_it = |(pid, _): &(u32, String)| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(part)
+        };
+        lock(&self.seen).members.iter().any(names_it)
     }
 
     /// What outlives the session: processes of it, and others in its private networks. Empty when all is well.
     pub(crate) fn left(self) -> Vec<String> {
         self.is_over.store(true, Ordering::Relaxed);
-        let seen = self.watcher.join().expect("looking does not panic");
+        self.watcher.join().expect("looking does not panic");
+        let seen = lock(&self.seen);
         assert!(seen.members.len() > 1, "a run has processes");
         let start = Instant::now();
         loop {
@@ -59,6 +68,10 @@ impl Family {
             sleep(LOOK_EVERY);
         }
     }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Seen {

@@ -1,8 +1,4 @@
 //! The main job on real input: `examples/number-api`, from its Debian base to a container that serves requests.
-//!
-//! It installs Debian packages and Python libraries from the network, so it runs where `CI` or `SEATRIAL_SLOW_TESTS` is set.
-
-#![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 use std::{
     io::{Read, Write},
@@ -27,7 +23,7 @@ const START_MAX: Duration = Duration::from_secs(30);
 #[test]
 fn the_number_api_goes_from_its_repository_to_a_container_that_serves() {
     if !testkit::wants_slow_tests() {
-        println!("skipped: needs the network and minutes; set SEATRIAL_SLOW_TESTS=1");
+        testkit::skip("needs the network and minutes; set SEATRIAL_SLOW_TESTS=1");
         return;
     }
     let missing: Vec<&str> = ["mmdebstrap", "docker-registry", "skopeo", "git", "podman"]
@@ -36,7 +32,7 @@ fn the_number_api_goes_from_its_repository_to_a_container_that_serves() {
         .collect();
     if !missing.is_empty() {
         assert!(std::env::var_os("CI").is_none(), "CI has to install {missing:?}");
-        println!("skipped: {missing:?} are not installed");
+        testkit::skip(&format!("{missing:?} are not installed"));
         return;
     }
 
@@ -59,10 +55,10 @@ fn the_number_api_goes_from_its_repository_to_a_container_that_serves() {
     assert_eq!(world.inspect("master")["Digest"], pushed);
 
     // Another engine pulls it and it serves.
-    if is_root() {
+    if testkit::is_root() {
         world.serves_in_podman(&pushed);
     } else {
-        println!("not root: the image is not started by podman");
+        testkit::skip("not root: the image is not started by podman");
     }
 
     // A gate that fails leaves the registry as it was. Every gate does.
@@ -242,7 +238,7 @@ impl Drop for World {
         let _ = self.registry.kill();
         let _ = self.registry.wait();
         // The store of an ordinary user holds files of its subordinate ids, which only the program can remove.
-        if !is_root() {
+        if !testkit::is_root() {
             let _ = self.seatrial(&["clean", "--all"]);
         }
     }
@@ -266,10 +262,6 @@ impl Ended {
     fn passes(&self) {
         self.exits(0);
     }
-}
-
-fn is_root() -> bool {
-    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
 }
 
 fn free_port() -> u16 {
