@@ -2,7 +2,7 @@
 
 use dockerfile::{Command, Diagnostic, Healthcheck, InstructionKind, Word};
 use engine::BuildError;
-use oci::{Empty, ImageConfig};
+use oci::{Empty, ImageConfig, signal};
 
 use crate::{
     stage::{At, State},
@@ -31,11 +31,6 @@ const IMAGE_FIELDS: &[&str] =
     &["container", "container_config", "docker_version", "id", "parent", "moby.buildkit.buildinfo.v1"];
 /// A range of ports that is longer is a slip.
 const PORTS_MAX: u32 = 65535;
-const SIGNALS: &[&str] = &[
-    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
-    "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "UNUSED", "URG",
-    "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
-];
 
 /// What a child takes over of its base's config.
 pub(crate) fn inherit(config: &mut ImageConfig) {
@@ -135,7 +130,7 @@ pub(crate) fn apply(at: &At<'_>, state: &mut State) -> Result<(), BuildError> {
         }
         InstructionKind::Stopsignal(word) => {
             let signal = at.expand(state, word)?;
-            if !is_signal(&signal) {
+            if signal::parse(&signal).is_none() {
                 let message = format!("`{signal}` is not a signal");
                 return Err(at.invalid(Diagnostic::error("ST123", message), Some(&word.span)));
             }
@@ -205,16 +200,6 @@ fn expand_ports(text: &str) -> Option<Vec<String>> {
     (first <= last).then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 
-fn is_signal(text: &str) -> bool {
-    if let Ok(number) = text.parse::<u32>() {
-        return (1..=64).contains(&number);
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let name = name.split(['+', '-']).next().unwrap_or(name);
-    SIGNALS.contains(&name)
-}
-
 /// The environment of a command: the stage's variables and a PATH.
 pub(crate) fn environment(state: &State) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> =
@@ -239,10 +224,10 @@ mod tests {
             assert_eq!(expand_ports(wrong), None, "{wrong}");
         }
         for signal in ["SIGTERM", "term", "9", "RTMIN+3"] {
-            assert!(is_signal(signal), "{signal}");
+            assert!(signal::parse(signal).is_some(), "{signal}");
         }
         for wrong in ["", "0", "65", "SIGNOPE"] {
-            assert!(!is_signal(wrong), "{wrong}");
+            assert!(signal::parse(wrong).is_none(), "{wrong}");
         }
     }
 }
