@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 
 BASE = "localhost/bench-python:1"
 
@@ -64,9 +65,58 @@ class Bench:
         """Runs a command as an engine runs it, and keeps what it took."""
         self.keep(row, engine.name, *self.run(command, **engine.how, **how))
 
+    def memory_of(self, command, count, servers=(), env=None, user=None):
+        """The most memory in MB (proportional set size) that a command's processes and those of `servers` hold at one
+        moment while `count` shells run in it."""
+        before = sum(proportional_kb(pid) for server in servers for pid in family(server))
+        who = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        child = subprocess.Popen(
+            [str(word) for word in command], cwd=self.scratch, env={**self.environment, **(env or {})},
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, **who,
+        )
+        most = 0
+        while child.poll() is None:
+            members = [pid for root in (child.pid, *servers) for pid in family(root)]
+            if sum(is_sleeping(pid) for pid in members) >= count:
+                most = max(most, sum(map(proportional_kb, members)))
+            time.sleep(0.1)
+        if child.returncode != 0 or most == 0:
+            raise RuntimeError(f"`{' '.join(map(str, command))}` ended with {child.returncode}; see {self.log.name}")
+        # Servers that are there anyway, such as dockerd, count with what they need more.
+        return (most - before) / 1024
+
     def next(self):
         self.serial += 1
         return self.serial
+
+
+def family(root):
+    """A process and all that descend from it."""
+    found, waiting = [], [root]
+    while waiting:
+        pid = waiting.pop()
+        found.append(pid)
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            try:
+                waiting += map(int, task.read_text().split())
+            except OSError:
+                pass  # It has ended.
+    return found
+
+
+def proportional_kb(pid):
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def is_sleeping(pid):
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "sleep"
+    except OSError:
+        return False
 
 
 class Seatrial:
@@ -98,7 +148,19 @@ class Seatrial:
         flags = ["--push"] if compression == "gzip" else ["--output", f"type=registry,compression={compression}"]
         return [[self.program, "build", "--network=none", "--progress=quiet", "-t", reference, "--no-cache", *flags, context]]
 
+    def gates(self, context, *flags):
+        """The gates of a context, whatever is known of them."""
+        return [self.program, "-C", context, "test", "--rerun", *flags]
+
+    def events_of(self, command):
+        """What a command tells while it runs."""
+        with open(self.bench.scratch / "events", "w+") as events:
+            self.bench.run([*command, "--progress=json"], output=events, **self.how)
+            events.seek(0)
+            return [json.loads(line) for line in events if line.startswith("{")]
+
     def start(self, network):
+        network = "default" if network == "private" else network
         return [self.program, "shell", f"--network={network}", BASE, "--", "true"]
 
     def pipeline(self, context, registry, gates, fresh):
@@ -109,8 +171,10 @@ class Seatrial:
 class Peer:
     """docker, podman or buildah: the same flags, and a script where Seatrial has one command."""
 
-    def __init__(self, bench, name, words, env=None):
+    def __init__(self, bench, name, words, env=None, network=None, servers=()):
         self.bench, self.name, self.words = bench, name, words
+        # Its private network, and processes that work for it.
+        self.network, self.servers = network, servers
         self.how = {"env": env or {}}
 
     def build(self, context, tag, fresh=False, file=None, flags=()):
@@ -134,7 +198,8 @@ class Peer:
         return ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"] if self.name == "podman" else []
 
     def start(self, network):
-        return None if self.name == "buildah" else [*self.words, "run", "--rm", f"--network={network}", *self.limits(), BASE, "true"]
+        network = self.network if network == "private" else network
+        return None if self.name == "buildah" or network is None else [*self.words, "run", "--rm", f"--network={network}", *self.limits(), BASE, "true"]
 
     def pipeline(self, context, registry, gates, fresh):
         """The usual shell script around an engine: one step after the other."""
@@ -231,7 +296,11 @@ def make_peers(bench, archive):
             continue
         # crun refuses machines with both cgroup versions.
         runtime = ["--runtime", "runc", "--cgroup-manager", "cgroupfs"] if name == "podman" and shutil.which("runc") else []
-        peers.append(Peer(bench, name, [name, *storage, *runtime]))
+        words = [name, *storage, *runtime]
+        network = private_network(bench, words, {}) if name == "podman" else None
+        if name == "podman" and network is None:
+            said.append("podman has no private network here: see the log")
+        peers.append(Peer(bench, name, words, network=network))
     if any(peer.name in ("podman", "buildah") for peer in peers):
         loader = "podman" if any(peer.name == "podman" for peer in peers) else "buildah"
         load = ["load", "-i", archive] if loader == "podman" else ["pull", f"docker-archive:{archive}"]
@@ -244,7 +313,7 @@ def make_docker(bench, archive, said):
     command = ["dockerd", "--data-root", home, "--exec-root", bench.scratch / "docker-exec", "--host", f"unix://{endpoint}",
                "--pidfile", bench.scratch / "docker.pid", "--bridge=none", "--iptables=false", "--ip6tables=false",
                "--insecure-registry", "127.0.0.0/8"]
-    started(bench, command, endpoint.exists)
+    server = started(bench, command, endpoint.exists)
     clients = docker_clients()
     peers = []
     for name, buildkit in (("docker", "0"), ("docker-bk", "1")):
@@ -252,9 +321,30 @@ def make_docker(bench, archive, said):
         if client is None:
             said.append(f"{name} is left out: no docker client here can ask for it (from 23.0 on it needs buildx)")
             continue
-        peers.append(Peer(bench, name, [client], {"DOCKER_HOST": f"unix://{endpoint}", "DOCKER_BUILDKIT": buildkit}))
+        how = {"DOCKER_HOST": f"unix://{endpoint}", "DOCKER_BUILDKIT": buildkit}
+        # Both start containers alike: the network's rows have it once.
+        network = private_network(bench, [client], how) if not peers else None
+        peers.append(Peer(bench, name, [client], how, network, [server.pid]))
     bench.run([peers[0].words[0], "load", "-i", archive], **peers[0].how)
     return peers
+
+
+def private_network(bench, words, env):
+    """Makes a network of the engine's, which goes with the benchmark; none where it cannot."""
+    name = f"seatrial-bench-{os.getpid()}"
+
+    def remove():
+        try:
+            bench.run([*words, "network", "rm", name], env=env)
+        except RuntimeError:
+            pass  # The log tells.
+
+    try:
+        bench.run([*words, "network", "create", name], env=env)
+    except RuntimeError:
+        return None
+    bench.stack.callback(remove)
+    return name
 
 
 def docker_clients():

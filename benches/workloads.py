@@ -55,10 +55,12 @@ class Service(unittest.TestCase):
 
 
 class Workload:
-    """One group of rows. `rows`: key, title, target in seconds (as limit of the median on an idle machine of two cores)."""
+    """One group of rows. `rows`: key, title, target in `unit` (as limit of the median on an idle machine of two cores) or
+    none where the row is there for the next one."""
 
     name = ""
     rows = []
+    unit = "s"
 
     def __init__(self, bench, registry):
         self.bench, self.registry = bench, registry
@@ -150,6 +152,112 @@ class Start(Workload):
 
     def floor(self):
         self.time_floor("start-none", "exec unshare --mount --pid --fork --ipc --uts --net /bin/true")
+
+
+class Inside(Workload):
+    """Containers one after another within one process: what the start of the program and of its store hides."""
+
+    name = "inside"
+    rows = [
+        ("inside-none", "a gate of `true` within a run, no network", 0.010),
+        ("inside-private", "same, in a private network", 0.025),
+    ]
+    COUNT = 20
+
+    def __init__(self, bench, registry):
+        super().__init__(bench, registry)
+        for network in ("none", "default"):
+            gates = "".join(f"    gate{at}: 'true'\n" for at in range(self.COUNT))
+            self.write(f"{network}/Dockerfile", f"FROM {BASE}\n")
+            self.write(f"{network}/seatrial.yaml", f"test:\n  network: {network}\n  gates:\n{gates}health: false\n")
+
+    def measure(self, engine):
+        if not hasattr(engine, "gates"):
+            return
+        for row, network in (("inside-none", "none"), ("inside-private", "default")):
+            records = engine.events_of(engine.gates(self.context / network, "--jobs=1"))
+            ends = [record["at_ms"] for record in records if record["event"] == "gate.finished"]
+            # From the first end to the last: the network is made before the first.
+            self.bench.keep(row, engine.name, (ends[-1] - ends[0]) / 1000 / (len(ends) - 1))
+
+
+class Private(Workload):
+    """A private network and names in it, for one container and for three."""
+
+    name = "private"
+    rows = [
+        ("private-true", "a container of `true` in a private network", 0.025),
+        ("private-three", "two services and one that uses them, in a private network", None),
+        ("private-three-none", "the same without a network", None),
+        ("private-three-over", "the network's share of it", 0.060),
+    ]
+    TELL = "echo up; exec sleep 60"
+
+    def __init__(self, bench, registry):
+        super().__init__(bench, registry)
+        for network in ("none", "default"):
+            mode = "network_mode: none, " if network == "none" else ""
+            rest = f"{mode}stop_signal: SIGKILL, ready: {{log: up}}"
+            services = "".join(f"  {name}: {{image: {BASE}, command: [sh, -c, '{self.TELL}'], {rest}}}\n" for name in "ab")
+            gate = "test:\n  gates:\n    use: {services: [a, b], network: %s, run: 'true'}\nhealth: false\n" % network
+            self.write(f"{network}/Dockerfile", f"FROM {BASE}\n")
+            self.write(f"{network}/seatrial.yaml", f"services:\n{services}{gate}")
+
+    def measure(self, engine):
+        command = engine.start("private")
+        if command is None:
+            return
+        for _ in range(3):
+            self.bench.measure("private-true", engine, command)
+        for _ in range(3):
+            taken = {}
+            for row, network in (("private-three", "default"), ("private-three-none", "none")):
+                taken[network] = self.bench.run(self.three(engine, network), **engine.how)[0]
+                self.bench.keep(row, engine.name, taken[network])
+            self.bench.keep("private-three-over", engine.name, taken["default"] - taken["none"])
+
+    def three(self, engine, network):
+        if hasattr(engine, "gates"):
+            return [*engine.gates(self.context / network), "--progress=quiet"]
+        words, limits = " ".join(map(str, engine.words)), " ".join(engine.limits())
+        begin = f"net=bench-$$; {words} network create $net >/dev/null" if network == "default" else "net=none"
+        end = f"{words} network rm $net" if network == "default" else "true"
+        run = f"{words} run --network=$net {limits}"
+        services = "; ".join(f"{name}=$({run} -d --name {name}-$$ {BASE} sh -c '{self.TELL}')" for name in "ab")
+        return ["bash", "-ec", f"{begin}; {services}; {run} --rm {BASE} true; {words} rm -f $a $b; {end}"]
+
+
+class Memory(Workload):
+    """Ten gates side by side: what all processes hold beyond the same ten without an engine."""
+
+    name = "memory"
+    unit = "MB"
+    rows = [("memory-ten", "ten containers side by side: memory beyond ten bare processes", 30)]
+    COUNT, SLEEP = 10, "sleep 3; true"
+
+    def __init__(self, bench, registry):
+        super().__init__(bench, registry)
+        gates = "".join(f"    gate{at}: '{self.SLEEP}'\n" for at in range(self.COUNT))
+        self.write("Dockerfile", f"FROM {BASE}\n")
+        self.write("seatrial.yaml", f"test:\n  network: none\n  gates:\n{gates}health: false\n")
+        self.bare = 0
+
+    def floor(self):
+        one = f"unshare --mount --pid --fork --ipc --uts --net sh -ec '{self.SLEEP}'"
+        command = ["bash", "-c", f"for i in $(seq {self.COUNT}); do {one} & done; wait"]
+        self.bare = self.bench.memory_of(command, self.COUNT)
+
+    def measure(self, engine):
+        if hasattr(engine, "gates"):
+            command, servers = [*engine.gates(self.context, f"--jobs={self.COUNT}"), "--progress=quiet"], []
+        elif engine.start("none"):
+            run = " ".join(map(str, engine.start("none")[:-1]))
+            command = ["bash", "-c", f"for i in $(seq {self.COUNT}); do {run} sh -ec '{self.SLEEP}' & done; wait"]
+            servers = engine.servers
+        else:
+            return
+        whole = self.bench.memory_of(command, self.COUNT, servers, **engine.how)
+        self.bench.keep("memory-ten", engine.name, whole - self.bare)
 
 
 class Stages(Workload):
@@ -305,7 +413,7 @@ class Pipeline(Service):
                 self.bench.measure(row, engine, command)
 
 
-WORKLOADS = [Service, Files, Stages, Layer, Runs, Start, Pipeline]
+WORKLOADS = [Service, Files, Stages, Layer, Runs, Start, Inside, Private, Memory, Pipeline]
 
 
 def make_files(root, count, total_bytes):
