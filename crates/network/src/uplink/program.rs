@@ -49,8 +49,11 @@ const TUN: &str = "/dev/net/tun";
 /// The programs that would work here.
 pub(super) fn available() -> Result<Vec<WayOut>, NoWayOut> {
     let installed = [(WayOut::Pasta, "pasta"), (WayOut::Slirp, "slirp4netns")];
-    let found: Vec<WayOut> =
+    let mut found: Vec<WayOut> =
         installed.into_iter().filter(|(_, name)| find_program(name).is_some()).map(|(way, _)| way).collect();
+    if found.len() > 1 && !pasta_is_recent() {
+        found.reverse();
+    }
     if found.is_empty() {
         return Err(NoWayOut::new("neither pasta nor slirp4netns is installed", INSTALL));
     }
@@ -64,6 +67,22 @@ pub(super) fn available() -> Result<Vec<WayOut>, NoWayOut> {
             Err(NoWayOut::new(format!("{TUN} cannot be opened ({error})"), remedy))
         }
     }
+}
+
+/// Releases of 2023, as in Debian 12, lose the end of some connections: one side has closed, and the other waits for good.
+const PASTA_YEAR_MIN: u16 = 2024;
+
+/// Whether the installed pasta is one that is to be preferred. One that does not know its version is not: Debian 12's.
+fn pasta_is_recent() -> bool {
+    let output = Command::new("pasta").arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
+    output.is_ok_and(|output| year_of(&String::from_utf8_lossy(&output.stdout)) >= Some(PASTA_YEAR_MIN))
+}
+
+/// The year in `pasta 2024_02_20.1e6f92b` or `pasta 0.0~git20240220.1e6f92b-1`: its releases are dates.
+fn year_of(version: &str) -> Option<u16> {
+    let line = version.lines().next()?.replace('_', "");
+    let dates = line.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() == 8);
+    dates.filter_map(|date| date[..4].parse().ok()).find(|year| (2000..3000).contains(year))
 }
 
 pub(super) fn make(namespace: &OwnedFd, options: &Options) -> Result<Uplink, NoWayOut> {
@@ -231,5 +250,23 @@ impl Drop for NamespaceFile {
         // What stays goes with our mount namespace, and with the directory.
         let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
         drop(std::fs::remove_file(&self.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_year_of_pasta_is_read() {
+        for (version, year) in [
+            ("pasta 2024_02_20.1e6f92b\nCopyright Red Hat 2020\n", Some(2024)),
+            ("pasta 0.0~git20230309.7c7625d-1\n", Some(2023)),
+            ("pasta 0^20240510.g7288448-1.fc40.x86_64\n", Some(2024)),
+            ("pasta unknown version\nCopyright Red Hat 20240101\n", None),
+            ("", None),
+        ] {
+            assert_eq!(year_of(version), year, "{version}");
+        }
     }
 }
