@@ -24,7 +24,7 @@ impl Layered {
         let layered = Self { directory, is_mounted };
         if !is_mounted {
             for from in [base, over] {
-                copy(from, &layered.directory)?;
+                store::copy_tree(from, &layered.directory, &|_| true)?;
             }
         }
         Ok(layered)
@@ -66,33 +66,6 @@ fn overlay(target: &Path, base: &Path, over: &Path) -> io::Result<()> {
     Ok(mount(c"overlay", target, c"overlay", flags, options.as_c_str())?)
 }
 
-/// Directories, files with their modes and times, and links; nothing else is read by a build.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut open = vec![PathBuf::new()];
-    while let Some(below) = open.pop() {
-        for entry in fs::read_dir(from.join(&below))? {
-            let entry = entry?;
-            let relative = below.join(entry.file_name());
-            let (source, target) = (entry.path(), to.join(&relative));
-            let data = fs::symlink_metadata(&source)?;
-            if data.is_dir() {
-                fs::create_dir_all(&target)?;
-                fs::set_permissions(&target, data.permissions())?;
-                open.push(relative);
-                continue;
-            }
-            let _ = fs::remove_file(&target);
-            if data.is_symlink() {
-                fs_err::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
-            } else if data.is_file() {
-                fs::copy(&source, &target)?;
-                fs::File::options().write(true).open(&target)?.into_parts().0.set_modified(data.modified()?)?;
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,8 +82,9 @@ mod tests {
         }
         let copied = dir.path().join("copied");
         fs::create_dir(&copied).unwrap();
-        copy(&base, &copied).unwrap();
-        copy(&over, &copied).unwrap();
+        for from in [&base, &over] {
+            store::copy_tree(from, &copied, &|_| true).unwrap();
+        }
         let layered = Layered::new(dir.path().join("both"), &base, &over).unwrap();
         for (file, text) in [("a", "1"), ("sub/b", "3"), ("dist/w", "4")] {
             for root in [layered.path(), &copied] {

@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use fs_err as fs;
 use globset::GlobMatcher;
+use store::{copy_file, copy_tree};
 
 /// Moves what the patterns match from one directory to the same place in another; gives the patterns that match nothing.
 pub(super) fn take_output(from: &Path, to: &Path, patterns: &[GlobMatcher]) -> io::Result<Vec<usize>> {
@@ -19,7 +20,7 @@ pub(super) fn take_output(from: &Path, to: &Path, patterns: &[GlobMatcher]) -> i
         if is_output {
             let (source, target) = (from.join(relative), to.join(relative));
             if is_directory {
-                copy_tree(&source, &target)?;
+                copy_tree(&source, &target, &|_| true)?;
             } else {
                 copy_file(&source, &target)?;
             }
@@ -30,39 +31,9 @@ pub(super) fn take_output(from: &Path, to: &Path, patterns: &[GlobMatcher]) -> i
     Ok((0..patterns.len()).filter(|index| !has_matched[*index]).collect())
 }
 
-/// Copies everything below a directory but `.git`.
-pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    walk(from, Path::new(""), &mut |relative, is_directory| {
-        if relative == Path::new(".git") {
-            return Ok(false);
-        }
-        let (source, target) = (from.join(relative), to.join(relative));
-        if is_directory {
-            fs::create_dir_all(&target)?
-        } else {
-            copy_file(&source, &target)?
-        }
-        Ok(true)
-    })
-}
-
-/// A file with its mode and time, or a link as it is. Sockets and the like are no source.
-pub(super) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    let data = fs::symlink_metadata(from)?;
-    // An earlier entry may have made it.
-    let _ = fs::remove_file(to);
-    if data.is_symlink() {
-        return fs_err::os::unix::fs::symlink(fs::read_link(from)?, to);
-    }
-    if data.is_file() {
-        fs::copy(from, to)?;
-        fs::File::options().write(true).open(to)?.into_parts().0.set_modified(data.modified()?)?;
-    }
-    Ok(())
+/// Whether a path of the context is one for a copy of it: Git's own directory is no part of what is built.
+pub(super) fn is_source(path: &Path) -> bool {
+    path != Path::new(".git")
 }
 
 /// Files and links below a directory.

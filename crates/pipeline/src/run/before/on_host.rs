@@ -4,6 +4,7 @@ use std::{io::Read as _, os::unix::process::ExitStatusExt as _, path::Path, proc
 
 use engine::{Exit, FailedStep};
 use rustix::process::{Pid, Signal, kill_process_group};
+use store::copy_tree;
 use tokio::process::Command;
 
 use super::{STAGE, STOP_GRACE, Work, copy};
@@ -22,12 +23,12 @@ pub(super) async fn run(work: &Work<'_>, entry: &BeforePlan, out: &Path) -> Resu
     let (base, over, target) = (work.base.to_owned(), work.over.clone(), out.to_owned());
     let ignored = work.ignored_by_git().await;
     let copied = tokio::task::spawn_blocking(move || {
-        copy::copy_tree(&base, &target)?;
+        copy_tree(&base, &target, &copy::is_source)?;
         for path in ignored {
             let path = target.join(path.trim_end_matches('/'));
             drop(fs_err::remove_dir_all(&path).or_else(|_| fs_err::remove_file(&path)));
         }
-        copy::copy_tree(&over, &target)
+        copy_tree(&over, &target, &copy::is_source)
     });
     let copied = copied.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     copied.map_err(|error| RunError::local("copy the build context", error))?;

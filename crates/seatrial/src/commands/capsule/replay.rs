@@ -124,7 +124,12 @@ fn check_out(
         let patch = unpacked.join(PATCH).display().to_string();
         clone(&["-C", &directory, "apply", "--binary", "--whitespace=nowarn", &patch])?;
     }
-    copy_tree(&unpacked.join(UNTRACKED), source).context("cannot add the files that Git does not know")
+    let untracked = unpacked.join(UNTRACKED);
+    if !untracked.is_dir() {
+        return Ok(());
+    }
+    // A link of the commit's gives way, so that nothing is written through it.
+    store::copy_tree(&untracked, source, &|_| true).context("cannot add the files that Git does not know")
 }
 
 fn repository(args: &ReplayArgs, capsule: &Capsule, context: &Context, sha: &str) -> anyhow::Result<String> {
@@ -171,23 +176,4 @@ fn unpack(path: &Path, directory: &Path) -> anyhow::Result<Capsule> {
         }
     }
     capsule.ok_or_else(|| broken(path)(io::Error::other("it has no description")))
-}
-
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    let Ok(entries) = std::fs::read_dir(from) else { return Ok(()) };
-    for entry in entries {
-        let entry = entry?;
-        // A link of the commit's at this place would lead out of the directory.
-        let target = to.join(entry.file_name());
-        if target.is_symlink() {
-            fs_err::remove_file(&target)?;
-        }
-        if entry.file_type()?.is_dir() {
-            fs_err::create_dir_all(&target)?;
-            copy_tree(&entry.path(), &target)?;
-        } else {
-            fs_err::copy(entry.path(), &target)?;
-        }
-    }
-    Ok(())
 }
