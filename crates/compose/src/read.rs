@@ -37,6 +37,18 @@ pub struct Keys {
     pub foreign: &'static [(&'static str, &'static str)],
 }
 
+/// Two lists of keys as one; `N` is the sum of their lengths.
+pub const fn both<T: Copy, const N: usize>(first: &[T], second: &[T]) -> [T; N] {
+    assert!(first.len() + second.len() == N, "the sum of their lengths");
+    let mut all = [first[0]; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
+        at += 1;
+    }
+    all
+}
+
 /// Collects what is wrong.
 #[derive(Default)]
 pub struct Reader {
@@ -93,12 +105,7 @@ impl Reader {
                 continue;
             }
             if keys.later.contains(&key) && self.later_is_warning {
-                let message = format!("`{key}` has no effect here");
-                self.diagnostics.push(
-                    Diagnostic::warning(codes::NO_EFFECT, message)
-                        .with_span(entry.key_span.clone())
-                        .with_note(format!("it belongs to {}, and Seatrial does not act on it", keys.what)),
-                );
+                self.no_effect(key, keys.what, &entry.key_span);
                 continue;
             }
             if keys.later.contains(&key) {
@@ -116,6 +123,13 @@ impl Reader {
             }
         }
         Some(Fields { entries })
+    }
+
+    /// Warns of a key that belongs to `what` and that Seatrial does not act on.
+    pub fn no_effect(&mut self, key: &str, what: &str, span: &Span) {
+        let warning = Diagnostic::warning(codes::NO_EFFECT, format!("`{key}` has no effect here"));
+        let note = format!("it belongs to {what}, and Seatrial does not act on it");
+        self.diagnostics.push(warning.with_span(span.clone()).with_note(note));
     }
 
     /// Name and value of every entry except `x-`.

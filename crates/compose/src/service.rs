@@ -646,6 +646,26 @@ pub enum HostAddress {
     HostGateway,
 }
 
+/// Names of resource limits (setrlimit(2), without `RLIMIT_`).
+pub const ULIMITS: [&str; 16] = [
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
 /// An entry of `ulimits`; `None` is unlimited (`-1`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Ulimit {

@@ -7,6 +7,7 @@ use engine::{BuildError, Cancel, Engine, EngineError};
 use events::EventSink;
 use oci::{Descriptor, Digest, Reference};
 use registry::{Progress, RegistryError, TagCondition};
+use services::ServiceError;
 use store::{RunDir, Store};
 
 use crate::{Invalid, TagState};
@@ -208,9 +209,10 @@ pub enum RunError {
     /// The engine or its surroundings failed: exit 3.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// A service is not ready, or cannot be: exit 3, 2 for a mistake in its definition, as [`BuildError`] says for its image.
+    /// A service is not ready, or cannot be: exit 1 if its image is built from the repository, else 3; 2 for a mistake in its
+    /// definition, as [`BuildError`] says for its image.
     #[error(transparent)]
-    Service(services::ServiceError),
+    Service(ServiceError),
     /// A gate was not tried, because a service of its is not up. [`RunError::Service`] tells why, and takes its place.
     #[error(transparent)]
     NotUp(#[from] services::NotUp),
@@ -255,6 +257,15 @@ impl RunError {
         match self {
             RunError::WithCleanup { first, .. } => first.leading(),
             other => other,
+        }
+    }
+
+    /// Whether it speaks of what was tried: a service that is built from the same repository did not build, or failed.
+    pub fn is_verdict(&self) -> bool {
+        match self.leading() {
+            RunError::Service(ServiceError::Failed(failure)) => failure.is_own,
+            RunError::Service(ServiceError::Image { source: BuildError::Step(_), .. }) => true,
+            _ => false,
         }
     }
 

@@ -106,6 +106,8 @@ pub struct GateOutcome {
     pub reports: Option<PathBuf>,
     /// How long it took.
     pub duration: Duration,
+    /// The part of it in which its own commands ran, all attempts together: not the wait for services.
+    pub busy: Duration,
     /// How it failed.
     pub failure: Option<GateFailure>,
     /// Why it was skipped.

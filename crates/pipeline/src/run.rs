@@ -57,7 +57,11 @@ pub async fn run(cx: RunContext<'_>, plan: &Plan, options: &RunOptions) -> Resul
         Err(error) => Err(RunError::Engine(error)),
     };
     let result = result.map(|outcome| Outcome { duration: started.elapsed(), ..outcome });
-    let verdict = result.as_ref().map_or(Verdict::Skipped, |outcome| outcome.verdict);
+    let verdict = match &result {
+        Ok(outcome) => outcome.verdict,
+        Err(error) if error.is_verdict() => Verdict::Failed,
+        Err(_) => Verdict::Skipped,
+    };
     cx.events.emit(Event::RunFinished { verdict, duration_ms: words::millis(started.elapsed()) });
     result
 }
@@ -246,7 +250,7 @@ impl Outcome {
 const SLOWEST_MAX: usize = 3;
 
 fn slowest(gates: &[GateOutcome], health: Option<&HealthOutcome>) -> Vec<(String, std::time::Duration)> {
-    let mut parts: Vec<_> = gates.iter().map(|gate| (gate.gate.clone(), gate.duration)).collect();
+    let mut parts: Vec<_> = gates.iter().map(|gate| (gate.gate.clone(), gate.busy)).collect();
     parts.extend(health.map(|health| (health::STAGE.to_owned(), health.duration)));
     parts.sort_by_key(|(_, duration)| std::cmp::Reverse(*duration));
     parts.truncate(SLOWEST_MAX);

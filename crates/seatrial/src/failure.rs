@@ -141,18 +141,24 @@ const MAKE_ROOM: &str = "make room: `seatrial clean --dry-run` shows what can go
 
 /// A build without an image, for a build that belongs to this run.
 pub(crate) fn build(error: BuildError, run: u64) -> Failure {
+    build_of("build", error, run)
+}
+
+/// The same of a service, whose name is that of the stage.
+pub(crate) fn build_of(stage: &str, error: BuildError, run: u64) -> Failure {
     let message = error.to_string();
     match error {
         BuildError::Invalid { source_file, diagnostics, kept } => {
             let findings = Findings { name: &source_file.name, text: &source_file.text, diagnostics: &diagnostics };
             let failure = Failure::usage(message).shown_as(findings.render(Palette::stderr()));
             match kept {
-                Some(_) => failure.hint(format!("see what it found there with `seatrial shell {run} build`")),
+                Some(_) => failure.hint(format!("see what it found there with `seatrial shell {run} {stage}`")),
                 None => failure,
             }
         }
         BuildError::Step(step) => {
-            let failed = Failed::step("build", "build", run, &step);
+            let what = if stage == "build" { "build".to_owned() } else { format!("service {stage}") };
+            let failed = Failed::step(&what, stage, run, &step);
             let suspects_no_space = step.tail.iter().any(|line| line.contains(NO_SPACE));
             let failure = Failure::refused(message).shown_as(failed.render(Palette::stderr(), TAIL_LINES_MAX));
             Failure { suspects_no_space, ..failure }

@@ -8,7 +8,7 @@ use events::Place;
 /// Why we could not begin to look at what needs the services.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// A service ended, or never became ready. Nothing is known of the image under test: its surroundings failed.
+    /// A service ended, or never became ready. [`ServiceFailure::is_own`] says whether that is a verdict.
     #[error("service {} {}", .0.service, .0.reason)]
     Failed(Box<ServiceFailure>),
     /// The definition asks for something that is not possible: the user's mistake.
@@ -45,6 +45,9 @@ pub struct ServiceFailure {
     pub service: String,
     /// Where it stands.
     pub place: Option<Place>,
+    /// Its image is built from the repository, so that its failure is a verdict on what stands there. Of others nothing is
+    /// learned: the surroundings failed.
+    pub is_own: bool,
     /// What was started.
     pub command: String,
     /// In words that follow the name: `exited 1 before it was ready`.

@@ -60,6 +60,11 @@ pub(crate) async fn find(cx: &ServiceContext<'_>, service: &Service) -> Result<I
     }
 }
 
+/// Whether it is started from what stands in the repository.
+pub(crate) fn is_own(service: &Service) -> bool {
+    service.build.is_some() || service.from.is_some()
+}
+
 fn unsealed(name: String, root: Root) -> Image {
     let config = serde_json::to_string(&root.config).unwrap_or_default();
     let id = Digest::of(format!("{}\n{config}", root.id).as_bytes());
@@ -81,6 +86,8 @@ fn request(cx: &ServiceContext<'_>, service: &Service, build: &Build) -> Result<
             });
             let path = context.join(&name);
             let text = fs_err::read_to_string(&path).map_err(|error| invalid(error.to_string()))?;
+            // There are several in a repository: messages say which one.
+            let name = path.strip_prefix(cx.directory).map_or(name, |path| path.display().to_string());
             DockerfileSource { name, path: Some(path), text }
         }
     };

@@ -16,7 +16,6 @@ mod set;
 mod snapshot;
 mod spec;
 mod start;
-pub mod stop_signal;
 
 pub use error::{ServiceError, ServiceFailure};
 pub use links::{LinkTarget, links};

@@ -12,7 +12,9 @@ use engine::{
     OutputSink, Root, Secret, Stdio, Surroundings, Tmpfs, Ulimit, VolumeMount,
 };
 
-use crate::{ServiceContext, ServiceError, stop_signal::stop_signal};
+use oci::signal::stop_signal;
+
+use crate::{ServiceContext, ServiceError};
 
 /// What docker gives a container whose image sets no PATH.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

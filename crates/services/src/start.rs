@@ -113,6 +113,7 @@ impl Up {
         ServiceFailure {
             service: self.service.name.clone(),
             place: self.service.place.clone(),
+            is_own: image::is_own(&self.service),
             command: self.args.join(" "),
             reason,
             exit,
@@ -282,6 +283,7 @@ impl Starting<'_> {
         ServiceError::Failed(Box::new(ServiceFailure {
             service: self.service.name.clone(),
             place: self.service.place.clone(),
+            is_own: image::is_own(self.service),
             command: self.draft.spec.args.join(" "),
             reason,
             exit,

@@ -98,23 +98,16 @@ pub(crate) fn pull_policy(cx: &mut Cx<'_>, fields: &Fields<'_>) -> Option<PullPo
 
 /// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
 pub(crate) fn stop_signal(cx: &mut Cx<'_>, node: &Node) -> Option<String> {
-    const NAMES: &[&str] = &[
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "IOT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-        "ALRM", "TERM", "STKFLT", "CHLD", "CLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
-        "VTALRM", "PROF", "WINCH", "IO", "POLL", "PWR", "SYS", "RTMIN", "RTMAX",
-    ];
     let text = cx.text(node)?;
     if text.is_empty() {
         return None;
     }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let is_number = name.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number));
-    let base = name.split(['+', '-']).next().unwrap_or(name);
-    if is_number || NAMES.contains(&name) || (base != name && matches!(base, "RTMIN" | "RTMAX")) {
+    if oci::signal::parse(&text).is_some() {
         return Some(text);
     }
-    let near = dockerfile::nearest(name, NAMES.iter().copied()).map(|near| format!("did you mean `SIG{near}`?"));
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let near = dockerfile::nearest(name, oci::signal::names()).map(|near| format!("did you mean `SIG{near}`?"));
     cx.invalid(format!("`{}` is not a signal", shorten(&text)), node).label = near;
     None
 }

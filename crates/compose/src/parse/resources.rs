@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dockerfile::Span;
 
 use crate::{
-    Device, Logging, Restart, Ulimit, codes,
+    Device, Logging, Restart, ULIMITS, Ulimit, codes,
     parse::{Cx, process},
     read::{Fields, Keys, shorten},
     yaml::{Kind, Node},
@@ -150,28 +150,10 @@ fn pids(cx: &mut Cx<'_>, node: &Node) -> Option<u64> {
 }
 
 pub(crate) fn ulimits(cx: &mut Cx<'_>, node: &Node) -> BTreeMap<String, Ulimit> {
-    const NAMES: &[&str] = &[
-        "as",
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
     let mut ulimits = BTreeMap::new();
     for (name, node) in cx.reader.entries(node, "a map from names to limits") {
-        if !NAMES.contains(&name.value.as_str()) {
-            let near = dockerfile::nearest(&name.value, NAMES.iter().copied());
+        if !ULIMITS.contains(&name.value.as_str()) {
+            let near = dockerfile::nearest(&name.value, ULIMITS);
             let label = near.map(|near| format!("did you mean `{near}`?"));
             let message = format!("`{}` is not the name of a limit", shorten(&name.value));
             cx.error(codes::INVALID_VALUE, message, &name.span).label = label;

@@ -13,7 +13,7 @@ use crate::{
         mounts::{self, Mounts},
         networks, ports, process, resources, watch,
     },
-    read::{Fields, Keys, shorten},
+    read::{Fields, Keys, both, shorten},
     yaml::{Kind, Node},
 };
 
@@ -118,21 +118,27 @@ pub(crate) const SERVICE: Keys = Keys {
     foreign: FOREIGN,
 };
 
+/// Keys whose values are read and checked, and that nothing acts on yet.
+const WITHOUT_EFFECT: &[&str] = &[
+    "dns",
+    "dns_opt",
+    "dns_search",
+    "domainname",
+    "group_add",
+    "logging",
+    "security_opt",
+    "stdin_open",
+    "sysctls",
+    "tty",
+];
+
 /// As [`SERVICE`], with the keys of the pipeline file.
 pub(crate) const OWN_SERVICE: Keys = Keys { known: OWN_KNOWN, ..SERVICE };
 
 /// Seatrial's own keys.
 pub(crate) const OWN: &[&str] = &["from", "ready", "seed", "snapshot", "verify"];
 
-const OWN_KNOWN: &[&str] = &{
-    let mut keys = [""; SERVICE.known.len() + OWN.len()];
-    let mut at = 0;
-    while at < keys.len() {
-        keys[at] = if at < OWN.len() { OWN[at] } else { SERVICE.known[at - OWN.len()] };
-        at += 1;
-    }
-    keys
-};
+const OWN_KNOWN: &[&str] = &both::<_, { SERVICE.known.len() + OWN.len() }>(OWN, SERVICE.known);
 
 const FOREIGN: &[(&str, &str)] = &[
     ("cmd", "command"),
@@ -183,6 +189,11 @@ pub(crate) fn service(cx: &mut Cx<'_>, name: &At<String>, node: &Arc<Node>) -> O
     let keys = if cx.own_keys { &OWN_SERVICE } else { &SERVICE };
     let fields = cx.fields(node, keys, "a map with keys such as `image`")?;
     let f = &fields;
+    for key in WITHOUT_EFFECT {
+        if let Some((span, _)) = f.entry(key).filter(|(_, node)| node.scalar() != Some("false")) {
+            cx.reader.no_effect(key, keys.what, span);
+        }
+    }
     let mut all = Mounts::default();
     if let Some(node) = f.get("volumes") {
         mounts::volumes(cx, node, &mut all);

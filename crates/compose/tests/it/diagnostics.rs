@@ -105,7 +105,7 @@ fn values() {
     );
     a("extra_hosts: [a]", "ST306 1:40+1 expected `name=address`");
     a("extra_hosts: [\"a=b\"]", "ST306 1:40+5 `b` is neither an IP address nor `host-gateway`");
-    a("dns: one", "ST306 1:31+3 `one` is not an IP address");
+    a("dns: one", "warning ST340 1:26+3 `dns` has no effect here\nST306 1:31+3 `one` is not an IP address");
     a("hostname: -a", "ST306 1:36+2 `-a` is not a host name");
     a("command: \"a '\"", "ST306 1:35+5 a quote is not closed");
     a("command: a && b", "warning ST348 1:35+6 the command ends before `&`: no shell reads it");

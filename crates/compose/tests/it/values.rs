@@ -18,7 +18,9 @@ fn a(keys: &str) -> Case {
 fn check(keys: &str, key: &str, expected: Value) {
     let case = a(keys);
     assert_eq!(case.value(key), expected, "{keys}");
-    assert_eq!(case.findings(), "", "{keys}");
+    // Keys that nothing acts on are read all the same.
+    let other = case.findings().lines().find(|line| !line.contains("has no effect here")).map(str::to_owned);
+    assert_eq!(other, None, "{keys}");
 }
 
 #[test]

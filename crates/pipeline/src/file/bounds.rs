@@ -1,5 +1,7 @@
 //! What gates may have of the machine, and secrets: Compose's words for them.
 
+use compose::ULIMITS;
+
 use super::{
     At, Bounds, SecretSource, SecretUse, TmpfsRule, UlimitRule,
     read::{Fields, Keys, Reader, parse_memory, shorten},
@@ -24,24 +26,6 @@ const SECRET_USE: Keys = Keys {
 
 const ULIMIT: Keys = Keys { what: "a limit", known: &["soft", "hard"], later: &[], foreign: &[] };
 
-/// setrlimit(2), without `RLIMIT_`.
-const ULIMITS: [&str; 15] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "sigpending",
-    "stack",
-];
 const NETWORKS: [&str; 3] = ["default", "none", "host"];
 /// Less cannot hold a shell (docker refuses the same).
 const MEMORY_BYTES_MIN: u64 = 6 << 20;

@@ -4,99 +4,73 @@ use std::sync::Arc;
 
 use super::{
     At, Bounds, Gate, Mount, SetupStep, Test, Uses, bounds, matrix,
-    read::{Fields, Keys, Reader, shorten},
+    read::{Fields, Keys, Reader, both, shorten},
     sections::{pairs, required_text, text},
     uses,
     yaml::{Kind, Node},
 };
 use crate::codes;
 
+/// What all gates have in common, or one has by itself.
+const SHARED: &[&str] = &[
+    "workdir",
+    "user",
+    "environment",
+    "entrypoint",
+    "mounts",
+    "timeout",
+    "retries",
+    "mem_limit",
+    "cpus",
+    "pids_limit",
+    "shm_size",
+    "tmpfs",
+    "ulimits",
+    "network",
+    "secrets",
+    "services",
+    "links",
+];
+const SHARED_FOREIGN: &[(&str, &str)] = &[
+    ("working_dir", "workdir"),
+    ("env", "environment"),
+    ("volumes", "mounts"),
+    ("memory", "mem_limit"),
+    ("pids", "pids_limit"),
+    ("limits", "mem_limit"),
+];
+
+const OF_TEST: &[&str] = &["setup", "gates"];
+const OF_TEST_FOREIGN: &[(&str, &str)] =
+    &[("before_script", "setup"), ("steps", "gates"), ("jobs", "gates"), ("checks", "gates")];
+
 pub(super) const TEST: Keys = Keys {
     what: "`test`",
-    known: &[
-        "workdir",
-        "user",
-        "environment",
-        "entrypoint",
-        "mounts",
-        "setup",
-        "gates",
-        "timeout",
-        "retries",
-        "mem_limit",
-        "cpus",
-        "pids_limit",
-        "shm_size",
-        "tmpfs",
-        "ulimits",
-        "network",
-        "secrets",
-        "services",
-        "links",
-    ],
+    known: &both::<_, { SHARED.len() + OF_TEST.len() }>(SHARED, OF_TEST),
     later: &[],
-    foreign: &[
-        ("working_dir", "workdir"),
-        ("env", "environment"),
-        ("volumes", "mounts"),
-        ("before_script", "setup"),
-        ("steps", "gates"),
-        ("jobs", "gates"),
-        ("checks", "gates"),
-        ("memory", "mem_limit"),
-        ("pids", "pids_limit"),
-        ("limits", "mem_limit"),
-    ],
+    foreign: &both::<_, { SHARED_FOREIGN.len() + OF_TEST_FOREIGN.len() }>(SHARED_FOREIGN, OF_TEST_FOREIGN),
 };
+
+const OF_GATE: &[&str] = &["run", "reports", "needs", "allow_failure", "in", "matrix", "rerun"];
+const OF_GATE_FOREIGN: &[(&str, &str)] = &[
+    ("command", "run"),
+    ("commands", "run"),
+    ("script", "run"),
+    ("depends_on", "needs"),
+    ("artifacts", "reports"),
+    ("continue-on-error", "allow_failure"),
+    ("image", "in"),
+    ("container", "in"),
+    ("strategy", "matrix"),
+    ("retry", "retries"),
+    ("network_mode", "network"),
+];
 
 pub(super) const GATE: Keys = Keys {
     what: "a gate",
-    known: &[
-        "run",
-        "user",
-        "workdir",
-        "environment",
-        "mounts",
-        "entrypoint",
-        "reports",
-        "needs",
-        "allow_failure",
-        "timeout",
-        "in",
-        "matrix",
-        "retries",
-        "rerun",
-        "mem_limit",
-        "cpus",
-        "pids_limit",
-        "shm_size",
-        "tmpfs",
-        "ulimits",
-        "network",
-        "secrets",
-        "services",
-        "links",
-    ],
+    known: &both::<_, { SHARED.len() + OF_GATE.len() }>(SHARED, OF_GATE),
     later: &["when"],
-    foreign: &[
-        ("command", "run"),
-        ("commands", "run"),
-        ("script", "run"),
-        ("working_dir", "workdir"),
-        ("env", "environment"),
-        ("volumes", "mounts"),
-        ("depends_on", "needs"),
-        ("artifacts", "reports"),
-        ("continue-on-error", "allow_failure"),
-        ("image", "in"),
-        ("container", "in"),
-        ("strategy", "matrix"),
-        ("retry", "retries"),
-        ("memory", "mem_limit"),
-        ("pids", "pids_limit"),
-        ("limits", "mem_limit"),
-        ("network_mode", "network"),
-    ],
+    foreign: &both::<_, { SHARED_FOREIGN.len() + OF_GATE_FOREIGN.len() }>(SHARED_FOREIGN, OF_GATE_FOREIGN),
 };
 
 pub(super) const SETUP: Keys = Keys {

@@ -101,6 +101,7 @@ async fn verdict(trial: &Trial<'_>, gate: &GatePlan) -> Result<(GateOutcome, Str
         match &outcome.failure {
             Some(failure) if !is_last => former.push(set_aside(cx, gate, failure, &outcome, former.len() + 1)),
             _ => {
+                outcome.busy += former.iter().map(|attempt| attempt.duration).sum();
                 (outcome.former, outcome.image) = (former, image);
                 if let Some(key) = key.filter(|_| outcome.verdict == Verdict::Passed && !outcome.is_flaky()) {
                     verdicts::remember(cx, &key, &outcome);
@@ -170,6 +171,7 @@ pub(super) fn outcome(gate: &GatePlan, verdict: Verdict) -> GateOutcome {
         problems: Vec::new(),
         reports: None,
         duration: Duration::ZERO,
+        busy: Duration::ZERO,
         failure: None,
         skipped: None,
     }

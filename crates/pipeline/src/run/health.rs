@@ -10,11 +10,9 @@ use engine::{
 };
 use events::{Event, Verdict};
 
+use oci::signal::{self, SIGTERM};
 use prove::Proof;
-use services::{
-    health::{Attempt, Check, Healthy, SETTLE, Seen, Watch},
-    stop_signal::{self, SIGTERM, stop_signal},
-};
+use services::health::{Attempt, Check, Healthy, SETTLE, Seen, Watch};
 
 use super::{
     gate,
@@ -215,7 +213,7 @@ impl Trial<'_> {
     }
 
     fn stop_signal(&self) -> i32 {
-        stop_signal(&self.root.config.config.stop_signal)
+        signal::stop_signal(&self.root.config.config.stop_signal)
     }
 
     fn judge(&self, found: Found, log: &StageLog, stage: &Stage<'_>) -> Result<HealthOutcome, RunError> {
@@ -240,7 +238,7 @@ impl Trial<'_> {
             Found::Seen(Seen::Healthy(healthy)) => passed(self.summary(healthy), Some(healthy)),
             Found::Proven(healthy, Proof::Holds { ended_after }) => {
                 let (summary, took) = (self.summary(healthy), crate::duration::human(ended_after));
-                let signal = stop_signal::name(self.stop_signal());
+                let signal = signal::name(self.stop_signal());
                 passed(format!("{summary}, proven unhealthy when frozen, ended {took} after {signal}"), Some(healthy))
             }
             Found::Proven(_, Proof::Fails { exit, reason, hint, output }) => {

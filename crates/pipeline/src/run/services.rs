@@ -6,16 +6,19 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use compose::{Link, Replicated};
 use engine::{ContainerSpec, Masks, NetworkMode, OutputSink, Root, Scope, Secret};
 use services::{LogEnd, Logs, ServiceContext, ServiceError, ServiceLog, ServiceOutcome, Services};
 
 use super::log::{StageLog, StepText, Tail};
-use crate::{GatePlan, Plan, RunContext, RunError, RunOptions};
+use crate::{GatePlan, Plan, RunContext, RunError, RunOptions, UsesPlan};
 
 /// What is needed to start services.
 pub(super) struct Surroundings<'a> {
     cx: RunContext<'a>,
     plan: &'a Plan,
+    /// The services, one for each container.
+    services: Replicated,
     scope: &'a dyn Scope,
     logs: RunLogs<'a>,
     built: BTreeMap<String, Root>,
@@ -32,7 +35,18 @@ impl<'a> Surroundings<'a> {
         built: &Root,
     ) -> Self {
         let built = BTreeMap::from([(plan.name.clone(), built.clone())]);
-        Self { cx, plan, scope, logs: RunLogs { cx }, built, pull: options.pull, no_cache: options.no_cache }
+        let services = plan.services.project.replicated();
+        Self { cx, plan, services, scope, logs: RunLogs { cx }, built, pull: options.pull, no_cache: options.no_cache }
+    }
+
+    /// What is used, as containers.
+    fn containers(&self, uses: &UsesPlan) -> UsesPlan {
+        let lead = |link: &Link| Link { service: self.services.first(&link.service), ..link.clone() };
+        UsesPlan {
+            names: self.services.names(&uses.names),
+            links: uses.links.iter().map(lead).collect(),
+            fresh: uses.fresh,
+        }
     }
 
     fn context(&self) -> ServiceContext<'_> {
@@ -41,7 +55,7 @@ impl<'a> Surroundings<'a> {
             scope: self.scope,
             events: self.cx.events,
             logs: &self.logs,
-            project: &self.plan.services.project,
+            project: &self.services.project,
             env: &self.plan.values.env,
             directory: self.plan.source.root.as_deref().unwrap_or(Path::new(&self.plan.services.project.directory)),
             built: &self.built,
@@ -74,7 +88,7 @@ impl<'a> Sets<'a> {
 
     /// What of a gate's services decides its verdict. Nothing is started for it.
     pub(super) async fn identities(&self, gate: &GatePlan) -> Result<Vec<String>, RunError> {
-        Ok(self.shared.identities(&gate.uses.names).await?)
+        Ok(self.shared.identities(&self.surroundings.services.names(&gate.uses.names)).await?)
     }
 
     /// Starts what the gate uses, unless it is up, and lets it do its work in a container that reaches them. The work ends
@@ -85,14 +99,15 @@ impl<'a> Sets<'a> {
         spec: &ContainerSpec,
         work: impl AsyncFnOnce(&ContainerSpec) -> Result<T, RunError>,
     ) -> Result<T, RunError> {
-        if gate.uses.names.is_empty() {
+        let uses = self.surroundings.containers(&gate.uses);
+        if uses.names.is_empty() {
             return work(spec).await;
         }
-        if !gate.uses.fresh {
-            return with(&self.shared, gate, spec, work).await;
+        if !uses.fresh {
+            return with(&self.shared, &uses, spec, work).await;
         }
         let own = Services::new(self.surroundings.context(), Some(&gate.name));
-        let result = with(&own, gate, spec, work).await;
+        let result = with(&own, &uses, spec, work).await;
         let stopped = self.end(&own).await;
         result.and_then(|value| stopped.map(|()| value))
     }
@@ -120,12 +135,12 @@ impl<'a> Sets<'a> {
 
 async fn with<T>(
     set: &Services<'_>,
-    gate: &GatePlan,
+    uses: &UsesPlan,
     spec: &ContainerSpec,
     work: impl AsyncFnOnce(&ContainerSpec) -> Result<T, RunError>,
 ) -> Result<T, RunError> {
-    set.up(&gate.uses.names).await?;
-    let spec = linked(set, gate, spec);
+    set.up(&uses.names).await?;
+    let spec = linked(set, uses, spec);
     tokio::select! {
         biased;
         result = work(&spec) => result,
@@ -134,13 +149,13 @@ async fn with<T>(
 }
 
 /// The gate's container in the networks of its services, told of those that it is linked to.
-fn linked(set: &Services<'_>, gate: &GatePlan, spec: &ContainerSpec) -> ContainerSpec {
+fn linked(set: &Services<'_>, uses: &UsesPlan, spec: &ContainerSpec) -> ContainerSpec {
     let mut spec = spec.clone();
     if spec.network == NetworkMode::Default {
-        spec.attachment.networks.extend(set.attachment(&gate.uses.names).networks);
+        spec.attachment.networks.extend(set.attachment(&uses.names).networks);
     }
-    let pair = |link: &compose::Link| (link.service.clone(), link.alias.clone());
-    let links: Vec<(String, String)> = gate.uses.links.iter().map(pair).collect();
+    let pair = |link: &Link| (link.service.clone(), link.alias.clone());
+    let links: Vec<(String, String)> = uses.links.iter().map(pair).collect();
     for services::Told { env, host } in set.links(&spec.name, &links) {
         for (name, value) in env {
             // What the user says wins over what a link tells.

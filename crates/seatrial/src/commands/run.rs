@@ -384,14 +384,16 @@ fn run_failure(error: RunError, run: u64) -> Failure {
     }
 }
 
-/// A service is not the image's matter: its failure is no verdict. Only what the file says wrongly is the user's mistake.
+/// The failure of a service that is built from the repository is a verdict, as a gate's. That of others is the surroundings'
+/// matter, and what the file says wrongly is the user's mistake.
 fn service_failure(error: ServiceError, run: u64) -> Failure {
     let message = error.to_string();
     match error {
         ServiceError::Failed(failed) => {
             let lines_max = summary::block_lines_max(terminal::streams().stderr_is_terminal);
             let block = summary::Failed::service(run, &failed).render(Palette::stderr(), lines_max);
-            Failure::surroundings(message).shown_as(block)
+            let exit = if failed.is_own { Exit::Refused } else { Exit::Surroundings };
+            Failure::new(exit, message).shown_as(block)
         }
         ServiceError::Invalid { place, hint, .. } => {
             let failure = Failure { place: place.map(Box::new), ..Failure::usage(message) };
@@ -400,7 +402,7 @@ fn service_failure(error: ServiceError, run: u64) -> Failure {
                 None => failure,
             }
         }
-        ServiceError::Image { source, .. } => failure::build(source, run),
+        ServiceError::Image { service, source } => failure::build_of(&service, source, run),
         ServiceError::Cancelled => Failure::cancelled(),
         ServiceError::Engine(error) => failure::explain(error.into()),
     }

@@ -95,13 +95,15 @@ pub(super) async fn attempt(
         let message = format!("gate {} ended itself after {begun} of {} commands", gate.name, gate.commands.len());
         cx.events.emit(Event::Warning { message, place: gate.place.clone() });
     }
-    let failure = (!passed).then(|| failure(gate, exit, tail, started.elapsed(), begun, kept, &end));
+    let busy = started.elapsed();
+    let failure = (!passed).then(|| failure(gate, exit, tail, busy, begun, kept, &end));
     Ok(GateOutcome {
         tests: collected.counts,
         coverage: collected.coverage,
         findings: collected.findings,
         problems: collected.problems,
         reports: collected.directory,
+        busy,
         failure,
         ..outcome(gate, if passed { Verdict::Passed } else { Verdict::Failed })
     })

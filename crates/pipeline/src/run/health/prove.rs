@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use engine::{EngineError, Exit};
-use services::{
-    health::{Look, Seen, Watch, is_healthy},
-    stop_signal,
-};
+use oci::signal;
+use services::health::{Look, Seen, Watch, is_healthy};
 use tokio::time::Instant;
 
 /// A check that has not answered by then does not say healthy, whatever time it is given otherwise.
@@ -49,7 +47,7 @@ pub(super) async fn prove(watch: Watch<'_>, signal: i32, grace: Duration) -> Res
     if exit.signal == Some(SIGKILL) {
         return Ok(Proof::Fails {
             exit,
-            reason: format!("did not end within {} of {}", crate::duration::human(grace), stop_signal::name(signal)),
+            reason: format!("did not end within {} of {}", crate::duration::human(grace), signal::name(signal)),
             hint: "process 1 gets no signal that it does not handle: start the program itself (CMD as a list, or `exec` in \
                    the start script) and let it handle the signal",
             output: String::new(),

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use compose::ULIMITS;
 use engine::{Allow, RunSettings, Secret, SshSource, Ulimit};
 
 use crate::{
@@ -21,24 +22,6 @@ use crate::{
 const SECRET_BYTES_MAX: u64 = 500 * 1024;
 /// The kernel's default, in microseconds, which `--cpu-quota` refers to without `--cpu-period`.
 const CPU_PERIOD_US: u64 = 100_000;
-/// Limits by docker's names (go-units, `ulimit.go`).
-const ULIMITS: &[&str] = &[
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 const SECURITY_INSECURE: &str = "security.insecure";
 
 /// Flags about RUN.
@@ -247,7 +230,7 @@ fn ulimit(given: &str) -> Result<Ulimit, Failure> {
     };
     let (name, values) = given.split_once('=').ok_or_else(|| wrong("it is not NAME=SOFT[:HARD]"))?;
     if !ULIMITS.contains(&name) {
-        let near = dockerfile::nearest(name, ULIMITS.iter().copied());
+        let near = dockerfile::nearest(name, ULIMITS);
         let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
         return Err(wrong(&format!("there is no limit `{name}`{near}")));
     }
