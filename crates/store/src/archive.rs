@@ -7,7 +7,7 @@ mod header;
 mod read;
 mod write;
 
-pub(crate) use compress::Compressor;
+pub(crate) use compress::{Compressor, GZIP_MAKER};
 pub(crate) use decompress::{Format, decompress, sniff};
 pub(crate) use hash::SideHasher;
 pub(crate) use header::{BLOCK_BYTES, EntryKind};

@@ -61,6 +61,9 @@ pub(crate) struct Known {
     /// Level of the compression, if it is not the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) level: Option<u8>,
+    /// What made it, where the bytes follow from that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) maker: Option<String>,
     pub(crate) descriptor: Descriptor,
 }
 
@@ -74,11 +77,18 @@ impl Known {
         // Our manifests are OCI's: docker's names for the same content become OCI's.
         let media_type = compression.media_type().into();
         let descriptor = Descriptor { media_type, annotations: Default::default(), platform: None, ..descriptor };
-        Self { compression, level: None, descriptor }
+        Self { compression, level: None, maker: None, descriptor }
+    }
+
+    /// Made by this program.
+    fn made(compression: Compression, level: Option<u8>, descriptor: Descriptor) -> Self {
+        let maker = (compression == Compression::Gzip).then(|| archive::GZIP_MAKER.to_owned());
+        Self { compression, level, maker, descriptor }
     }
 
     fn is_made_as(&self, options: LayerOptions) -> bool {
-        self.compression == options.compression && self.level == options.level
+        let is_ours = self.compression != Compression::Gzip || self.maker.as_deref() == Some(archive::GZIP_MAKER);
+        self.compression == options.compression && self.level == options.level && is_ours
     }
 }
 
@@ -91,8 +101,9 @@ impl LayerRecord {
 
     /// The blob was made by a store like this one.
     pub(crate) fn add_made(&mut self, descriptor: Descriptor, format: Format, tar_bytes: u64) {
-        let made = Known::of(descriptor, format);
-        if self.made.iter().all(|known| known.compression != made.compression || known.level.is_some()) {
+        let Known { compression, level, descriptor, .. } = Known::of(descriptor, format);
+        let made = Known::made(compression, level, descriptor);
+        if self.made.iter().all(|known| !known.is_made_as(LayerOptions { level, ..LayerOptions::from(compression) })) {
             self.made.push(made);
         }
         self.tar_bytes = tar_bytes;
@@ -261,7 +272,7 @@ impl Store {
         let mut record = self.layer_record(diff_id).unwrap_or_default();
         record.tar_bytes = tar_bytes;
         record.made.retain(|known| !known.is_made_as(options));
-        record.made.push(Known { compression, level, descriptor: descriptor.clone() });
+        record.made.push(Known::made(compression, level, descriptor.clone()));
         self.put_layer_record(diff_id, &record)?;
         Ok(descriptor)
     }

@@ -1,7 +1,7 @@
 //! gzip and zstd whose bytes depend on the input alone, on all processors.
 //!
-//! gzip: the input is cut into fixed blocks, each deflated on its own and ended by a sync flush, so that the pieces can be
-//! put together as ONE deflate stream with one header and one checksum: every reader takes it (pigz does the same).
+//! gzip: the input is cut into fixed blocks, and each becomes a member of the file on its own (RFC 1952, 2.2): every reader of
+//! layers takes several members, since stargz layers have one for each file.
 
 use std::{
     collections::VecDeque,
@@ -13,14 +13,16 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use flate2::{Compress, Crc, FlushCompress};
+use libdeflater::{CompressionLvl, Compressor as Deflater};
 
 use crate::Compression;
 
-/// Part of the output's identity: never change it without a new format of the layer records.
+/// What the bytes of gzip follow from, with the level that is asked for. Layers that another one made are made anew, so that
+/// the same image has the same digest everywhere.
+pub(crate) const GZIP_MAKER: &str = "libdeflate-1.26 level-5 block-1M";
 const GZIP_BLOCK_BYTES: usize = 1024 * 1024;
-/// As docker and Go have by default.
-const GZIP_LEVEL: u8 = 6;
+/// Its output is a little smaller than that of zlib's 6, which docker and Go have by default, in less than half the time.
+const GZIP_LEVEL: u8 = 5;
 const ZSTD_LEVEL: u8 = 3;
 /// The highest levels ask readers for 128 MiB; 8 MiB is what every reader of the format must take (RFC 8878, 3.1.1.1.2).
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -29,11 +31,6 @@ const ZSTD_LARGE_WINDOWS_FROM: u8 = 20;
 const ZSTD_JOB_BYTES: u32 = 2 * 1024 * 1024;
 /// More threads than this wait for the one that reads and hashes.
 const THREADS_MAX: usize = 8;
-
-/// RFC 1952 2.3: no name, no time, operating system unknown; extra flags 0.
-const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-/// An empty final deflate block with fixed codes (RFC 1951 3.2.6).
-const DEFLATE_END: [u8; 2] = [0x03, 0x00];
 
 /// Compresses what is written to it.
 pub(crate) enum Compressor<W: Write> {
@@ -47,7 +44,7 @@ impl<W: Write> Compressor<W> {
     pub(crate) fn new(out: W, compression: Compression, level: Option<u8>) -> io::Result<Self> {
         Ok(match compression {
             Compression::None => Self::Plain(out),
-            Compression::Gzip => Self::Gzip(Gzip::new(out, level.unwrap_or(GZIP_LEVEL))?),
+            Compression::Gzip => Self::Gzip(Gzip::new(out, level.unwrap_or(GZIP_LEVEL))),
             Compression::Zstd => {
                 let level = level.unwrap_or(ZSTD_LEVEL);
                 let mut encoder = zstd::stream::write::Encoder::new(out, level.into())?;
@@ -99,7 +96,8 @@ pub(crate) struct Gzip<W: Write> {
     out: W,
     level: u8,
     block: Vec<u8>,
-    crc: Crc,
+    /// No member was begun yet.
+    is_empty: bool,
     /// Blocks at work, in order. Their number bounds the memory.
     pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
     /// Started by the first full block: small layers need no threads.
@@ -107,14 +105,14 @@ pub(crate) struct Gzip<W: Write> {
 }
 
 impl<W: Write> Gzip<W> {
-    fn new(mut out: W, level: u8) -> io::Result<Self> {
-        out.write_all(&GZIP_HEADER)?;
-        Ok(Self { out, level, block: Vec::new(), crc: Crc::new(), pending: VecDeque::new(), workers: None })
+    fn new(out: W, level: u8) -> Self {
+        Self { out, level, block: Vec::new(), is_empty: true, pending: VecDeque::new(), workers: None }
     }
 
     fn send_block(&mut self) -> io::Result<()> {
         let jobs = &self.workers.get_or_insert_with(|| start_workers(self.level)).0;
         let (reply, answer) = mpsc::channel();
+        self.is_empty = false;
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(GZIP_BLOCK_BYTES));
         jobs.send(Job { block, reply }).map_err(|_| lost())?;
         self.pending.push_back(answer);
@@ -136,13 +134,10 @@ impl<W: Write> Gzip<W> {
         while !self.pending.is_empty() {
             self.take_block()?;
         }
-        if !self.block.is_empty() {
-            let bytes = deflate(&mut compress(self.level), &self.block)?;
+        if self.is_empty || !self.block.is_empty() {
+            let bytes = member(&mut deflater(self.level), &self.block)?;
             self.out.write_all(&bytes)?;
         }
-        self.out.write_all(&DEFLATE_END)?;
-        self.out.write_all(&self.crc.sum().to_le_bytes())?;
-        self.out.write_all(&self.crc.amount().to_le_bytes())?;
         if let Some((jobs, workers)) = self.workers {
             drop(jobs);
             for worker in workers {
@@ -156,7 +151,6 @@ impl<W: Write> Gzip<W> {
 impl<W: Write> Write for Gzip<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = bytes.len().min(GZIP_BLOCK_BYTES - self.block.len());
-        self.crc.update(&bytes[..taken]);
         self.block.extend_from_slice(&bytes[..taken]);
         if self.block.len() == GZIP_BLOCK_BYTES {
             self.send_block()?;
@@ -177,12 +171,12 @@ fn start_workers(level: u8) -> (Sender<Job>, Vec<JoinHandle<()>>) {
         .map(|_| {
             let receiver = receiver.clone();
             thread::spawn(move || {
-                let mut compress = compress(level);
+                let mut deflater = deflater(level);
                 loop {
                     let job = receiver.lock().expect("no panic while held").recv();
                     let Ok(job) = job else { return };
                     // A reader that gave up does not want the answer.
-                    let _ = job.reply.send(deflate(&mut compress, &job.block));
+                    let _ = job.reply.send(member(&mut deflater, &job.block));
                 }
             })
         })
@@ -190,25 +184,62 @@ fn start_workers(level: u8) -> (Sender<Job>, Vec<JoinHandle<()>>) {
     (sender, workers)
 }
 
-fn compress(level: u8) -> Compress {
-    Compress::new(flate2::Compression::new(level.into()), false)
+fn deflater(level: u8) -> Deflater {
+    Deflater::new(CompressionLvl::new(level.into()).unwrap_or_default())
 }
 
-/// One block as deflate blocks that end at a byte border and are not final.
-fn deflate(compress: &mut Compress, block: &[u8]) -> io::Result<Vec<u8>> {
-    compress.reset();
-    let mut out = Vec::with_capacity(block.len() / 2 + 64);
-    loop {
-        let taken = compress.total_in() as usize;
-        compress.compress_vec(&block[taken..], &mut out, FlushCompress::Sync).map_err(io::Error::other)?;
-        // Everything is out when there was room left for more.
-        if compress.total_in() as usize == block.len() && out.len() < out.capacity() {
-            return Ok(out);
-        }
-        out.reserve(block.len() / 4 + 64);
-    }
+/// One block as a whole member: header without name and time, deflate, checksum.
+fn member(deflater: &mut Deflater, block: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = vec![0; deflater.gzip_compress_bound(block.len())];
+    let length = deflater.gzip_compress(block, &mut out).map_err(|error| io::Error::other(format!("{error:?}")))?;
+    out.truncate(length);
+    Ok(out)
 }
 
 fn lost() -> io::Error {
     io::Error::other("a compression thread ended early")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use oci::Digest;
+
+    use super::*;
+
+    /// Text-like bytes that any machine makes the same.
+    fn sample(length: usize) -> Vec<u8> {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize
+        };
+        let words: Vec<String> = (0..512).map(|_| format!("{:x} ", next() % 65_536)).collect();
+        let mut text = Vec::with_capacity(length + 8);
+        while text.len() < length {
+            text.extend_from_slice(words[next() % words.len()].as_bytes());
+        }
+        text.truncate(length);
+        text
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut out = Compressor::new(Vec::new(), Compression::Gzip, None).unwrap();
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    }
+
+    #[test]
+    fn gzip_is_what_its_maker_promises() {
+        for length in [0, 1, GZIP_BLOCK_BYTES, 5 * GZIP_BLOCK_BYTES / 2] {
+            let bytes = sample(length);
+            let mut back = Vec::new();
+            flate2::read::MultiGzDecoder::new(&*gzip(&bytes)).read_to_end(&mut back).unwrap();
+            assert!(back == bytes, "{length}");
+        }
+        // Another digest here means that `GZIP_MAKER` has to become another one, too.
+        let digest = Digest::of(&gzip(&sample(5 * GZIP_BLOCK_BYTES / 2)));
+        assert_eq!((GZIP_MAKER, digest.short()), ("libdeflate-1.26 level-5 block-1M", "027b4d359c29"));
+    }
 }
