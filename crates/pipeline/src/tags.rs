@@ -1,8 +1,6 @@
-//! Which tags an image earns. The same source always earns the same tags; whether one may move is judged in `forward`.
+//! Which tags an image earns. The same source always earns the same tags; whether one may move is judged in `registry`.
 
-mod forward;
-
-pub use forward::{Judgement, TagState, is_moving, judge_tag};
+pub use registry::{Judgement, TagState, is_moving, judge_tag};
 
 use std::collections::BTreeMap;
 

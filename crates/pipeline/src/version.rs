@@ -1,8 +1,6 @@
 //! Versions from package files, and their order.
 
-mod order;
-
-pub use order::Ordered;
+pub use registry::{Ordered, of_tag};
 
 use std::{io::Read, path::Path};
 
@@ -66,19 +64,6 @@ pub fn from_file(path: &Path) -> Result<String, VersionFileError> {
         return Err(VersionFileError::NotFound(format!("`{name}` holds more than a version alone")));
     }
     Ok(text.to_owned())
-}
-
-/// The version that a Git tag names: `v1.2.3` and `release-1.2.3` are `1.2.3`, other tags are themselves.
-pub fn of_tag(tag: &str) -> &str {
-    let tag = tag.rsplit('/').next().unwrap_or(tag);
-    for prefix in ["release-", "version-", "v", "V"] {
-        if let Some(rest) = tag.strip_prefix(prefix)
-            && rest.starts_with(|c: char| c.is_ascii_digit())
-        {
-            return rest;
-        }
-    }
-    tag
 }
 
 /// For ordering: anything that reads as a semantic version is higher than anything that does not.

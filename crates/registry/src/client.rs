@@ -15,6 +15,7 @@ mod retry;
 mod sessions;
 mod tags;
 mod transport;
+mod web;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -27,7 +28,7 @@ use reqwest::{
 use serde::Deserialize;
 use url::Url;
 
-use crate::{Credential, Credentials, ErrorKind, HostFiles, RegistryError};
+use crate::{Credentials, ErrorKind, HostFiles, RegistryError};
 use answer::{header_text, read_bounded};
 use auth::Scope;
 use transport::{Call, Transport, Via};
@@ -41,6 +42,7 @@ pub use ends::CopyPlace;
 pub use pull::{BlobTarget, CommitError};
 pub use push::UploadOutcome;
 pub use tags::{TagCondition, TagsWritten};
+pub use web::{WebAnswer, WebRequest};
 
 /// Registries refuse manifests beyond 4 MiB; the largest in use are far smaller (distribution-spec, "Pushing Manifests").
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -298,10 +300,7 @@ impl Client {
 
     /// Checks a user's password (or token) against a registry, without keeping it. See [`Credentials::store`].
     pub async fn check_login(&self, host: &str, user: &str, password: &str) -> Result<(), RegistryError> {
-        let credential = Credential::Password { user: user.into(), password: password.into() };
-        let options =
-            ClientOptions { credentials: Credentials::anonymous().with(host, credential), ..self.options().clone() };
-        let client = Self::new(options);
+        let client = self.with_login(host, user, password);
         client.transport.check_login(host).await.map_err(|kind| kind.during("log in to", host))
     }
 }

@@ -6,19 +6,23 @@
 mod client;
 mod credentials;
 mod error;
+mod forward;
 mod hosts;
 mod layout;
+mod order;
 mod server;
 mod spool;
 
 pub use client::{
     BlobSource, BlobTarget, Client, ClientOptions, CommitError, Copied, CopyOptions, CopyPlace, NoProgress, Progress,
-    ResolvedManifest, TagCondition, TagsWritten, UploadOutcome, VERSION_ANNOTATION,
+    ResolvedManifest, TagCondition, TagsWritten, UploadOutcome, VERSION_ANNOTATION, WebAnswer, WebRequest,
 };
 pub use credentials::{Credential, CredentialError, Credentials, LoginPlace};
 pub use error::{ErrorKind, RegistryError};
+pub use forward::{Judgement, TagState, is_moving, judge_tag};
 pub use hosts::{HostFiles, HostFilesError};
 pub use layout::{Layout, LayoutError, LayoutErrorKind};
+pub use order::{Ordered, of_tag};
 pub use server::{
     AccessOptions, AccessRule, Action, AuditOptions, Backend, ChallengeKind, CollectOptions, CollectReport, Corrupt,
     DEFAULT_ADDRESS, Delivery, GitHistory, HookAnswer, HookEvent, HookSecret, HookState, HookUrl, InvalidHookUrl,

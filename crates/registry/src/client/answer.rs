@@ -81,10 +81,14 @@ pub(super) async fn check_status(response: Response, idle: Duration) -> Result<R
         StatusCode::TOO_MANY_REQUESTS => ErrorKind::RateLimited { retry_after },
         _ => ErrorKind::Unexpected { status: status.as_u16(), code, message },
     };
-    let is_transient = matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504 | 520..=599);
     let is_limited =
         status == StatusCode::TOO_MANY_REQUESTS || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after.is_some());
-    Err(Failure { kind, is_transient, is_connect: false, retry_after, is_limited })
+    Err(Failure { kind, is_transient: may_pass(status), is_connect: false, retry_after, is_limited })
+}
+
+/// Whether the same request may get another answer later.
+pub(super) fn may_pass(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504 | 520..=599)
 }
 
 /// The wait that a registry asks for: seconds, or the time to come back at (RFC 9110, "Retry-After").

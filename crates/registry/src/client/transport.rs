@@ -25,7 +25,7 @@ use url::Url;
 
 use super::{
     ClientOptions,
-    answer::{check_status, header_text, lost, read_bounded, silent},
+    answer::{check_status, header_text, lost, may_pass, read_bounded, silent},
     auth::{self, Challenge, Scope, Token},
     body::Part,
     describe,
@@ -60,6 +60,8 @@ pub(super) struct Call {
     body: CallBody,
     scope: Scope,
     via: Via,
+    /// Redirects to other origins are answers, and not followed.
+    stays: bool,
 }
 
 /// Who may answer.
@@ -102,6 +104,7 @@ impl Call {
             body: CallBody::Empty,
             scope: Scope::default(),
             via: Via::Origin,
+            stays: false,
         }
     }
 
@@ -109,6 +112,11 @@ impl Call {
     pub(super) fn catalog(method: Method, host: &str, names: usize) -> Self {
         let place = Place::Path { repository: "_catalog".into(), below: format!("?n={names}") };
         Self { place, ..Self::host(method, host) }
+    }
+
+    /// A request to a server that is no registry.
+    pub(super) fn elsewhere(method: Method, url: Url, headers: HeaderMap) -> Self {
+        Self { headers, stays: true, ..Self::host(method, &authority(&url)) }.at(url)
     }
 
     pub(super) fn via(mut self, via: Via) -> Self {
@@ -270,6 +278,30 @@ impl Transport {
             Err(_) => {}
         }
         Ok((outcome?, slot))
+    }
+
+    /// Makes a request to a server that is no registry, once; every answer is `Ok` but those that may pass.
+    pub(super) async fn attempt_elsewhere(
+        &self,
+        call: &Call,
+        url: &Url,
+        authorization: Option<HeaderValue>,
+    ) -> Result<(Response, Slot), Failure> {
+        if url.scheme() != "https" && self.trust(url)? == Trust::Verified {
+            let reason =
+                format!("{url} is reached without TLS; only loopback and hosts that are named insecure may be");
+            return Err(Failure { is_transient: false, ..ErrorKind::Unreachable(reason.into()).into() });
+        }
+        let slot = self.host(&call.host).pace.enter().await;
+        let response = self.follow(call, url.clone(), authorization, url).await?;
+        if !may_pass(response.status()) {
+            return Ok((response, slot));
+        }
+        let failure = check_status(response, self.options.idle_timeout).await.expect_err("the status is a failure's");
+        if failure.is_limited {
+            slot.was_too_much(failure.retry_after.filter(|wait| *wait <= self.options.retry_wait_max));
+        }
+        Err(failure)
     }
 
     fn mirrors(&self, call: &Call) -> Result<Vec<hosts::Place>, Failure> {
@@ -478,6 +510,9 @@ impl Transport {
                 return Ok(response);
             };
             let next = url.join(target).map_err(|_| ErrorKind::malformed("redirect to an illegal URL"))?;
+            if call.stays && next.origin() != base.origin() {
+                return Ok(response);
+            }
             let is_safe = match next.scheme() {
                 "https" => true,
                 "http" => base.scheme() == "http",
@@ -541,8 +576,8 @@ impl Transport {
 
     /// The client of a host with own certificates, if it has some.
     fn own_client(&self, url: &Url) -> Result<Option<reqwest::Client>, Failure> {
-        let (Some(name), "https") = (url.host_str(), url.scheme()) else { return Ok(None) };
-        let with_port = url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
+        let (Some(_), "https") = (url.host_str(), url.scheme()) else { return Ok(None) };
+        let with_port = authority(url);
         let host = self.host(&with_port);
         let own = host.client.get_or_init(|| {
             let configured = self.configured().map_err(|failure| describe(&failure.kind))?;
@@ -571,6 +606,12 @@ impl Transport {
             Failure { is_transient: false, ..ErrorKind::Unreachable(reason.into()).into() }
         })
     }
+}
+
+/// `host`, or `host:port`.
+fn authority(url: &Url) -> String {
+    let name = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
 }
 
 fn build_client(

@@ -1,12 +1,12 @@
 //! Rules for repositories: tags that never change, tags that only move forward, what is kept, how much room there is.
 
-use std::{fmt, io, time::Duration};
+use std::{cmp::Ordering, fmt, io, time::Duration};
 
 use globset::{GlobBuilder, GlobMatcher};
 use oci::Digest;
-use semver::Version;
 
 use super::{GitHistory, tags::TagView};
+use crate::{Judgement, Ordered, TagState, forward::reads_as_moving, judge_tag};
 
 /// Rules of a server. The first entry whose pattern matches a repository is the one that applies to it.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +24,7 @@ pub struct RepositoryRules {
     pub repositories: Pattern,
     /// Tags that stay what they are once they are written.
     pub immutable: Vec<Pattern>,
-    /// `latest`, `1` and `1.2` never go back to a lower version than one that the repository has (SemVer's order).
+    /// `latest`, `1` and `1.2` never go back to a lower version than one that the repository has (by SemVer, or by PEP 440).
     pub is_forward_only: bool,
     /// Largest size of the repository's blobs together, in bytes.
     pub bytes_max: Option<u64>,
@@ -90,8 +90,8 @@ pub(super) enum Denied {
     Immutable { tag: String, pattern: String, current: Digest },
     #[error("tag `{tag}` is immutable here (pattern `{pattern}`)")]
     Delete { tag: String, pattern: String },
-    #[error("tag `{tag}` would move back to {to}: the repository has {newest}")]
-    Backward { tag: String, to: Version, newest: Version },
+    #[error("tag `{tag}` only moves forward here: {reason}")]
+    Backward { tag: String, reason: String },
 }
 
 impl Rules {
@@ -127,8 +127,7 @@ pub(super) fn judge(
             return Ok(Err(Denied::Immutable { tag: tag.clone(), pattern, current }));
         }
     }
-    let moving: Vec<(&String, Family)> = tags.iter().filter_map(|tag| Some((tag, Family::of(tag)?))).collect();
-    if !rules.is_forward_only || moving.is_empty() {
+    if !rules.is_forward_only || !tags.iter().any(|tag| reads_as_moving(tag, None)) {
         return Ok(Ok(()));
     }
     let all = view.all()?;
@@ -136,94 +135,49 @@ pub(super) fn judge(
         // An image that no version is known of cannot be judged.
         return Ok(Ok(()));
     };
-    for (tag, family) in moving {
-        let newest = all.iter().filter_map(|tag| full_version(tag)).filter(|known| family.has(known)).max();
-        if let Some(newest) = newest.filter(|newest| *newest > version) {
-            return Ok(Err(Denied::Backward { tag: tag.clone(), to: version, newest }));
+    for tag in tags.iter().filter(|tag| reads_as_moving(tag, Some(&version))) {
+        let now = view.names(tag)?.map(|digest| TagState { digest, version: None });
+        if let Judgement::Stays(reason) = judge_tag(tag, digest, Some(&version), now.as_ref(), &all) {
+            return Ok(Err(Denied::Backward { tag: tag.clone(), reason }));
         }
     }
     Ok(Ok(()))
 }
 
-/// The highest version that an image is known by: a tag of this request, its annotation, or a tag that it has already.
+/// The version that an image tells of itself; else the highest that a tag of this request says, or one that it has already.
 fn version_of(
     tags: &[String],
     digest: &Digest,
     annotated: Option<&str>,
     all: &[String],
     view: &TagView<'_>,
-) -> io::Result<Option<Version>> {
-    let told = tags.iter().map(String::as_str).chain(annotated).filter_map(full_version).max();
+) -> io::Result<Option<Ordered>> {
+    let told = annotated.and_then(Ordered::parse);
+    let told = told.or_else(|| tags.iter().filter_map(|tag| whole(tag)).reduce(higher));
     if told.is_some() {
         return Ok(told);
     }
     let mut highest = None;
-    for tag in all {
-        if let Some(version) = full_version(tag)
-            && highest.as_ref().is_none_or(|highest| version > *highest)
-            && view.names(tag)?.as_ref() == Some(digest)
-        {
-            highest = Some(version);
+    for (tag, version) in all.iter().filter_map(|tag| Some((tag, whole(tag)?))) {
+        if view.names(tag)?.as_ref() == Some(digest) {
+            highest = Some(highest.map_or_else(|| version.clone(), |known| higher(known, version.clone())));
         }
     }
     Ok(highest)
 }
 
-/// The versions that a moving tag stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    All,
-    Major(u64),
-    Minor(u64, u64),
+fn higher(one: Ordered, other: Ordered) -> Ordered {
+    if one.compare(&other).is_some_and(Ordering::is_lt) { other } else { one }
 }
 
-impl Family {
-    fn of(tag: &str) -> Option<Self> {
-        if tag == "latest" {
-            return Some(Self::All);
-        }
-        let mut parts = tag.strip_prefix('v').unwrap_or(tag).split('.');
-        let number = |text: &str| -> Option<u64> {
-            (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
-        };
-        match (number(parts.next()?)?, parts.next().map(number), parts.next()) {
-            (major, None, None) => Some(Self::Major(major)),
-            (major, Some(Some(minor)), None) => Some(Self::Minor(major, minor)),
-            _ => None,
-        }
-    }
-
-    /// A version before its release holds nothing back.
-    fn has(self, version: &Version) -> bool {
-        version.pre.is_empty()
-            && match self {
-                Self::All => true,
-                Self::Major(major) => version.major == major,
-                Self::Minor(major, minor) => (version.major, version.minor) == (major, minor),
-            }
-    }
-}
-
-fn full_version(tag: &str) -> Option<Version> {
-    Version::parse(tag.strip_prefix('v').unwrap_or(tag)).ok()
+/// A version that a tag says with all its numbers: `1.2` may be short for one.
+fn whole(tag: &str) -> Option<Ordered> {
+    Ordered::parse(tag).filter(|version| version.release().len() > 2)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn short_versions_are_families() {
-        assert_eq!(Family::of("latest"), Some(Family::All));
-        assert_eq!(Family::of("1"), Some(Family::Major(1)));
-        assert_eq!(Family::of("v1.20"), Some(Family::Minor(1, 20)));
-        for tag in ["1.2.3", "v", "main", "1.x", "1.2-rc", ""] {
-            assert_eq!(Family::of(tag), None, "{tag}");
-        }
-        assert!(Family::Minor(1, 2).has(&Version::new(1, 2, 9)));
-        assert!(!Family::Minor(1, 2).has(&Version::new(1, 20, 0)));
-        assert!(!Family::All.has(&Version::parse("2.0.0-rc.1").unwrap()));
-    }
 
     #[test]
     fn one_star_stays_within_a_part() {

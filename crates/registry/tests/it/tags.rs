@@ -199,7 +199,7 @@ async fn short_versions_and_latest_only_move_forward() {
     release("1.2.9", &["1.2", "1", "latest"]).await.unwrap();
     release("1.2.10", &["1.2", "1", "latest"]).await.unwrap();
     let message = denied(release("1.2.8", &["1.2", "latest"]).await);
-    assert_eq!(message, "tag `1.2` would move back to 1.2.8: the repository has 1.2.10");
+    assert_eq!(message, "tag `1.2` only moves forward here: the repository has 1.2.10, which is higher");
     assert_eq!(named(&repository, "1.2.8").await, None);
     // Its own tag alone is no move, and neither is another family's.
     release("1.1.1", &["1.1"]).await.unwrap();
@@ -209,6 +209,11 @@ async fn short_versions_and_latest_only_move_forward() {
     // A version that is known by an older tag counts as well.
     let old = manifest(&repository, "1.2.9").await;
     denied(set(&repository, &["latest"], TagCondition::Any, &old).await);
+    // Python's versions are ordered as Python orders them.
+    release("2.0.0.post1", &["2.0", "2"]).await.unwrap();
+    denied(release("2.0.0", &["2.0"]).await);
+    denied(release("2.0.1rc1", &["2"]).await);
+    release("2.0.1", &["2.0", "2"]).await.unwrap();
     // What no version is known of cannot be judged.
     let other = manifest(&repository, "nightly").await;
     set(&repository, &["latest", "nightly"], TagCondition::Any, &other).await.unwrap();

@@ -13,7 +13,7 @@ pub struct Ordered {
 impl Ordered {
     /// Reads `1.2.3`, `v1.2.3-rc.1`, `1.2.3rc1`, `2024.1.post1`; `None` for what is a version in neither order.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = super::of_tag(text);
+        let text = of_tag(text);
         let semantic = semver::Version::parse(text).ok();
         let python = pep440_rs::Version::from_str(text).ok();
         let release = match (&semantic, &python) {
@@ -49,6 +49,19 @@ impl Ordered {
         }
         Some(self.release.cmp(&other.release)).filter(|order| order.is_ne())
     }
+}
+
+/// The version that a Git tag names: `v1.2.3` and `release-1.2.3` are `1.2.3`, other tags are themselves.
+pub fn of_tag(tag: &str) -> &str {
+    let tag = tag.rsplit('/').next().unwrap_or(tag);
+    for prefix in ["release-", "version-", "v", "V"] {
+        if let Some(rest) = tag.strip_prefix(prefix)
+            && rest.starts_with(|c: char| c.is_ascii_digit())
+        {
+            return rest;
+        }
+    }
+    tag
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use oci::Digest;
 
-use crate::version::Ordered;
+use crate::Ordered;
 
 /// The name of the newest of all.
 const NEWEST: &str = "latest";
@@ -81,12 +81,23 @@ pub fn judge_tag(
     }
 }
 
+/// Whether a tag reads as `latest`, or as the beginning of some version (that is written out as far as `like` is): `1`, `v1.2`.
+pub(crate) fn reads_as_moving(tag: &str, like: Option<&Ordered>) -> bool {
+    let is_short = |parts: Vec<u64>| like.is_none_or(|like| parts.len() < like.release().len());
+    tag == NEWEST || numbers(tag).is_some_and(is_short)
+}
+
 /// Whether a tag is the beginning of a version: `1` or `v1.2` of 1.2.3.
 fn is_short(tag: &str, version: &Ordered) -> bool {
+    let parts = numbers(tag);
+    parts.is_some_and(|parts| parts.len() < version.release().len() && version.release().starts_with(&parts))
+}
+
+/// `v1.2` as 1, 2; `None` for what has more than numbers.
+fn numbers(tag: &str) -> Option<Vec<u64>> {
     let text = tag.strip_prefix('v').unwrap_or(tag);
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let parts: Option<Vec<u64>> = text.split('.').map(|part| part.parse().ok().filter(|_| is_number(part))).collect();
-    parts.is_some_and(|parts| parts.len() < version.release().len() && version.release().starts_with(&parts))
+    text.split('.').map(|part| part.parse().ok().filter(|_| is_number(part))).collect()
 }
 
 /// The release that a tag says, written out as far as `like` is: where versions have three numbers, `1.2` is none.
