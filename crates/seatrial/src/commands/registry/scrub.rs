@@ -1,28 +1,33 @@
 //! `registry scrub`: reads everything again and names what is damaged.
 
-use std::{path::Path, sync::Arc};
-
-use ::registry::{Backend, ScrubReport};
+use ::registry::ScrubReport;
 use anyhow::Context as _;
 
+use super::Place;
 use crate::{
+    context::Context,
     exit::Exit,
-    failure::Failure,
     terminal::{self, table::Format, text},
 };
 
+/// Flags of `seatrial registry scrub`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ScrubArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Put damaged blobs aside, so that they can be pushed again
+    #[arg(long)]
+    quarantine: bool,
+    /// `json`, or a template such as `{{.bytes}}`
+    #[arg(long)]
+    format: Option<String>,
+}
+
 /// Damaged content is an answer, not an error: exit code 1.
-pub(super) fn run(
-    directory: &Path,
-    backend: Option<Arc<dyn Backend>>,
-    is_quarantine: bool,
-    format: Option<&str>,
-) -> anyhow::Result<Exit> {
-    let format = Format::parse(format)?;
-    if !directory.is_dir() {
-        return Err(Failure::usage(format!("there is no registry in {}", directory.display())).into());
-    }
-    let report = ::registry::scrub(directory, backend, is_quarantine)
+pub(super) fn run(args: &ScrubArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = Format::parse(args.format.as_deref())?;
+    let (directory, config) = args.place.existing(context)?;
+    let report = ::registry::scrub(&directory, config.options.backend, args.quarantine)
         .with_context(|| format!("cannot read the registry in {} again", directory.display()))?;
     let exit = if report.corrupt.is_empty() { Exit::Passed } else { Exit::Refused };
     if let Some(line) = format.line(&serde_json::to_value(&report)?)? {

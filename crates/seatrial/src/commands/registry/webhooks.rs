@@ -1,12 +1,13 @@
 //! `registry webhooks`: what waits to be delivered and what failed, with the last answers; and failed deliveries once more.
 
-use std::{path::Path, time::SystemTime};
+use std::time::SystemTime;
 
 use ::registry::{Delivery, HookState};
 
+use super::Place;
 use crate::{
+    context::Context,
     exit::Exit,
-    failure::Failure,
     terminal::{
         self,
         table::{self, Format},
@@ -14,19 +15,30 @@ use crate::{
     },
 };
 
+/// Flags of `seatrial registry webhooks`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WebhooksArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Send this failed delivery once more, or `all` of them
+    #[arg(long, value_name = "ID")]
+    redeliver: Option<String>,
+    /// `json` for a line each, or a template such as `{{.name}}`
+    #[arg(long)]
+    format: Option<String>,
+}
+
 /// Lists deliveries, or sends them again.
-pub(super) fn run(directory: &Path, redeliver: Option<&str>, format: Option<&str>) -> anyhow::Result<Exit> {
-    let format = Format::parse(format)?;
-    if !directory.is_dir() {
-        return Err(Failure::usage(format!("there is no registry in {}", directory.display())).into());
-    }
-    if let Some(id) = redeliver {
-        let id = Some(id).filter(|id| *id != "all");
-        let count = ::registry::redeliver(directory, id)?;
+pub(super) fn run(args: &WebhooksArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = Format::parse(args.format.as_deref())?;
+    let (directory, _) = args.place.existing(context)?;
+    if let Some(id) = &args.redeliver {
+        let id = Some(id.as_str()).filter(|id| *id != "all");
+        let count = ::registry::redeliver(&directory, id)?;
         terminal::message_line(&format!("sending {} again", text::count(count, "failed notice")));
         return Ok(Exit::Passed);
     }
-    let states = ::registry::webhooks(directory)?;
+    let states = ::registry::webhooks(&directory)?;
     if format != Format::Table {
         for state in &states {
             terminal::result_line(&format.line(&serde_json::to_value(state)?)?.unwrap_or_default());
