@@ -8,7 +8,9 @@ mod gates;
 mod matrix;
 mod schema;
 mod sections;
+mod tags;
 mod uses;
+mod version;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,6 +20,8 @@ use dockerfile::{Diagnostic, Span};
 use schemars::JsonSchema;
 
 pub use schema::{SCHEMA_ID, schema};
+pub(crate) use version::pattern;
+pub use version::{GitRule, VersionRule};
 
 /// Reads a pipeline file. The file is usable when no finding is an error.
 pub fn parse(text: &str) -> (PipelineFile, Vec<Diagnostic>) {
@@ -159,29 +163,14 @@ pub struct Build {
     /// Ask the registry for newer base images.
     #[schemars(with = "Option<bool>")]
     pub pull: bool,
+    /// Labels of the OCI annotation keys: `org.opencontainers.image.created` (the commit's time), `revision`, `source`, `version`,
+    /// `ref.name`, `title`. Those that the Dockerfile or `labels` has stay as they are.
+    #[schemars(with = "Option<bool>")]
+    pub oci_labels: bool,
 }
 
 /// Names with values; without a value, the environment's.
 pub type Pairs = Vec<(At<String>, Option<At<String>>)>;
-
-/// Where the version comes from.
-#[derive(Clone, Debug)]
-pub enum VersionRule {
-    /// A text, usually with `${VARIABLE}`.
-    Literal(At<String>),
-    /// `git: describe`.
-    GitDescribe(Span),
-    /// `git: tag`.
-    GitTag(Span),
-    /// An ENV of the built image.
-    Env(At<String>),
-    /// A label of the built image.
-    Label(At<String>),
-    /// A build argument.
-    Arg(At<String>),
-    /// A package file.
-    File(At<String>),
-}
 
 /// Checks that run inside the built image. All but `setup` and `gates` are defaults of the gates.
 #[derive(Clone, Debug, Default, JsonSchema)]
@@ -452,17 +441,85 @@ pub struct Publish {
     /// Tags, as templates; one whose value is absent is skipped. Default: the short commit and the branch.
     #[schemars(with = "Option<schema::TagsForm>")]
     pub tags: Option<Vec<Tag>>,
+    /// What all tags have in common: prefix, suffix, variants, and whether `latest` comes along.
+    #[schemars(with = "Option<schema::FlavorForm>")]
+    pub flavor: Option<Flavor>,
+    /// Git tag that is made at the commit and pushed to `origin` once everything is published: `v${version}`.
+    pub git_tag: Option<At<String>>,
 }
 
-/// A tag and when it is used.
-#[derive(Clone, Debug, JsonSchema)]
+/// A tag and when it is used: a template, or a kind in the words of docker/metadata-action, which is also read as its own line:
+/// `type=semver,pattern={{version}}`.
+#[derive(Clone, Debug, Default, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Tag {
+    /// The place of the entry.
+    #[schemars(skip)]
+    pub span: Span,
     /// The template: `${version}`, `${git.branch}`, `latest`.
-    pub tag: At<String>,
+    pub tag: Option<At<String>>,
     /// Conditions: of a list one must hold, of a map all. Default: always.
     #[schemars(with = "Option<schema::WhenForm>")]
     pub when: Vec<WhenRule>,
+    /// `semver` and `pep440` (1.2.3, 1.2, 1), `ref` (branch, Git tag, `pr-2`), `sha` (`sha-3f2a91c`), `edge`, `schedule` (`nightly`),
+    /// `date`, `match` (a part of the Git tag), `build` (`build-42`), `raw`.
+    #[schemars(rename = "type", with = "Option<schema::TagKindForm>")]
+    pub kind: Option<At<String>>,
+    /// Of `semver`, `pep440` and `schedule`: `{{major}}.{{minor}}`; of `match` a regular expression.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub pattern: Vec<At<String>>,
+    /// What is taken instead of the version or Git tag; of `raw` the tag itself.
+    #[schemars(with = "Option<schema::ScalarForm>")]
+    pub value: Option<At<String>>,
+    /// Of `ref`: `branch`, `tag` or `pr`.
+    #[schemars(with = "Option<schema::RefEventForm>")]
+    pub event: Option<At<String>>,
+    /// Of `edge`. Default: the repository's default branch.
+    pub branch: Option<At<String>>,
+    /// Of `sha`: `short` or `long`. Of `date`: `YYYYMMDD`, or `%Y%m%d`.
+    pub format: Option<At<String>>,
+    /// Of `match`: the group that is the tag. Default: 0, all of it.
+    #[schemars(with = "Option<u32>")]
+    pub group: Option<usize>,
+    /// Of `date`: a time zone such as `Europe/Berlin` or `+02:00`. Default: UTC.
+    pub tz: Option<At<String>>,
+    /// Of `date`: the time of the `commit` (default) or of the `run`.
+    #[schemars(with = "Option<schema::DateOfForm>")]
+    pub of: Option<At<String>>,
+    /// Before the tag. Default: `sha-`, `pr-` and `build-` for these kinds, else the flavour's.
+    pub prefix: Option<At<String>>,
+    /// After the tag. Default: the flavour's.
+    pub suffix: Option<At<String>>,
+    /// Whether the rule is used: `true`, `false`, or a template that becomes one of them.
+    #[schemars(with = "Option<schema::EnableForm>")]
+    pub enable: Option<At<String>>,
+    /// Of the tags that apply, the one with the highest priority decides whether `latest` comes along.
+    pub priority: Option<u32>,
+    /// Of `semver` and `pep440` without a pattern: `0` for 0.1.2 as well.
+    #[schemars(with = "Option<bool>")]
+    pub major_zero: bool,
+}
+
+/// What all tags have in common.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Flavor {
+    /// Whether `latest` comes along: `auto` with a release that a Git tag names, `true`, `false`. Default: `auto`.
+    #[schemars(with = "Option<schema::LatestForm>")]
+    pub latest: Option<At<String>>,
+    /// Before every tag but `latest`.
+    pub prefix: Option<At<String>>,
+    /// After every tag but `latest`.
+    pub suffix: Option<At<String>>,
+    /// The prefix is put before `latest` as well.
+    #[schemars(rename = "onlatest", with = "Option<bool>")]
+    pub prefix_latest: bool,
+    /// The same of the suffix.
+    #[schemars(skip)]
+    pub suffix_latest: bool,
+    /// Every tag once for each of these: `alpine` gives `1.2.3-alpine`, and `alpine` for `latest`; an empty one is the tag itself.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub variants: Vec<At<String>>,
 }
 
 /// Conditions; all of them must hold, and of each list one pattern. Patterns are globs: `*` stops at `/`, `**` does not.
@@ -472,7 +529,7 @@ pub struct WhenRule {
     /// Branch names.
     #[schemars(with = "Option<schema::TextsForm>")]
     pub branch: Vec<At<String>>,
-    /// `push`, `tag` or `pull_request`. Change requests are never published.
+    /// `push`, `tag`, `pull_request` or `schedule`. Change requests are never published.
     #[schemars(with = "Option<schema::EventsForm>")]
     pub event: Vec<At<String>>,
     /// Git tags.

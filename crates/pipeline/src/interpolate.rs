@@ -8,7 +8,7 @@ use compose::template::Variables;
 pub(crate) use compose::template::check;
 pub use compose::template::{TemplateError, interpolate};
 
-use crate::{Source, Version};
+use crate::{Source, Version, plan};
 
 /// What templates are filled in with.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ impl Values {
             git_short: source.short.clone(),
             git_branch: source.branch.clone(),
             git_tag: source.tag.clone(),
-            version: Version::Absent("the pipeline file has no `version`".into()),
+            version: Version::Absent(plan::NO_VERSION.into()),
             run_number,
             env,
         }
@@ -60,7 +60,7 @@ impl Variables for Values {
             "version" => match &self.version {
                 Version::Known(version) => Ok(version.clone()),
                 Version::Absent(reason) => Err(TemplateError::Absent { name: name.into(), reason: reason.clone() }),
-                Version::ImageEnv(_) | Version::ImageLabel(_) => Err(TemplateError::Absent {
+                Version::ImageEnv(_) | Version::ImageLabel(_) | Version::Command { .. } => Err(TemplateError::Absent {
                     name: name.into(),
                     reason: "the version is only known once the image is built".into(),
                 }),

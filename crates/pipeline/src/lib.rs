@@ -35,4 +35,7 @@ pub use report::{Case, CaseOutcome, InvalidReport, junit};
 pub use run::{GATE_VERDICTS, StageRecord, file_name, known_secrets, report_files, run, stage_record};
 pub use services::{ServiceError, ServiceFailure, ServiceOutcome};
 pub use source::{Head, Source, SourceEvent, changed_paths, read_source};
-pub use tags::{ChosenTags, Judgement, TagRule, TagState, When, choose_tags, is_moving, judge_tag, legal_tag};
+pub use tags::{
+    ChosenTags, Flavor, Judgement, Latest, PlainTag, RefEvent, Shorthand, TagInputs, TagKind, TagRule, TagState, When,
+    choose_tags, choose_tags_by, is_moving, judge_tag, legal_tag,
+};

@@ -50,6 +50,8 @@ pub struct Outcome {
     pub kept_tags: Vec<KeptTag>,
     /// What publishing would do to each tag, where only that was asked.
     pub foreseen: Vec<Foreseen>,
+    /// The Git tag that the published commit has now.
+    pub git_tag: Option<String>,
     /// Sum of all reports.
     pub tests: Option<TestCounts>,
     /// The same of covered lines.

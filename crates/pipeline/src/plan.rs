@@ -4,10 +4,13 @@ mod before;
 mod bounds;
 pub(crate) mod build;
 mod gates;
+mod labels;
 mod matrix;
 mod services;
+mod tags;
 mod test;
 mod uses;
+mod version;
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +28,7 @@ use oci::Reference;
 use serde::Serialize;
 
 use crate::{
-    Source, SourceText, TagRule, Values, When, codes,
+    Flavor, Source, SourceText, TagRule, Values, When, codes,
     file::{At, Pairs, PipelineFile, Publish, WhenRule},
     interpolate::{self, TemplateError},
 };
@@ -108,10 +111,13 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
         let before = planner.diagnostics.len();
         let draft = build::build(&mut planner, file.build.as_ref());
         planner.diagnostics.truncate(before);
-        build::version(&mut planner, file, &draft)
+        version::version(&mut planner, file, &draft)
     };
     planner.values.version = version.clone();
-    let build = build::build(&mut planner, file.build.as_ref());
+    let mut build = build::build(&mut planner, file.build.as_ref());
+    if file.build.as_ref().is_some_and(|build| build.oci_labels) {
+        labels::add(&mut build, source, &planner.values, &image);
+    }
     let before = planner.before(file);
     let test = gates::test(&mut planner, file.test.as_ref());
     let health = planner.health(file);
@@ -157,7 +163,7 @@ const KEEP_RUNS_DEFAULT: usize = 50;
 
 /// The short commit and the branch.
 fn local_tags() -> Vec<TagRule> {
-    ["${git.short}", "${git.branch}"].map(|tag| TagRule { tag: tag.into(), when: Vec::new() }).into()
+    ["${git.short}", "${git.branch}"].map(|tag| TagRule { tag: tag.into(), ..TagRule::default() }).into()
 }
 
 impl Plan {
@@ -327,15 +333,18 @@ impl Planner<'_> {
         }
         let tags = match &publish.tags {
             None => local_tags(),
-            Some(tags) => tags
-                .iter()
-                .map(|tag| {
-                    self.check_template(&tag.tag);
-                    TagRule { tag: tag.tag.value.clone(), when: self.conditions(&tag.when) }
-                })
-                .collect(),
+            Some(tags) => tags.iter().map(|tag| self.tag_rule(tag)).collect(),
         };
-        PublishPlan { repositories, when: self.conditions(&publish.when), tags }
+        if let Some(git_tag) = &publish.git_tag {
+            self.check_template(git_tag);
+        }
+        PublishPlan {
+            repositories,
+            when: self.conditions(&publish.when),
+            tags,
+            flavor: publish.flavor.as_ref().map(|flavor| self.flavor(flavor)).unwrap_or_default(),
+            git_tag: publish.git_tag.as_ref().map(|tag| tag.value.clone()),
+        }
     }
 
     fn conditions(&mut self, rules: &[WhenRule]) -> Vec<When> {
@@ -384,6 +393,9 @@ fn nearest_entry(base: &Path, text: &str) -> Option<String> {
     Some(if parent.is_empty() { near.to_owned() } else { format!("{parent}/{near}") })
 }
 
+/// Why there is no version where nobody asked for one.
+pub(crate) const NO_VERSION: &str = "the pipeline file has no `version`";
+
 /// Where the version comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -396,6 +408,13 @@ pub enum Version {
     ImageEnv(String),
     /// A label of the built image.
     ImageLabel(String),
+    /// What a command prints, once the image is built.
+    Command {
+        /// For `/bin/sh -e`.
+        command: String,
+        /// On this machine instead of in the built image.
+        on_host: bool,
+    },
 }
 
 /// What is made of the source before the image is built, in a copy of the context.
@@ -483,6 +502,11 @@ pub struct PublishPlan {
     pub when: Vec<When>,
     /// Tags.
     pub tags: Vec<TagRule>,
+    /// What all tags have in common.
+    pub flavor: Flavor,
+    /// Template of the Git tag that is made after publishing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub git_tag: Option<String>,
 }
 
 /// What is kept.

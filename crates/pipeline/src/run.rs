@@ -4,17 +4,20 @@ mod before;
 mod build;
 mod checks;
 mod gate;
+mod git_tag;
 mod health;
 mod images;
 mod locate;
 mod log;
 mod names;
+mod number;
 mod publish;
 mod record;
 mod reports;
 mod secrets;
 mod services;
 mod verdicts;
+mod version;
 mod words;
 
 use std::time::Instant;
@@ -91,13 +94,22 @@ async fn trial(
         Err(error) => return Err(error),
     };
     outcome.stages.push((build::STAGE.to_owned(), start.elapsed()));
+    let values = version::values(cx, plan, options, scope, &built).await?;
     let intention = Intention::of(plan, options, &built);
 
     // Gates need the root filesystem only: sealing and upload go on beside them, and stop when the verdict is no.
     let abandon = Cancel::new();
     let (sealed, checked) = tokio::join!(
         publish::seal_and_upload(cx, plan, work, &built, &intention, &abandon),
-        checks::check(cx, plan, options, work, scope, checks::Subject { built: &built, secrets: &secrets }, &abandon),
+        checks::check(
+            cx,
+            plan,
+            options,
+            work,
+            scope,
+            checks::Subject { built: &built, secrets: &secrets, values: &values },
+            &abandon
+        ),
     );
     let checked = checked?;
     let failed = checked.verdict() == Verdict::Failed;
@@ -107,18 +119,37 @@ async fn trial(
     }
     let Some(sealed) = sealed? else { return Ok(outcome.with_built(built)) };
 
-    let values = build::values_of_image(plan, &built);
     let broken_limits = build::broken_limits(plan, &built, &sealed.image);
     if !broken_limits.is_empty() {
         return Ok(Outcome { verdict: Verdict::Failed, broken_limits, ..outcome }.with_sealed(Some(sealed)));
     }
-    let tags = publish::choose(cx, plan, &intention, &values, &sealed);
+    // A Git tag that stands in the way is found before anything is written, unless its name has the number.
+    let early = match git_tag::is_numbered(plan) {
+        true => None,
+        false => Some(git_tag::look(cx, plan, &intention, &values).await?),
+    };
+    let values = number::reserve(cx, plan, &intention, values.clone(), &sealed).await?;
+    let git_tag = match early {
+        Some(found) => found,
+        None => git_tag::look(cx, plan, &intention, &values).await?,
+    };
+    let mut tags = publish::choose(cx, plan, &intention, &values, &sealed);
+    if let git_tag::Wanted::Skipped(skipped) = &git_tag {
+        tags.skipped.push(skipped.clone());
+    }
     outcome.tagged = publish::tag_locally(cx, plan, &sealed, &tags).await?;
     if options.stages == Stages::All {
         record::remember_passed(cx, plan, &sealed)?;
     }
     let named = names::write_names(cx, &intention, &sealed, &tags).await?;
     (outcome.published, outcome.kept_tags, outcome.foreseen) = (named.published, named.kept, named.foreseen);
+    if let git_tag::Wanted::Tag(tag) = git_tag {
+        if intention.is_dry {
+            outcome.foreseen.push(tag.foresee());
+        } else if !outcome.published.is_empty() {
+            outcome.git_tag = Some(tag.make().await?);
+        }
+    }
     Ok(outcome.with_tags(tags, &intention).with_sealed(Some(sealed)))
 }
 
@@ -174,6 +205,7 @@ impl Outcome {
             skipped_tags: Vec::new(),
             kept_tags: Vec::new(),
             foreseen: Vec::new(),
+            git_tag: None,
             tests: None,
             coverage: None,
             findings: None,

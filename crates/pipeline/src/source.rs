@@ -5,6 +5,7 @@
 
 mod ci;
 mod head;
+mod origin;
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +20,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use head::Head;
+use origin::web_url;
 
 /// Where the source comes from. Everything is optional: a directory without Git is fine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +35,21 @@ pub struct Source {
     pub branch: Option<String>,
     /// The Git tag at the commit; of several the highest version.
     pub tag: Option<String>,
+    /// The branch that the repository begins with, where Git or the CI system tells.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub default_branch: Option<String>,
+    /// Number of the change request.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub request: Option<String>,
+    /// The branch that the change request is for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub request_base: Option<String>,
+    /// Where the repository is on the web, or where Git fetches it from, without credentials.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub url: Option<String>,
+    /// All Git tags at the commit.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub tags: Vec<String>,
     /// `git describe --tags`, with `-dirty` where tracked files differ.
     pub describe: Option<String>,
     /// Tracked files differ from the commit.
@@ -64,6 +81,8 @@ pub enum SourceEvent {
     Tag,
     /// A change request: never published.
     PullRequest,
+    /// A run by the clock, of a branch.
+    Schedule,
 }
 
 impl SourceEvent {
@@ -73,6 +92,7 @@ impl SourceEvent {
             SourceEvent::Push => "push",
             SourceEvent::Tag => "tag",
             SourceEvent::PullRequest => "pull_request",
+            SourceEvent::Schedule => "schedule",
         }
     }
 }
@@ -86,6 +106,7 @@ pub fn read_source(directory: &Path, env: &BTreeMap<String, String>) -> Source {
     let mut source = Source { root: find_root(directory), ..Source::default() };
     if let Some(root) = source.root.clone() {
         ask_git(&root, env, &mut source);
+        (source.url, source.default_branch) = origin::read(&root);
     }
     ci::complete(env, &mut source);
     source
@@ -174,6 +195,7 @@ fn read_log(stdout: &[u8], source: &mut Source) {
             tags.push(tag.to_owned());
         }
     }
+    source.tags.clone_from(&tags);
     source.tag = highest(tags);
     // Git before 2.32 gives the placeholder back.
     source.describe = field(4).filter(|text| !text.starts_with("%(")).or_else(|| source.short.clone());
@@ -190,8 +212,16 @@ pub(crate) fn ignored(directory: &Path, env: &BTreeMap<String, String>) -> Vec<S
     answer.stdout.split(|byte| *byte == 0).filter(|path| answer.success && !path.is_empty()).map(lossy).collect()
 }
 
+/// `git describe` by the tags that a glob matches, also where it is at one: `v1.2.3-0-gabc1234` is written as its tag. `None` where
+/// there is no such tag.
+pub(crate) fn describe(root: &Path, env: &BTreeMap<String, String>, pattern: &str) -> Option<String> {
+    let pattern = format!("--match={pattern}");
+    let answer = start(root, env, &["describe", "--tags", "--abbrev=7", &pattern, "HEAD"]).ok()?.finish();
+    answer.success.then(|| lossy(&answer.stdout).trim().to_owned())
+}
+
 /// The highest version, else the name that sorts last.
-fn highest(mut tags: Vec<String>) -> Option<String> {
+pub(crate) fn highest(mut tags: Vec<String>) -> Option<String> {
     tags.sort_by_cached_key(|tag| (crate::version::semantic(tag), tag.clone()));
     tags.pop()
 }
@@ -236,10 +266,7 @@ fn start(root: &Path, env: &BTreeMap<String, String>, args: &[&str]) -> std::io:
         .arg(root)
         .args(args)
         .env_clear()
-        // A hook of Git's own may have started us: its variables would name another index or work tree.
-        .envs(env.iter().filter(|(name, _)| !name.starts_with("GIT_") || is_git_config(name)))
-        .env("LC_ALL", "C")
-        .env("GIT_TERMINAL_PROMPT", "0")
+        .envs(git_environment(env))
         // In a partial clone a missing object would be fetched, by whatever program the configuration names.
         .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_ALLOW_PROTOCOL", "none")
@@ -247,6 +274,20 @@ fn start(root: &Path, env: &BTreeMap<String, String>, args: &[&str]) -> std::io:
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command.spawn().map(Running)
+}
+
+/// The environment for Git. A hook of Git's own may have started us: its variables would name another index or work tree.
+pub(crate) fn git_environment(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let is_kept = |name: &str| !name.starts_with("GIT_") || is_git_config(name) || is_git_transport(name);
+    let kept = env.iter().filter(|(name, _)| is_kept(name)).map(|(name, value)| (name.clone(), value.clone()));
+    let fixed =
+        [("LC_ALL", "C"), ("GIT_TERMINAL_PROMPT", "0")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    kept.chain(fixed).collect()
+}
+
+/// How a server is reached and who asks there.
+fn is_git_transport(name: &str) -> bool {
+    matches!(name, "GIT_SSH" | "GIT_SSH_COMMAND" | "GIT_SSH_VARIANT" | "GIT_ASKPASS" | "GIT_SSL_CAINFO")
 }
 
 /// Configuration by environment, such as a `safe.directory` that a CI system sets.

@@ -597,3 +597,115 @@ fn mistakes_in_services_are_shown_at_their_place() {
         .expect("written");
     assert_eq!(project.refused(), "ST311 1:36 `./link` is outside of the repository");
 }
+
+#[test]
+fn versions_come_from_certain_git_tags() {
+    let project = Project::new(&[("Dockerfile", "FROM scratch\n"), ("seatrial.yaml", "")]);
+    project.commit();
+    project.git(&["tag", "v9.0.0"]);
+    project.git(&["tag", "api-v1.2.3"]);
+    project.git(&["tag", "api-v1.10.0"]);
+    let version = |rule: &str| {
+        std::fs::write(project.path().join("seatrial.yaml"), format!("version: {rule}\n")).expect("written");
+        project.plan(&[]).version
+    };
+    let known = |version: &str| Version::Known(version.into());
+    assert_eq!(version("{git: tag, tag: 'api-v*'}"), known("1.10.0"));
+    assert_eq!(version("{tag: 'api-*'}"), known("1.10.0"));
+    assert_eq!(version("{prefix: api-v}"), known("1.10.0"));
+    assert_eq!(version("{git: tag}"), known("9.0.0"));
+    let reason = "the commit has no Git tag like `web-*`".to_owned();
+    assert_eq!(version("{tag: 'web-*'}"), Version::Absent(reason));
+    project.git(&["commit", "-q", "--allow-empty", "-m", "second"]);
+    project.git(&["tag", "-d", "api-v1.2.3"]);
+    let short = project.plan(&[]).source.short.expect("a commit");
+    // The work tree has changes: the pipeline file itself.
+    let describe = |form: &str| version(&format!("{{git: describe, tag: 'api-v*', form: {form}}}"));
+    assert_eq!(describe("git"), known(&format!("1.10.0-1-g{short}-dirty")));
+    assert_eq!(describe("semver"), known(&format!("1.10.1-dev.1+g{short}.dirty")));
+    assert_eq!(describe("pep440"), known(&format!("1.10.1.dev1+g{short}.dirty")));
+    assert_eq!(describe("local"), known(&format!("1.10.0+1.g{short}.dirty")));
+    let reason = "no Git tag like `web-*` comes before the commit".to_owned();
+    assert_eq!(version("{git: describe, prefix: web-}"), Version::Absent(reason));
+}
+
+#[test]
+fn mistakes_in_versions_and_tags_are_shown_at_their_place() {
+    let project = Project::new(&[("Dockerfile", "FROM scratch\n"), ("setup.py", "setup(version=read())\n")]);
+    for (text, expected) in [
+        (
+            "version: {file: setup.py}",
+            "ST306 1:17 no version can be read: `setup.py` has no `version=\"…\"` as a plain text; it is not executed",
+        ),
+        ("version: {file: setup.py, regex: 'x('}", "ST306 1:34 the regular expression is not valid: unclosed group"),
+        (
+            "version: {file: setup.py, regex: nowhere}",
+            "ST306 1:34 no version can be read: nothing in `setup.py` matches `nowhere`",
+        ),
+        ("version: {regex: x}", "ST307 1:10 `version` needs one of `git`, `env`, `label`, `arg`, `file`, `command`"),
+        ("version: {env: V, tag: x}", "ST306 1:19 `tag` belongs to `git`, not to `env`"),
+        (
+            "version: {git: describe, form: semvre}",
+            "ST306 1:32 `semvre` is not known; there are `git`, `semver`, `pep440` and `local` (did you mean `semver`?)",
+        ),
+        (
+            "version: {command: x, in: hots}",
+            "ST306 1:27 `hots` is not known; there are `image` and `host` (did you mean `host`?)",
+        ),
+        (
+            "publish: {tags: ['type=semvre']}",
+            "ST306 1:18 `semvre` is not known; there are `raw`, `schedule`, `semver`, `pep440`, `match`, `edge`, `ref`, `sha`, `date` and `build` (did you mean `semver`?)",
+        ),
+        (
+            "publish: {tags: ['type=semver,patern={{version}}']}",
+            "ST302 1:18 a tag has no key `patern` (did you mean `pattern`?)",
+        ),
+        (
+            "publish: {tags: ['type=semver,pattern={{versoin}}']}",
+            "ST312 1:18 `{{versoin}}` is not known (did you mean `{{version}}`?)",
+        ),
+        ("publish: {tags: [{type: sha, pattern: x}]}", "ST306 1:39 `pattern` means nothing for `sha`"),
+        ("publish: {tags: [{type: ref}]}", "ST307 1:18 `ref` needs `event`: `branch`, `tag` or `pr`"),
+        ("publish: {tags: [{when: {branch: x}}]}", "ST307 1:18 this entry needs `tag`, or `type`"),
+        (
+            "publish: {tags: [{type: date, tz: Europe/Nowhere}]}",
+            "ST306 1:35 the time zone `Europe/Nowhere` is not known here (without the package tzdata only UTC and offsets such as `+02:00` are)",
+        ),
+        (
+            "publish: {tags: [x], flavor: {latest: maybe}}",
+            "ST306 1:39 `maybe` is not known; there are `auto`, `true` and `false`",
+        ),
+        (
+            "publish: {tags: [x], flavor: ['sufix=-x']}",
+            "ST306 1:31 `sufix` is no word of a flavour; there are `latest`, `prefix` and `suffix`",
+        ),
+    ] {
+        std::fs::write(project.path().join("seatrial.yaml"), format!("{text}\n")).expect("written");
+        assert_eq!(project.refused(), expected, "{text}");
+    }
+}
+
+#[test]
+fn labels_of_the_oci_keys_say_the_commit_and_leave_own_ones_alone() {
+    let project = Project::new(&[
+        ("Dockerfile", "FROM scratch\nLABEL org.opencontainers.image.title=\"Own\"\n"),
+        (
+            "seatrial.yaml",
+            "image: registry.example/team/app\nversion: 1.4.2\nbuild: {oci_labels: true, labels: {org.opencontainers.image.url: https://own.example}}\n",
+        ),
+    ]);
+    project.commit();
+    project.git(&["remote", "add", "origin", "git@git.example:team/app.git"]);
+    let plan = project.plan(&[]);
+    let label = |name: &str| plan.build.labels.get(&format!("org.opencontainers.image.{name}")).map(String::as_str);
+    assert_eq!(label("revision"), plan.source.sha.as_deref());
+    assert_eq!(label("version"), Some("1.4.2"));
+    assert_eq!(label("source"), Some("https://git.example/team/app"));
+    assert_eq!(label("url"), Some("https://own.example"));
+    assert_eq!(label("ref.name"), Some("master"));
+    assert_eq!(label("title"), None);
+    let time = plan.source.commit_time.expect("a commit").duration_since(std::time::UNIX_EPOCH).expect("later");
+    let created: jiff::Timestamp = label("created").expect("it has one").parse().expect("RFC 3339");
+    assert_eq!(created.as_second(), i64::try_from(time.as_secs()).expect("small"));
+    assert_eq!(plan.build.labels, project.plan(&[]).build.labels);
+}

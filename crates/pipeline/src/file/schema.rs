@@ -7,7 +7,8 @@ use schemars::{
 };
 use serde_json::Value;
 
-use super::{Before, Build, Gate, Health, PipelineFile, SetupStep, Tag, VersionRule, WhenRule};
+use super::{Before, Build, Flavor, Gate, Health, PipelineFile, SetupStep, Tag, VersionRule, WhenRule};
+use crate::version::DescribeForm;
 
 /// Name of the schema, for the modeline `# yaml-language-server: $schema=…` and `$id`.
 pub const SCHEMA_ID: &str = "seatrial.schema.json";
@@ -54,8 +55,8 @@ form!(TextsForm, {
 });
 form!(EventsForm, {
     "anyOf": [
-        { "enum": ["push", "tag", "pull_request"] },
-        { "type": "array", "items": { "enum": ["push", "tag", "pull_request"] } }
+        { "enum": ["push", "tag", "pull_request", "schedule"] },
+        { "type": "array", "items": { "enum": ["push", "tag", "pull_request", "schedule"] } }
     ]
 });
 form!(PairsForm, {
@@ -187,6 +188,12 @@ one_of!(WhenForm = WhenRule, Vec<WhenRule>);
 one_of!(TagForm = ScalarForm, Tag);
 one_of!(TagsForm = TagForm, Vec<TagForm>);
 form!(ScalarForm, { "type": ["string", "number"] });
+form!(TagKindForm, { "enum": ["raw", "schedule", "semver", "pep440", "match", "edge", "ref", "sha", "date", "build"] });
+form!(RefEventForm, { "enum": ["branch", "tag", "pr"] });
+form!(DateOfForm, { "enum": ["commit", "run"] });
+form!(EnableForm, { "type": ["string", "boolean"] });
+form!(LatestForm, { "enum": ["auto", true, false, "true", "false"] });
+one_of!(FlavorForm = Flavor, TextsForm);
 
 impl JsonSchema for VersionRule {
     fn schema_name() -> Cow<'static, str> {
@@ -195,21 +202,46 @@ impl JsonSchema for VersionRule {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let text = |description: &str| serde_json::json!({ "type": "string", "description": description });
+        let words =
+            |words: &[&str], description: &str| serde_json::json!({ "enum": words, "description": description });
         let properties = BTreeMap::from([
             ("arg", text("Value of this build argument.")),
+            ("command", text("What this command prints: in the built image, for `/bin/sh -e`.")),
             ("env", text("Value of this ENV of the built image.")),
             (
                 "file",
-                text("A package file: package.json, Cargo.toml, pyproject.toml, or a file with the version alone."),
+                text(
+                    "A package file: Cargo.toml, pyproject.toml, setup.cfg, setup.py, package.json, pom.xml, other JSON and TOML \
+                     files, a module with `__version__`, or a file with the version alone.",
+                ),
             ),
             (
-                "git",
-                serde_json::json!({
-                    "enum": ["describe", "tag"],
-                    "description": "The Git tag at the commit, or `git describe --tags`."
-                }),
+                "form",
+                words(
+                    &DescribeForm::NAMES,
+                    "How `git: describe` is said: `1.2.3-4-gabc`, as a SemVer pre-release of the next patch, as a PEP 440 development release of it, or with a local part (build metadata). Default: `git`.",
+                ),
+            ),
+            ("git", words(&["describe", "tag"], "The Git tag at the commit, or `git describe --tags`.")),
+            (
+                "in",
+                words(
+                    &["image", "host"],
+                    "Where `command` runs; on this machine only where it permits `before.host`. Default: `image`.",
+                ),
             ),
             ("label", text("Value of this label of the built image.")),
+            ("prefix", text("What the Git tags begin with, before the version: `api-v`.")),
+            (
+                "regex",
+                text("What is looked for in `file`: the group `version`, else the first group, else all that matches."),
+            ),
+            (
+                "tag",
+                text(
+                    "Which Git tags count, as a glob: `api-v*`. What it says before the first wildcard is no part of the version.",
+                ),
+            ),
         ]);
         json_schema!({
             "type": "object",
@@ -244,14 +276,15 @@ mod tests {
             ("Before", &super::super::before::BEFORE),
             ("Before", &before::BEFORE),
             ("Build", &sections::BUILD),
-            ("Version", &sections::VERSION),
+            ("Version", &super::super::version::VERSION),
             ("Test", &gates::TEST),
             ("Gate", &gates::GATE),
             ("SetupStep", &gates::SETUP),
             ("SecretSource", &bounds::SECRET),
             ("Health", &sections::HEALTH),
             ("Publish", &sections::PUBLISH),
-            ("Tag", &sections::TAG),
+            ("Tag", &super::super::tags::TAG),
+            ("Flavor", &super::super::tags::FLAVOR),
             ("WhenRule", &sections::WHEN),
             ("Keep", &sections::KEEP),
             ("Limits", &sections::LIMITS),

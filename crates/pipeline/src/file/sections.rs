@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    At, Build, Health, Keep, Limits, PipelineFile, Publish, Section, Tag, VersionRule, WhenRule, before, bounds, gates,
+    At, Build, Health, Keep, Limits, PipelineFile, Publish, Section, WhenRule, before, bounds, gates,
     read::{Fields, Keys, Reader, shorten},
+    tags,
+    version::version,
     yaml::{Kind, Node},
 };
 use crate::codes;
@@ -45,6 +47,7 @@ pub(super) const BUILD: Keys = Keys {
         "secrets",
         "no_cache",
         "pull",
+        "oci_labels",
     ],
     later: &[
         "platforms",
@@ -74,13 +77,6 @@ pub(super) const BUILD: Keys = Keys {
     ],
 };
 
-pub(super) const VERSION: Keys = Keys {
-    what: "`version`",
-    known: &["git", "env", "label", "arg", "file"],
-    later: &["command", "prefix", "regex"],
-    foreign: &[("tag", "git")],
-};
-
 pub(super) const HEALTH: Keys = Keys {
     what: "`health`",
     known: &["interval", "attempts", "timeout", "start_period", "command", "prove", "stop_grace_period"],
@@ -90,13 +86,10 @@ pub(super) const HEALTH: Keys = Keys {
 
 pub(super) const PUBLISH: Keys = Keys {
     what: "`publish`",
-    known: &["to", "when", "tags"],
-    later: &["files", "git_tag", "sign", "annotations"],
+    known: &["to", "when", "tags", "flavor", "git_tag"],
+    later: &["files", "sign", "annotations"],
     foreign: &[("registry", "to"), ("if", "when"), ("only", "when"), ("tag", "tags")],
 };
-
-pub(super) const TAG: Keys =
-    Keys { what: "a tag", known: &["tag", "when"], later: &["move"], foreign: &[("name", "tag"), ("if", "when")] };
 
 pub(super) const WHEN: Keys = Keys {
     what: "`when`",
@@ -166,6 +159,7 @@ fn build(reader: &mut Reader, node: &Node) -> Option<Build> {
         secrets: fields.get("secrets").map(|node| bounds::secret_uses(reader, node)).unwrap_or_default(),
         no_cache: fields.get("no_cache").and_then(|node| reader.boolean(node)).unwrap_or(false),
         pull: fields.get("pull").and_then(|node| reader.boolean(node)).unwrap_or(false),
+        oci_labels: fields.get("oci_labels").and_then(|node| reader.boolean(node)).unwrap_or(false),
     };
     if let (Some(inline), Some(_)) = (&build.dockerfile_inline, &build.dockerfile) {
         reader.error(codes::INVALID_VALUE, "`dockerfile` and `dockerfile_inline` exclude each other", &inline.span);
@@ -192,46 +186,6 @@ fn extra_hosts(reader: &mut Reader, node: &Node) -> super::Pairs {
 
 pub(super) fn pairs(reader: &mut Reader, fields: &Fields<'_>, key: &str) -> super::Pairs {
     fields.get(key).map(|node| reader.pairs(node)).unwrap_or_default()
-}
-
-fn version(reader: &mut Reader, node: &Node) -> Option<VersionRule> {
-    if matches!(node.kind, Kind::Scalar { .. }) {
-        return reader.text(node).map(VersionRule::Literal);
-    }
-    let fields = reader.fields(node, &VERSION, "a text, or a map such as `{git: describe}`")?;
-    let given: Vec<(&str, At<String>)> =
-        VERSION.known.iter().filter_map(|key| Some((*key, text(reader, &fields, key)?))).collect();
-    let [(key, value)] = given
-        .try_into()
-        .map_err(|given: Vec<_>| {
-            if given.is_empty() {
-                reader.error(
-                    codes::MISSING_KEY,
-                    "`version` needs one of `git`, `env`, `label`, `arg`, `file`",
-                    &node.span,
-                );
-            } else {
-                reader.error(codes::INVALID_VALUE, "`version` takes one source only", &node.span);
-            }
-        })
-        .ok()?;
-    Some(match key {
-        "git" => match value.value.as_str() {
-            "describe" => VersionRule::GitDescribe(value.span),
-            "tag" => VersionRule::GitTag(value.span),
-            other => {
-                let near =
-                    dockerfile::nearest(other, ["describe", "tag"]).map(|near| format!("did you mean `{near}`?"));
-                let message = format!("`{}` is not known; there are `describe` and `tag`", shorten(other));
-                reader.error(codes::INVALID_VALUE, message, &value.span).label = near;
-                return None;
-            }
-        },
-        "env" => VersionRule::Env(value),
-        "label" => VersionRule::Label(value),
-        "arg" => VersionRule::Arg(value),
-        _ => VersionRule::File(value),
-    })
 }
 
 pub(super) fn required_text(
@@ -293,30 +247,14 @@ fn publish(reader: &mut Reader, node: &Node) -> Option<Publish> {
     let publish = Publish {
         to: fields.get("to").map(|node| reader.texts(node)).unwrap_or_default(),
         when: fields.get("when").map(|node| when(reader, node)).unwrap_or_default(),
-        tags: fields.get("tags").map(|node| tags(reader, node)),
+        tags: fields.get("tags").map(|node| tags::tags(reader, node)),
+        flavor: fields.get("flavor").map(|node| tags::flavor(reader, node)),
+        git_tag: text(reader, &fields, "git_tag"),
     };
     Some(publish)
 }
 
-fn tags(reader: &mut Reader, node: &Node) -> Vec<Tag> {
-    let items = match &node.kind {
-        Kind::List(items) => items.clone(),
-        _ => vec![Arc::new(node.clone())],
-    };
-    items
-        .iter()
-        .filter_map(|item| match item.kind {
-            Kind::Map(_) => {
-                let fields = reader.fields(item, &TAG, "a tag, or a map with `tag` and `when`")?;
-                let tag = required_text(reader, &fields, "tag", item, "this entry")?;
-                Some(Tag { tag, when: fields.get("when").map(|node| when(reader, node)).unwrap_or_default() })
-            }
-            _ => reader.text(item).map(|tag| Tag { tag, when: Vec::new() }),
-        })
-        .collect()
-}
-
-fn when(reader: &mut Reader, node: &Node) -> Vec<WhenRule> {
+pub(super) fn when(reader: &mut Reader, node: &Node) -> Vec<WhenRule> {
     let items = match &node.kind {
         Kind::List(items) => items.clone(),
         _ => vec![Arc::new(node.clone())],
@@ -335,15 +273,18 @@ fn when_rule(reader: &mut Reader, node: &Node) -> Option<WhenRule> {
         env: fields.get("env").map(|node| env_patterns(reader, node)).unwrap_or_default(),
     };
     for event in &rule.event {
-        const EVENTS: [&str; 3] = ["push", "tag", "pull_request"];
+        const EVENTS: [&str; 4] = ["push", "tag", "pull_request", "schedule"];
         if !EVENTS.contains(&event.value.as_str()) {
             let near = match event.value.as_str() {
                 "pr" | "merge_request" | "merge_request_event" => Some("pull_request"),
+                "cron" | "nightly" => Some("schedule"),
                 other => dockerfile::nearest(other, EVENTS),
             };
             let label = near.map(|near| format!("did you mean `{near}`?"));
-            let message =
-                format!("`{}` is not an event; there are `push`, `tag` and `pull_request`", shorten(&event.value));
+            let message = format!(
+                "`{}` is not an event; there are `push`, `tag`, `pull_request` and `schedule`",
+                shorten(&event.value)
+            );
             reader.error(codes::INVALID_VALUE, message, &event.span).label = label;
         }
     }

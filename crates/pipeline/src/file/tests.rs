@@ -100,7 +100,7 @@ fn mistakes_are_shown_with_place_and_nearest_name() {
     check("test: {gates: {a: {run: x, when: {}}}}", "ST303 1:28+4 `when` is not supported yet");
     check(
         "publish: {when: {event: merge_request}}",
-        "ST306 1:25+13 `merge_request` is not an event; there are `push`, `tag` and `pull_request` (did you mean `pull_request`?)",
+        "ST306 1:25+13 `merge_request` is not an event; there are `push`, `tag`, `pull_request` and `schedule` (did you mean `pull_request`?)",
     );
     check(
         "version: {git: decribe}",
@@ -176,7 +176,7 @@ fn scalars_stay_what_was_written() {
     let file =
         good("publish: {tags: [1.10, 007, no, \"yes\", 2020-01-01]}\nbuild: {args: {A: 1e3, B: true, C: , D: \"\"}}\n");
     let tags: Vec<_> = file.publish.and_then(|publish| publish.tags).unwrap_or_default();
-    let tags: Vec<_> = tags.iter().map(|tag| tag.tag.value.as_str()).collect();
+    let tags: Vec<_> = tags.iter().map(|tag| tag.tag.as_ref().expect("a template").value.as_str()).collect();
     assert_eq!(tags, ["1.10", "007", "no", "yes", "2020-01-01"]);
     let args = file.build.unwrap_or_default().args;
     let args: Vec<_> =

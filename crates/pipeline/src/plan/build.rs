@@ -1,14 +1,13 @@
-//! The build, the version and the image's name: what the file says, checked against the file system.
+//! The build and the image's name: what the file says, checked against the file system.
 
 use std::path::{Path, PathBuf};
 
 use oci::{Platform, Reference};
 
-use super::{BuildPlan, Planner, Version, bounds};
+use super::{BuildPlan, Planner, bounds};
 use crate::{
     codes,
-    file::{At, Build, Pairs, PipelineFile, VersionRule},
-    version,
+    file::{At, Build, Pairs, PipelineFile},
 };
 
 /// Names under which the Dockerfile is looked for, in order.
@@ -39,62 +38,6 @@ pub(crate) fn directory_reference(base: &Path) -> Reference {
     let name = base.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
     words.join("-").parse().unwrap_or_else(|_| "app".parse().expect("a legal name"))
-}
-
-pub(super) fn version(planner: &mut Planner<'_>, file: &PipelineFile, build: &BuildPlan) -> Version {
-    let source = planner.source;
-    let known = |value: &Option<String>, absent: &str| match value {
-        Some(value) => Version::Known(version::of_tag(value).to_owned()),
-        None => Version::Absent(absent.into()),
-    };
-    match &file.version {
-        None => Version::Absent("the pipeline file has no `version`".into()),
-        Some(VersionRule::Literal(text)) => match planner.fill_or_absent(text) {
-            Ok(version) => Version::Known(version),
-            Err(reason) => Version::Absent(reason),
-        },
-        Some(VersionRule::GitDescribe(_)) => known(&source.describe, "there is no Git commit"),
-        Some(VersionRule::GitTag(_)) => known(&source.tag, "the commit has no Git tag"),
-        Some(VersionRule::Env(name)) => Version::ImageEnv(name.value.clone()),
-        Some(VersionRule::Label(name)) => Version::ImageLabel(name.value.clone()),
-        Some(VersionRule::Arg(name)) => {
-            match build.args.get(&name.value).cloned().or_else(|| arg_default(build, &name.value)) {
-                Some(version) => Version::Known(version),
-                None => Version::Absent(format!("the build argument `{}` has no value", name.value)),
-            }
-        }
-        Some(VersionRule::File(path)) => {
-            let Some(found) = planner.path(path, planner.base) else { return Version::Absent(String::new()) };
-            match version::from_file(&found) {
-                Ok(version) => Version::Known(version),
-                Err(error) => {
-                    let message = format!("no version can be read: {error}");
-                    planner.error(codes::INVALID_VALUE, message, &path.span);
-                    Version::Absent(String::new())
-                }
-            }
-        }
-    }
-}
-
-/// The default of an ARG in the Dockerfile, if it is plain text.
-fn arg_default(build: &BuildPlan, name: &str) -> Option<String> {
-    let text = match (&build.dockerfile_inline, &build.dockerfile_path) {
-        (Some(text), _) => text.clone(),
-        (None, path) => fs_err::read_to_string(path.as_ref()?).ok()?,
-    };
-    let dockerfile = dockerfile::parse(&text).ok()?;
-    let in_stages = dockerfile.stages.iter().flat_map(|stage| &stage.instructions).filter_map(|one| match &one.kind {
-        dockerfile::InstructionKind::Arg(args) => Some(args),
-        _ => None,
-    });
-    let default = std::iter::once(&dockerfile.global_args)
-        .chain(in_stages)
-        .flatten()
-        .filter(|arg| arg.name.raw == name)
-        .find_map(|arg| arg.default.as_ref())?;
-    let plain = default.raw.trim_matches('"').trim_matches('\'');
-    (!plain.contains(['$', '\\', '"', '\''])).then(|| plain.to_owned())
 }
 
 pub(super) fn build(planner: &mut Planner<'_>, given: Option<&Build>) -> BuildPlan {

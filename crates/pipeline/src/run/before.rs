@@ -7,6 +7,8 @@ mod copy;
 mod on_host;
 mod text;
 
+pub(super) use on_host::refuse as refuse_on_host;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,

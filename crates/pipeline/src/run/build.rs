@@ -14,7 +14,7 @@ use super::{
     secrets::Secrets,
     words::{self, Stage},
 };
-use crate::{Plan, RunContext, RunError, RunOptions, Values, Version};
+use crate::{Plan, RunContext, RunError, RunOptions};
 
 /// The stage's id.
 pub(super) const STAGE: &str = "build";
@@ -147,24 +147,6 @@ fn named_context(text: &str) -> Result<NamedContext, String> {
         },
     };
     Ok(NamedContext::OciLayout { path: PathBuf::from(path), name: name.map(str::to_owned) })
-}
-
-/// The plan's values with a version that only the image tells.
-pub(super) fn values_of_image(plan: &Plan, built: &Built) -> Values {
-    let config = &built.root.config.config;
-    let version = match &plan.version {
-        Version::ImageEnv(name) => {
-            config.env_value(name).map(str::to_owned).ok_or(format!("the image has no ENV `{name}`"))
-        }
-        Version::ImageLabel(name) => config.labels.get(name).cloned().ok_or(format!("the image has no label `{name}`")),
-        other => return Values { version: other.clone(), ..plan.values.clone() },
-    };
-    let version = match version {
-        Ok(version) if version.is_empty() => Version::Absent("the image's version is empty".into()),
-        Ok(version) => Version::Known(version),
-        Err(reason) => Version::Absent(reason),
-    };
-    Values { version, ..plan.values.clone() }
 }
 
 /// Limits of the file that the image does not keep, as sentences.

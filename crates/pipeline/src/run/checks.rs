@@ -18,7 +18,7 @@ use super::{
     services::{Sets, Surroundings},
     words::{self, Stage},
 };
-use crate::{GateOutcome, GatePlan, HealthOutcome, Plan, RunContext, RunError, RunOptions, Stages};
+use crate::{GateOutcome, GatePlan, HealthOutcome, Plan, RunContext, RunError, RunOptions, Stages, Values};
 
 /// The stage's id.
 pub(super) const SETUP_STAGE: &str = "setup";
@@ -127,6 +127,8 @@ impl Checked {
 pub(super) struct Subject<'a> {
     pub(super) built: &'a Built,
     pub(super) secrets: &'a Secrets,
+    /// With the version of the built image.
+    pub(super) values: &'a Values,
 }
 
 /// Setup and gates beside the health check. `abandon` is set as soon as the verdict can only be no.
@@ -262,10 +264,9 @@ async fn run_gates(
         jobs => jobs,
     };
     let permits = Semaphore::new(jobs);
-    let Subject { built, secrets } = subject;
-    let values = super::build::values_of_image(plan, built);
+    let Subject { built, secrets, values } = subject;
     let images = Images::new(cx, options.pull);
-    let (built, values, images) = (&built.root, &values, &images);
+    let (built, images) = (&built.root, &images);
     let surroundings = Surroundings::new(cx, plan, options, scope, built);
     let services = &Sets::new(&surroundings);
     let trial = gate::Trial { cx, plan, options, scope, built, root, values, secrets, images, services };

@@ -18,7 +18,7 @@ use super::{
 use crate::{FormerAttempt, GateFailure, GateOutcome, GatePlan, Plan, RunContext, RunError, RunOptions, Values};
 
 pub(super) use attempt::{reason, warn};
-pub(super) use spec::{SHELL, container_name, environment, workdir};
+pub(super) use spec::{SHELL, container_name, environment, nonce, workdir};
 
 /// Failing tests and findings that an event tells; all are counted, and the outcome has more.
 const PROBLEMS_TOLD_MAX: usize = 20;

@@ -9,7 +9,7 @@ use super::{
     publish::{Intention, STAGE, Sealed, Tags},
     words::Stage,
 };
-use crate::{Foreseen, Judgement, KeptTag, Published, RunContext, RunError, TagFate, TagState, is_moving, judge_tag};
+use crate::{Foreseen, Judgement, KeptTag, Published, RunContext, RunError, TagFate, TagState};
 
 /// Somebody else moved a tag each time between our looking and our writing: more than this is no race but a fault.
 const RACES_MAX: u32 = 16;
@@ -103,9 +103,7 @@ async fn write_all(
 impl Tags {
     /// Tags that stand for the newest of several versions, and the others.
     fn by_kind(&self) -> (Vec<String>, Vec<String>) {
-        let is_free = |tag: &String| self.of_source.contains(tag) || !is_moving(tag, self.version.as_ref());
-        let (free, moving): (Vec<_>, Vec<_>) = self.registry.iter().cloned().partition(is_free);
-        (moving, free)
+        self.registry.iter().cloned().partition(|tag| self.is_moving(tag))
     }
 }
 
@@ -127,7 +125,7 @@ impl Names<'_> {
             for tag in std::mem::take(&mut open) {
                 let now = self.cx.registry.tag_state(&self.repository.with_tag(&tag)).await?;
                 let ours = &self.sealed.manifest.digest;
-                match (judge_tag(&tag, ours, tags.version.as_ref(), now.as_ref(), &all), now) {
+                match (tags.judge(&tag, ours, now.as_ref(), &all), now) {
                     (Judgement::IsThere, _) => self.note_written(&tag),
                     (Judgement::Stays(reason), _) => self.note_kept(&tag, reason),
                     (Judgement::Moves, None) => absent.push(tag),
@@ -211,7 +209,7 @@ async fn foresee(
 fn fate(tag: &str, ours: &Digest, now: Option<TagState>, is_moving: bool, tags: &Tags, all: &[String]) -> TagFate {
     let judgement = match &now {
         Some(now) if now.digest == *ours => Judgement::IsThere,
-        now if is_moving => judge_tag(tag, ours, tags.version.as_ref(), now.as_ref(), all),
+        now if is_moving => tags.judge(tag, ours, now.as_ref(), all),
         _ => Judgement::Moves,
     };
     match (judgement, now) {

@@ -1,5 +1,7 @@
 //! From a built image to its names: seal, upload early, and after the verdict tag and push.
 
+use std::{collections::BTreeMap, time::SystemTime};
+
 use engine::{Built, Cancel};
 use events::{Event, Transfers};
 use oci::{Descriptor, Digest, Reference};
@@ -7,8 +9,9 @@ use registry::{Progress, RegistryError};
 
 use super::{checks::Selection, record};
 use crate::{
-    Plan, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent, Stages, TagRule, Values, Version,
-    choose_tags, legal_tag, tags, version::Ordered,
+    Flavor, Judgement, PlainTag, Plan, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent, Stages,
+    TagInputs, TagRule, TagState, Values, Version, choose_tags, choose_tags_by, is_moving, judge_tag, legal_tag, tags,
+    version::Ordered,
 };
 
 /// The stage's id.
@@ -173,34 +176,66 @@ pub(super) struct Tags {
     /// The image's version, by which moving tags are judged.
     pub(super) version: Option<Ordered>,
     /// Names of the branch and the commit, which move freely whatever they look like.
-    pub(super) of_source: Vec<String>,
+    of_source: Vec<String>,
+    /// What tags are without their flavour.
+    plain: BTreeMap<String, PlainTag>,
+}
+
+impl Tags {
+    /// A tag without its flavour: `1.2` of `1.2-alpine`.
+    fn plain<'t>(&'t self, tag: &'t str) -> &'t str {
+        self.plain.get(tag).map_or(tag, |plain| plain.tag.as_str())
+    }
+
+    /// Whether it stands for the newest of several versions.
+    pub(super) fn is_moving(&self, tag: &str) -> bool {
+        let plain = self.plain(tag);
+        !self.of_source.iter().any(|name| name == plain) && is_moving(plain, self.version.as_ref())
+    }
+
+    /// What becomes of a moving tag, judged against `all` of the repository: `1.2-alpine` by the versions that end in `-alpine`.
+    pub(super) fn judge(&self, tag: &str, ours: &Digest, now: Option<&TagState>, all: &[String]) -> Judgement {
+        let Some(plain) = self.plain.get(tag) else {
+            return judge_tag(tag, ours, self.version.as_ref(), now, all);
+        };
+        let alike = |other: &String| Some(other.strip_prefix(&plain.prefix)?.strip_suffix(&plain.suffix)?.to_owned());
+        let all: Vec<String> = all.iter().filter_map(alike).collect();
+        judge_tag(&plain.tag, ours, self.version.as_ref(), now, &all)
+    }
 }
 
 /// Chooses local and published tags, and tells which rules do not apply.
 pub(super) fn choose(cx: RunContext<'_>, plan: &Plan, intention: &Intention, values: &Values, sealed: &Sealed) -> Tags {
-    let choose = |rules: &[TagRule], source: &Source| choose_tags(rules, source, values);
     let local_tags: Vec<TagRule> = plan.local_tags.iter().map(|rule| of_tree(rule, &plan.source)).collect();
-    let mut local = choose(&local_tags, &plan.source).tags;
+    let mut local = choose_tags(&local_tags, &plan.source, values).tags;
     if local.is_empty() {
         // Without Git the image would have no name at all.
         local.push("latest".into());
     }
-    let rules = plan.publish.as_ref().map(|publish| publish.tags.as_slice()).unwrap_or_default();
-    let chosen = choose(rules, &plan.source);
+    let plain = Flavor::default();
+    let (rules, flavor) = match &plan.publish {
+        Some(publish) => (publish.tags.as_slice(), &publish.flavor),
+        None => (&[][..], &plain),
+    };
+    // Dates in tags may be of the run; nothing else looks at the clock.
+    let now = Some(SystemTime::now());
+    let chosen = choose_tags_by(TagInputs { rules, flavor, source: &plan.source, values, now });
     for skipped in &chosen.skipped {
         cx.events.emit(Event::TagSkipped { template: skipped.template.clone(), reason: skipped.reason.clone() });
     }
     if intention.is_planned {
         local.extend(chosen.tags.iter().filter(|tag| !local.contains(tag)).cloned().collect::<Vec<_>>());
     }
-    let version = version_of(values, sealed, &chosen.tags);
+    let said: Vec<&str> =
+        chosen.tags.iter().map(|tag| chosen.plain.get(tag).map_or(tag.as_str(), |plain| plain.tag.as_str())).collect();
+    let version = version_of(values, sealed, &said);
     let of_source = [&plan.source.branch, &plan.source.short, &plan.source.sha];
     let of_source = of_source.into_iter().flatten().filter_map(|name| legal_tag(name)).collect();
-    Tags { local, registry: chosen.tags, skipped: chosen.skipped, version, of_source }
+    Tags { local, registry: chosen.tags, skipped: chosen.skipped, version, of_source, plain: chosen.plain }
 }
 
 /// The version that the run knows, else that which the image tells, else the highest that its tags say.
-fn version_of(values: &Values, sealed: &Sealed, tags: &[String]) -> Option<Ordered> {
+fn version_of(values: &Values, sealed: &Sealed, tags: &[&str]) -> Option<Ordered> {
     let known = match &values.version {
         Version::Known(version) => Some(version.as_str()),
         _ => None,

@@ -60,24 +60,92 @@ pub(super) fn complete(env: &BTreeMap<String, String>, source: &mut Source) {
             .any(|name| get(name).is_some_and(|value| value != "false"))
         || get("BUILD_REASON") == Some("PullRequest");
 
+    let is_scheduled = named_event.is_some_and(|name| matches!(name, "schedule" | "cron"))
+        || get("BUILD_REASON") == Some("Schedule")
+        || get("TRAVIS_EVENT_TYPE") == Some("cron")
+        || get("BUILDKITE_SOURCE") == Some("schedule");
+
     source.is_fork = is_request && !is_of_this_repository(&get);
+    source.default_branch = default_branch(&get).or_else(|| source.default_branch.take());
+    if is_request {
+        source.request = request_number(&get);
+        source.request_base = REQUEST_BASES.iter().find_map(|name| get(name)).map(str::to_owned);
+    }
+    if let Some(url) = repository_url(&get) {
+        source.url = Some(url);
+    }
     // The branch is a hint only: what is checked out decides.
     if source.branch.is_none() {
         source.branch = branch.map(str::to_owned);
     }
     if let Some(tag) = tag {
+        if !source.tags.iter().any(|known| known == tag) {
+            source.tags.push(tag.to_owned());
+        }
         source.tag = Some(tag.to_owned());
     }
     source.event = if is_request {
         SourceEvent::PullRequest
     } else if tag.is_some() {
         SourceEvent::Tag
+    } else if is_scheduled {
+        SourceEvent::Schedule
     } else if branch.is_some() {
         // The CI system runs a branch; that its commit carries a tag as well is another run's business.
         SourceEvent::Push
     } else {
         source.event
     };
+}
+
+/// Variables with the branch that a change request is for.
+const REQUEST_BASES: [&str; 9] = [
+    "GITHUB_BASE_REF",
+    "CI_MERGE_REQUEST_TARGET_BRANCH_NAME",
+    "CI_COMMIT_TARGET_BRANCH",
+    "DRONE_TARGET_BRANCH",
+    "CHANGE_TARGET",
+    "BUILDKITE_PULL_REQUEST_BASE_BRANCH",
+    "BITBUCKET_PR_DESTINATION_BRANCH",
+    "SYSTEM_PULLREQUEST_TARGETBRANCH",
+    "TRAVIS_BRANCH",
+];
+
+/// Number of a change request: in a variable of its own, or in GitHub's `refs/pull/2/merge`.
+fn request_number<'e>(get: &dyn Fn(&str) -> Option<&'e str>) -> Option<String> {
+    const NUMBERS: [&str; 11] = [
+        "CI_MERGE_REQUEST_IID",
+        "CI_COMMIT_PULL_REQUEST",
+        "DRONE_PULL_REQUEST",
+        "CHANGE_ID",
+        "TRAVIS_PULL_REQUEST",
+        "BUILDKITE_PULL_REQUEST",
+        "BITBUCKET_PR_ID",
+        "APPVEYOR_PULL_REQUEST_NUMBER",
+        "SYSTEM_PULLREQUEST_PULLREQUESTNUMBER",
+        "SYSTEM_PULLREQUEST_PULLREQUESTID",
+        "CIRCLE_PR_NUMBER",
+    ];
+    let of_github = get("GITHUB_REF").and_then(|name| name.strip_prefix("refs/pull/")?.split('/').next());
+    let of_circle = get("CIRCLE_PULL_REQUEST").and_then(|url| url.rsplit('/').next());
+    let found = of_github.or_else(|| NUMBERS.iter().find_map(|name| get(name))).or(of_circle);
+    found.filter(|number| *number != "false").map(str::to_owned)
+}
+
+fn default_branch<'e>(get: &dyn Fn(&str) -> Option<&'e str>) -> Option<String> {
+    let told = get("CI_DEFAULT_BRANCH").or_else(|| get("CI_REPO_DEFAULT_BRANCH")).or_else(|| get("DRONE_REPO_BRANCH"));
+    let told = told.or_else(|| get("BUILDKITE_PIPELINE_DEFAULT_BRANCH")).map(str::to_owned);
+    told.or_else(|| {
+        github_event(get("GITHUB_EVENT_PATH")?)?["repository"]["default_branch"].as_str().map(str::to_owned)
+    })
+}
+
+/// The repository on the web.
+fn repository_url<'e>(get: &dyn Fn(&str) -> Option<&'e str>) -> Option<String> {
+    let of_github = || Some(format!("{}/{}", get("GITHUB_SERVER_URL")?, get("GITHUB_REPOSITORY")?));
+    let others =
+        ["CI_PROJECT_URL", "CI_REPO_URL", "DRONE_REPO_LINK", "BITBUCKET_GIT_HTTP_ORIGIN", "BUILD_REPOSITORY_URI"];
+    of_github().or_else(|| others.iter().find_map(|name| get(name)).map(str::to_owned)).map(|url| super::web_url(&url))
 }
 
 /// Whether a change request is known to come from the repository itself. Where the CI system does not say so, it is not.
@@ -103,8 +171,12 @@ const EVENT_BYTES_MAX: u64 = 16 << 20;
 
 /// Full names of the head's and the base's repository.
 fn github_head(path: &str) -> Option<(String, String)> {
-    let file = fs_err::File::open(path).ok()?;
-    let event: serde_json::Value = serde_json::from_reader(std::io::Read::take(file, EVENT_BYTES_MAX)).ok()?;
+    let event = github_event(path)?;
     let name = |side: &str| event["pull_request"][side]["repo"]["full_name"].as_str().map(str::to_owned);
     Some((name("head")?, name("base")?))
+}
+
+fn github_event(path: &str) -> Option<serde_json::Value> {
+    let file = fs_err::File::open(path).ok()?;
+    serde_json::from_reader(std::io::Read::take(file, EVENT_BYTES_MAX)).ok()
 }

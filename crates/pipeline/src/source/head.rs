@@ -56,7 +56,7 @@ impl Head {
 }
 
 /// `.git`, or the directory that the file `.git` of a further work tree or a submodule names.
-fn git_dir(root: &Path) -> Option<PathBuf> {
+pub(super) fn git_dir(root: &Path) -> Option<PathBuf> {
     let git = root.join(".git");
     if git.is_dir() {
         return Some(git);
@@ -83,7 +83,7 @@ fn id_of(text: &str) -> Option<String> {
     is_id.then(|| text.to_owned())
 }
 
-fn text(path: &Path) -> Option<String> {
+pub(super) fn text(path: &Path) -> Option<String> {
     let mut text = String::new();
     std::fs::File::open(path).ok()?.take(OUTPUT_BYTES_MAX).read_to_string(&mut text).ok()?;
     text.truncate(text.trim_end().len());

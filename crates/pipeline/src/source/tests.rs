@@ -282,3 +282,38 @@ fn a_strangers_repository_runs_nothing() {
     assert_eq!(source.commit_time, None);
     assert!(!marker.exists());
 }
+
+#[test]
+fn change_requests_have_numbers_and_runs_by_the_clock_are_known() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let event = dir.path().join("event.json");
+    fs_err::write(&event, r#"{"repository": {"default_branch": "trunk"}}"#).expect("written");
+    let event = event.to_str().expect("text").to_owned();
+    let source = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        read_source(dir.path(), &pairs.collect())
+    };
+    for pairs in [
+        &[("GITHUB_EVENT_NAME", "pull_request"), ("GITHUB_REF", "refs/pull/12/merge"), ("GITHUB_BASE_REF", "next")][..],
+        &[("CI_MERGE_REQUEST_IID", "12"), ("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "next")],
+        &[("CIRCLE_PULL_REQUEST", "https://git.example/a/b/pull/12"), ("CHANGE_TARGET", "next")],
+    ] {
+        let source = source(pairs);
+        let found = (source.event, source.request.as_deref(), source.request_base.as_deref());
+        assert_eq!(found, (SourceEvent::PullRequest, Some("12"), Some("next")), "{pairs:?}");
+    }
+    let github = source(&[
+        ("GITHUB_EVENT_NAME", "schedule"),
+        ("GITHUB_REF_NAME", "trunk"),
+        ("GITHUB_REF_TYPE", "branch"),
+        ("GITHUB_EVENT_PATH", &event),
+        ("GITHUB_SERVER_URL", "https://git.example"),
+        ("GITHUB_REPOSITORY", "team/app"),
+    ]);
+    assert_eq!(github.event, SourceEvent::Schedule);
+    assert_eq!(github.default_branch.as_deref(), Some("trunk"));
+    assert_eq!(github.url.as_deref(), Some("https://git.example/team/app"));
+    let gitlab =
+        source(&[("CI_PIPELINE_SOURCE", "schedule"), ("CI_COMMIT_BRANCH", "main"), ("CI_DEFAULT_BRANCH", "main")]);
+    assert_eq!((gitlab.event, gitlab.default_branch.as_deref()), (SourceEvent::Schedule, Some("main")));
+}

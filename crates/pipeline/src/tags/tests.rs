@@ -29,7 +29,7 @@ fn source(text: &str) -> Source {
 fn rule(text: &str) -> TagRule {
     let (tag, conditions) = text.split_once(" if ").unwrap_or((text, ""));
     let when = conditions.split(" or ").filter(|condition| !condition.is_empty()).map(when).collect();
-    TagRule { tag: tag.into(), when }
+    TagRule { tag: tag.into(), when, shorthand: None }
 }
 
 fn when(text: &str) -> When {
@@ -177,4 +177,75 @@ fn conditions_of_publishing_give_their_reasons() {
     let env = BTreeMap::new();
     assert_eq!(holds(&[], &source(""), &env), Ok(()));
     assert_eq!(holds(&[when("branch=master")], &source("branch=x"), &env), Err("branch is not master".into()));
+}
+
+/// One line of `cases.txt` through the pipeline file's own reader.
+fn case(directory: &std::path::Path, line: &str) -> (String, String) {
+    let [event, version, rules, expected] = line.split(" |").map(str::trim).collect::<Vec<_>>()[..] else {
+        panic!("four columns: {line}");
+    };
+    let (mut tags, mut flavor) = (String::new(), String::new());
+    for rule in rules.split("; ").map(str::trim) {
+        let quoted = |text: &str| {
+            if text.starts_with('{') { text.to_owned() } else { format!("'{}'", text.replace('\'', "''")) }
+        };
+        match rule.strip_prefix("flavor ") {
+            Some(given) => flavor = format!("  flavor: {}\n", quoted(given)),
+            None => tags.push_str(&format!("    - {}\n", quoted(rule))),
+        }
+    }
+    let version = if version == "-" { String::new() } else { format!("version: '{version}'\n") };
+    let text = format!("image: registry.example/app\n{version}publish:\n{flavor}  tags:\n{tags}");
+    let (file, findings) = crate::file::parse(&text);
+    assert!(findings.is_empty(), "{line}: {findings:?}");
+
+    let mut source = source("");
+    let seconds = std::time::Duration::from_secs;
+    source.commit_time = Some(SystemTime::UNIX_EPOCH + seconds(1_767_323_045));
+    source.default_branch = Some("main".into());
+    match event.split(' ').collect::<Vec<_>>()[..] {
+        ["push", branch] => source.branch = Some(branch.into()),
+        ["schedule", branch] => (source.event, source.branch) = (SourceEvent::Schedule, Some(branch.into())),
+        ["tag", tag] => (source.event, source.tag) = (SourceEvent::Tag, Some(tag.into())),
+        ["request", number, branch] => {
+            (source.event, source.branch) = (SourceEvent::PullRequest, Some(branch.into()));
+            (source.request, source.request_base) = (Some(number.into()), Some("main".into()));
+        }
+        _ => panic!("{line}"),
+    }
+    let env = BTreeMap::from([("NAME".to_owned(), "beta".to_owned())]);
+    let inputs = crate::PlanInputs {
+        file: &file,
+        text: None,
+        base: directory,
+        source: &source,
+        env: &env,
+        run_number: Some(42),
+    };
+    let (plan, findings) = crate::plan(inputs);
+    assert!(findings.iter().all(|finding| !finding.is_error()), "{line}: {findings:?}");
+    let publish = plan.publish.expect("there is one");
+    let now = Some(SystemTime::UNIX_EPOCH + seconds(1_770_091_506));
+    let inputs =
+        TagInputs { rules: &publish.tags, flavor: &publish.flavor, source: &source, values: &plan.values, now };
+    let chosen = choose_tags_by(inputs);
+    assert!(chosen.tags.iter().all(|tag| oci::is_valid_tag(tag)), "{line}: {:?}", chosen.tags);
+    let skipped = chosen.skipped.iter().map(|skipped| format!("!{}", skipped.reason));
+    let found = chosen.tags.iter().cloned().chain(skipped).collect::<Vec<_>>().join(" ");
+    (found, expected.to_owned())
+}
+
+#[test]
+fn the_table_of_well_known_tags() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fs_err::write(directory.path().join("Dockerfile"), "FROM scratch\n").expect("written");
+    let lines = include_str!("cases.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let cases: Vec<&str> = lines.collect();
+    assert!(cases.len() >= 100, "{}", cases.len());
+    let wrong = cases.iter().filter_map(|line| {
+        let (found, expected) = case(directory.path(), line);
+        (found != expected).then(|| format!("{line}\n    gives {found}"))
+    });
+    let wrong: Vec<String> = wrong.collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -269,3 +269,164 @@ async fn tags_of_branch_and_commit_move_freely() {
         assert_eq!(Some(names(own.address, "1.2").await), outcome.image.and_then(|image| image.digest));
     }
 }
+
+/// Two machines, each with a store of its own that numbers its runs from 1.
+async fn check_numbers(address: SocketAddr, each: usize) {
+    let yaml =
+        format!("image: {address}/team/numbers\nhealth: false\npublish: {{tags: [\"build-${{run.number}}\"]}}\n");
+    let mut machines = tokio::task::JoinSet::new();
+    for machine in ["one", "two"] {
+        let mut world = World::new(&yaml).version(machine);
+        machines.spawn(async move {
+            let mut numbers = Vec::new();
+            for _ in 0..each {
+                let outcome = world.run_with(&publish(), Some(&client())).await.expect("an outcome");
+                let name = &outcome.published.first().expect("it is published").reference;
+                let number = name.rsplit_once("build-").expect("a number").1;
+                numbers.push(number.parse::<u64>().expect("a number"));
+                world = world.again();
+            }
+            numbers
+        });
+    }
+    let machines = machines.join_all().await;
+    for numbers in &machines {
+        assert!(numbers.is_sorted_by(|one, other| one < other), "{numbers:?}");
+    }
+    let all: std::collections::BTreeSet<u64> = machines.iter().flatten().copied().collect();
+    assert_eq!(all.len(), 2 * each, "none is given twice: {machines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn build_numbers_are_given_once_whoever_publishes_at_the_same_time() {
+    check_numbers(Own::start().await.address, 10).await;
+    if let Some(docker) = Docker::start() {
+        check_numbers(docker.address, 10).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variants_move_forward_beside_each_other() {
+    let own = Own::start().await;
+    let release = async |version: &str, variant: &str| {
+        let yaml = format!(
+            "image: {}/team/app\nhealth: false\nversion: {{env: VERSION}}\n\
+             publish: {{tags: [{{type: semver}}, latest], flavor: {{variants: \"{variant}\"}}}}\n",
+            own.address
+        );
+        let outcome =
+            World::new(&yaml).version(version).run_with(&publish(), Some(&client())).await.expect("an outcome");
+        (kept(&outcome), outcome.image.and_then(|image| image.digest).expect("it was sealed"))
+    };
+    release("1.3.0", "").await;
+    // The plain line being further holds no variant back.
+    let (kept, alpine) = release("1.2.0", "alpine").await;
+    assert_eq!(kept, []);
+    assert_eq!(names(own.address, "1-alpine").await, alpine);
+    assert_eq!(names(own.address, "alpine").await, alpine);
+    let (kept, _) = release("1.1.9", "alpine").await;
+    let reason = "it names 1.2.0, which is higher".to_owned();
+    assert_eq!(kept, [("1-alpine".into(), reason.clone()), ("alpine".into(), reason)]);
+    assert_eq!(names(own.address, "alpine").await, alpine);
+}
+
+fn git(directory: &std::path::Path, args: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", "user.name=T", "-c", "user.email=t@example", "-c", "init.defaultBranch=master"])
+        .args(args)
+        .current_dir(directory)
+        .env_remove("GIT_DIR")
+        .output()
+        .expect("git is part of the development machine");
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_git_tag_is_made_after_publishing_and_never_moved() {
+    let own = Own::start().await;
+    let yaml = format!(
+        "image: {}/team/app\nhealth: false\nversion: {{env: VERSION}}\n\
+         publish: {{tags: [\"${{version}}\"], git_tag: \"v${{version}}\"}}\n",
+        own.address
+    );
+    let remote = tempfile::tempdir().expect("a temporary directory");
+    git(remote.path(), &["init", "-q", "--bare"]);
+    let tag_there =
+        |name: &str| git(remote.path(), &["for-each-ref", "--format=%(objectname)", &format!("refs/tags/{name}")]);
+    let commit = |world: World| {
+        let project = world.project();
+        git(&project, &["add", "-A"]);
+        git(&project, &["commit", "-q", "--allow-empty", "-m", "next"]);
+        let sha = git(&project, &["rev-parse", "HEAD"]);
+        (world.commit(&sha).rooted(), sha)
+    };
+    let world = World::new(&yaml).version("1.2.0").env("PATH", &std::env::var("PATH").expect("there is one"));
+    git(&world.project(), &["init", "-q"]);
+    git(&world.project(), &["remote", "add", "origin", remote.path().to_str().expect("text")]);
+    let (world, first) = commit(world);
+    let dry = world.run_with(&RunOptions { dry_run: true, ..publish() }, Some(&client())).await.expect("an outcome");
+    assert_eq!(dry.foreseen.last().map(|foreseen| foreseen.reference.as_str()), Some("Git tag v1.2.0"));
+    assert_eq!(tag_there("v1.2.0"), "");
+    for _ in 0..2 {
+        let outcome = world.run_with(&publish(), Some(&client())).await.expect("an outcome");
+        assert_eq!(outcome.git_tag.as_deref(), Some("v1.2.0"));
+        assert_eq!(tag_there("v1.2.0"), first);
+    }
+    // Another commit of the same version: refused before a name is written.
+    let was = names(own.address, "1.2.0").await;
+    let (world, second) = commit(world.write("Dockerfile", "FROM scratch\n# changed\n"));
+    git(&world.project(), &["tag", "-d", "v1.2.0"]);
+    match world.run_with(&publish(), Some(&client())).await {
+        Err(pipeline::RunError::Refused { message, .. }) => {
+            assert_eq!(
+                message,
+                format!(
+                    "the Git tag v1.2.0 exists at `origin` at another commit, {}: nothing was published",
+                    &first[..7]
+                )
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((names(own.address, "1.2.0").await, tag_there("v1.2.0")), (was, first));
+    // An annotated tag of somebody else at the right commit is as good.
+    let world = world.version("1.3.0");
+    git(&world.project(), &["tag", "-a", "-m", "x", "v1.3.0"]);
+    git(&world.project(), &["push", "-q", "origin", "v1.3.0"]);
+    let outcome = world.run_with(&publish(), Some(&client())).await.expect("an outcome");
+    assert_eq!(outcome.git_tag.as_deref(), Some("v1.3.0"));
+    assert_eq!(git(remote.path(), &["rev-parse", "v1.3.0^{commit}"]), second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_version_is_what_a_command_in_the_image_prints() {
+    let own = Own::start().await;
+    let run = async |command: &str, options: &RunOptions| {
+        let yaml = format!(
+            "image: {}/team/app\nhealth: false\nversion: {command}\npublish: {{tags: [\"${{version}}\"]}}\n",
+            own.address
+        );
+        let act = crate::script::Act::host();
+        World::new(&yaml)
+            .act("version", act)
+            .run_with(options, Some(&client()))
+            .await
+            .map(|outcome| outcome.publish_tags)
+    };
+    let told = run("{command: 'echo old >&2; echo 1.5.0'}", &publish()).await.expect("an outcome");
+    assert_eq!(told, ["1.5.0"]);
+    let message = |outcome: Result<Vec<String>, pipeline::RunError>| outcome.expect_err("no version").to_string();
+    assert_eq!(
+        message(run("{command: 'echo no such thing >&2; exit 3'}", &publish()).await),
+        "`echo no such thing >&2; exit 3` tells no version: it exits 3: no such thing"
+    );
+    assert_eq!(message(run("{command: 'true'}", &publish()).await), "`true` tells no version: it prints nothing");
+    let host = "{command: 'echo 1.6.0', in: host}";
+    assert_eq!(
+        message(run(host, &publish()).await),
+        "`version.command` with `in: host` runs on this machine, which is not permitted here"
+    );
+    let allowed = RunOptions { allow_host_commands: true, ..publish() };
+    assert_eq!(run(host, &allowed).await.expect("an outcome"), ["1.6.0"]);
+}

@@ -214,6 +214,11 @@ impl World {
         self.source.sha = Some(sha.into());
         self
     }
+    /// The project is a Git work tree.
+    pub(crate) fn rooted(mut self) -> World {
+        self.source.root = Some(self.project());
+        self
+    }
     pub(crate) fn write(self, name: &str, text: &str) -> World {
         std::fs::write(self.project().join(name), text).expect("written");
         self

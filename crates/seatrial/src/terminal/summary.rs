@@ -372,6 +372,7 @@ fn tags_line(outcome: &Outcome) -> String {
     if !outcome.published.is_empty() {
         parts.push(format!("published {}", published_words(&outcome.published)));
     }
+    parts.extend(outcome.git_tag.as_ref().map(|name| format!("Git tag {}", text::one_line(name))));
     let stay: Vec<String> = outcome
         .kept_tags
         .iter()

@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use super::{STAGE, STOP_GRACE, Work, copy};
 use crate::{
-    BeforePlan, RunError, SourceEvent,
+    BeforePlan, Plan, RunError, RunOptions, SourceEvent,
     run::log::{StageLog, StepText},
 };
 
@@ -19,7 +19,8 @@ const SIGTERM: i32 = 15;
 
 /// Leaves the whole copy in `out`.
 pub(super) async fn run(work: &Work<'_>, entry: &BeforePlan, out: &Path) -> Result<Result<(), FailedStep>, RunError> {
-    refuse(work)?;
+    let hint = "name an image for it: `in: IMAGE`";
+    refuse(work.plan, work.options, "`before` without `in`", hint)?;
     let (base, over, target) = (work.base.to_owned(), work.over.clone(), out.to_owned());
     let ignored = work.ignored_by_git().await;
     let copied = tokio::task::spawn_blocking(move || {
@@ -54,18 +55,15 @@ pub(super) async fn run(work: &Work<'_>, entry: &BeforePlan, out: &Path) -> Resu
 }
 
 /// What somebody else proposes runs in containers only, and nobody is surprised by a command outside of one.
-fn refuse(work: &Work<'_>) -> Result<(), RunError> {
-    let hint = Some("name an image for it: `in: IMAGE`".to_owned());
-    if work.plan.source.event == SourceEvent::PullRequest {
-        let message = "`before` without `in` runs on this machine, which a change request may not ask for".into();
-        return Err(RunError::Usage { message, hint });
+pub(in crate::run) fn refuse(plan: &Plan, options: &RunOptions, what: &str, instead: &str) -> Result<(), RunError> {
+    if plan.source.event == SourceEvent::PullRequest {
+        let message = format!("{what} runs on this machine, which a change request may not ask for");
+        return Err(RunError::Usage { message, hint: Some(instead.to_owned()) });
     }
-    if !work.options.allow_host_commands {
+    if !options.allow_host_commands {
         return Err(RunError::Usage {
-            message: "`before` without `in` runs on this machine, which is not permitted here".into(),
-            hint: Some(
-                "name an image for it (`in: IMAGE`), or write `before.host` into ~/.config/seatrial/allow".to_owned(),
-            ),
+            message: format!("{what} runs on this machine, which is not permitted here"),
+            hint: Some(format!("{instead}; or write `before.host` into ~/.config/seatrial/allow")),
         });
     }
     Ok(())

@@ -80,7 +80,7 @@ pub(super) fn args(gate: &GatePlan, mark: Option<&str>) -> Vec<String> {
 }
 
 /// 128 bits that a program cannot guess, from the hasher that the standard library seeds from the system.
-pub(super) fn nonce() -> String {
+pub(in crate::run) fn nonce() -> String {
     use std::hash::{BuildHasher, RandomState};
     format!("{:016x}{:016x}", RandomState::new().hash_one(0u8), RandomState::new().hash_one(1u8))
 }

@@ -1,0 +1,97 @@
+//! Build numbers without a server: unique and increasing for a repository, also with several machines at once.
+//!
+//! The registry is the authority, because whoever publishes can write there, while not everybody may push to the Git
+//! repository; two authorities would give one number twice. A number is claimed by a tag with a name that nobody else has
+//! (`_build.7.NONCE`, on the image itself), and belongs to whoever then finds no other claim of it. Of two who claim the same
+//! number at once the later one sees the earlier claim, so that at most one of them takes it; the others go on behind all
+//! claims, each at a distance of its own. This needs of a registry only that a written tag is listed.
+
+use oci::Reference;
+use registry::TagCondition;
+
+use super::{
+    gate,
+    publish::{Intention, Sealed},
+};
+use crate::{Plan, RunContext, RunError, TagKind, Values};
+
+/// What the tags of claims begin with.
+const CLAIM: &str = "_build.";
+/// With the distances of the second round a collision needs another newcomer each time.
+const ROUNDS_MAX: u32 = 50;
+
+/// The values with the number of the published build, where a rule names it.
+pub(super) async fn reserve(
+    cx: RunContext<'_>,
+    plan: &Plan,
+    intention: &Intention,
+    values: Values,
+    sealed: &Sealed,
+) -> Result<Values, RunError> {
+    match intention.repositories.first() {
+        Some(repository) if intention.is_planned && is_named(plan) => {
+            let number = claim(cx, repository, sealed).await?;
+            Ok(Values { run_number: Some(number), ..values })
+        }
+        _ => Ok(values),
+    }
+}
+
+/// Whether a tag or the Git tag has the number in it.
+fn is_named(plan: &Plan) -> bool {
+    let Some(publish) = &plan.publish else { return false };
+    let of_rule = |rule: &crate::TagRule| {
+        let Some(shorthand) = &rule.shorthand else { return is_in(&rule.tag) };
+        let texts = [&shorthand.value, &shorthand.prefix, &shorthand.suffix];
+        let mut texts = texts.into_iter().flatten().chain(&shorthand.pattern);
+        shorthand.kind == TagKind::Build || texts.any(|text| is_in(text))
+    };
+    publish.tags.iter().any(of_rule) || publish.git_tag.as_deref().is_some_and(is_in)
+}
+
+/// Whether a template has the number in it.
+pub(super) fn is_in(text: &str) -> bool {
+    text.contains("run.number") || text.contains("{{number}}")
+}
+
+async fn claim(cx: RunContext<'_>, repository: &Reference, sealed: &Sealed) -> Result<u64, RunError> {
+    let nonce = gate::nonce();
+    let mut claims = claims(cx, repository).await?;
+    let mut distance = 1;
+    for _ in 0..ROUNDS_MAX {
+        if cx.cancel.is_cancelled() {
+            return Err(RunError::Cancelled);
+        }
+        let highest = claims.iter().map(|(number, _)| *number).max().unwrap_or(0);
+        let number = highest.saturating_add(distance);
+        let tag = [format!("{CLAIM}{number}.{nonce}")];
+        let (kind, bytes) = (sealed.media_type(), &sealed.manifest.bytes);
+        cx.registry.put_tags(repository, &tag, &TagCondition::Any, kind, bytes, &mut drop).await?;
+        claims = self::claims(cx, repository).await?;
+        let mut same: Vec<&str> =
+            claims.iter().filter(|(other, _)| *other == number).map(|(_, nonce)| nonce.as_str()).collect();
+        same.sort_unstable();
+        match same.iter().position(|other| *other == nonce) {
+            Some(_) if same.len() == 1 => return Ok(number),
+            Some(place) => distance = place as u64 + 1,
+            None => {
+                let message = format!("{} does not list a tag that was just written", repository.domain());
+                let hint =
+                    "name builds by something else than `${run.number}` there: by version, commit or date".into();
+                return Err(RunError::Usage { message, hint: Some(hint) });
+            }
+        }
+    }
+    let message = format!("no build number could be had from {repository}: others were faster {ROUNDS_MAX} times");
+    Err(RunError::Refused { message, hint: "publish again with `seatrial publish`".into() })
+}
+
+/// Numbers and nonces of all claims.
+async fn claims(cx: RunContext<'_>, repository: &Reference) -> Result<Vec<(u64, String)>, RunError> {
+    let tags = cx.registry.list_tags(repository).await?;
+    let claim = |tag: &String| {
+        let (number, nonce) = tag.strip_prefix(CLAIM)?.split_once('.')?;
+        Some((number.parse().ok()?, nonce.to_owned()))
+    };
+    Ok(tags.iter().filter_map(claim).collect())
+}
