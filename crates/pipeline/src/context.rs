@@ -1,12 +1,14 @@
 //! What a run is given: its surroundings, what is asked of it, and how it can fail.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use engine::{BuildError, Cancel, Engine, EngineError};
 use events::EventSink;
+use evidence::{Attachment, Signer, SigningFailed};
+use futures::{StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest, Reference};
-use registry::{Progress, RegistryError, TagCondition};
+use registry::{NoProgress, Progress, RegistryError, TagCondition};
 use services::ServiceError;
 use store::{RunDir, Store};
 
@@ -27,6 +29,27 @@ pub struct RunContext<'a> {
     pub run: &'a RunDir,
     /// Stops the run in grace.
     pub cancel: &'a Cancel,
+}
+
+/// Opens the key that signs what is said of a published image. Asked once, beside the gates, by a run that publishes.
+#[derive(Clone)]
+pub struct OpenSigner(Arc<dyn Fn() -> Result<Signer, SigningFailed> + Send + Sync>);
+
+impl OpenSigner {
+    /// It is opened by this.
+    pub fn new(open: impl Fn() -> Result<Signer, SigningFailed> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(open))
+    }
+
+    pub(crate) fn open(&self) -> Result<Signer, SigningFailed> {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for OpenSigner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OpenSigner")
+    }
 }
 
 /// What is asked of a run.
@@ -52,6 +75,8 @@ pub struct RunOptions {
     pub jobs: usize,
     /// This machine permits that `before` runs commands on it.
     pub allow_host_commands: bool,
+    /// Who signs what is said of a published image; without one nothing is attached to it.
+    pub signer: Option<OpenSigner>,
 }
 
 impl Default for RunOptions {
@@ -67,6 +92,7 @@ impl Default for RunOptions {
             allow_host_network: false,
             jobs: 0,
             allow_host_commands: false,
+            signer: None,
         }
     }
 }
@@ -108,6 +134,9 @@ pub trait Registry: Send + Sync {
         manifest: &[u8],
     ) -> Result<Digest, RegistryError>;
 
+    /// Attaches evidence to a manifest that the repository has.
+    async fn attach(&self, repository: &Reference, attachments: &[Attachment]) -> Result<(), RegistryError>;
+
     /// All tags of a repository; none when there is no such repository.
     async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError>;
 
@@ -148,6 +177,21 @@ impl Registry for registry::Client {
         registry::Client::put_manifest(self, reference, media_type, manifest.to_vec()).await
     }
 
+    async fn attach(&self, repository: &Reference, attachments: &[Attachment]) -> Result<(), RegistryError> {
+        let blobs = attachments.iter().flat_map(|attachment| &attachment.blobs);
+        let uploads: Vec<_> = blobs
+            .map(|(descriptor, bytes)| self.upload_blob(repository, descriptor, bytes.clone(), None, &NoProgress))
+            .collect();
+        futures::stream::iter(uploads).buffer_unordered(ATTACHED_AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;
+        // One after the other: where the list of referrers is a tag, two at once would lose one.
+        for attachment in attachments {
+            let reference = repository.with_digest(attachment.digest().clone());
+            let bytes = attachment.manifest.clone();
+            registry::Client::put_manifest(self, &reference, oci::media_type::MANIFEST, bytes).await?;
+        }
+        Ok(())
+    }
+
     async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {
         or_absent(registry::Client::list_tags(self, repository).await).map(Option::unwrap_or_default)
     }
@@ -170,6 +214,9 @@ impl Registry for registry::Client {
         self.put_manifest_tags(repository, tags, condition, media_type, manifest.to_vec(), written).await.map(drop)
     }
 }
+
+/// Statements are small: what costs time is the way to the registry.
+const ATTACHED_AT_ONCE: usize = 8;
 
 /// That something is not there is an answer.
 fn or_absent<T>(found: Result<T, RegistryError>) -> Result<Option<T>, RegistryError> {
@@ -216,6 +263,9 @@ pub enum RunError {
     /// A gate was not tried, because a service of its is not up. [`RunError::Service`] tells why, and takes its place.
     #[error(transparent)]
     NotUp(#[from] services::NotUp),
+    /// There is no signature, so nothing was named: exit 2.
+    #[error(transparent)]
+    Signing(#[from] SigningFailed),
     /// Pushing failed: exit 4 if [`RegistryError::is_auth`], else 3.
     #[error(transparent)]
     Registry(#[from] RegistryError),

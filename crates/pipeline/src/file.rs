@@ -8,6 +8,7 @@ mod gates;
 mod matrix;
 mod schema;
 mod sections;
+mod sign;
 mod tags;
 mod uses;
 mod version;
@@ -446,6 +447,31 @@ pub struct Publish {
     pub flavor: Option<Flavor>,
     /// Git tag that is made at the commit and pushed to `origin` once everything is published: `v${version}`.
     pub git_tag: Option<At<String>>,
+    /// Who signs what is said of the image (how it was built, that its gates passed, its packages), which is attached to it.
+    #[schemars(with = "Option<schema::SignForm>")]
+    pub sign: Option<Sign>,
+}
+
+/// Who signs what is said of a published image.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Sign {
+    /// Place of the private key: a file of the repository, `env://NAME`, or `exec://PROGRAM`, where this machine allows it.
+    pub key: At<String>,
+    /// List of packages that is attached: `spdx` (the default), `cyclonedx`, or `false` for none.
+    #[schemars(with = "Option<schema::SbomForm>")]
+    pub sbom: Option<SbomFormat>,
+}
+
+/// Formats of lists of packages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SbomFormat {
+    /// SPDX 2.3.
+    #[default]
+    Spdx,
+    /// CycloneDX 1.6.
+    Cyclonedx,
 }
 
 /// A tag and when it is used: a template, or a kind in the words of docker/metadata-action, which is also read as its own line:

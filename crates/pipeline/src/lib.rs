@@ -6,6 +6,7 @@
 pub mod codes;
 mod context;
 pub use compose::duration;
+pub use file::SbomFormat;
 pub mod file;
 mod interpolate;
 mod outcome;
@@ -17,7 +18,7 @@ mod source;
 mod tags;
 pub mod version;
 
-pub use context::{Registry, RunContext, RunError, RunOptions, Stages};
+pub use context::{OpenSigner, Registry, RunContext, RunError, RunOptions, Stages};
 pub use interpolate::{OUR_NAMES, TemplateError, Values, interpolate};
 pub use outcome::{
     Foreseen, FormerAttempt, GateFailure, GateOutcome, HealthOutcome, KeptTag, Outcome, Published, SkippedTag, TagFate,
@@ -25,8 +26,8 @@ pub use outcome::{
 };
 pub use plan::{
     BeforePlan, BoundsPlan, BuildPlan, CommandPlan, GatePlan, HealthPlan, ImagePlan, KeepPlan, LimitsPlan, MountPlan,
-    Plan, PlanInputs, PublishPlan, SecretPlan, SecretUsePlan, ServicesPlan, TestPlan, TmpfsPlan, UlimitPlan, UsesPlan,
-    Version, plan,
+    Plan, PlanInputs, PublishPlan, SecretPlan, SecretUsePlan, ServicesPlan, SignPlan, TestPlan, TmpfsPlan, UlimitPlan,
+    UsesPlan, Version, plan,
 };
 pub use prepare::{
     FILE_NAME, Invalid, PrepareError, PrepareRequest, Prepared, SourceText, find_file, init_yaml, prepare,

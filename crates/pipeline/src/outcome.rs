@@ -40,6 +40,8 @@ pub struct Outcome {
     pub publish_tags: Vec<String>,
     /// References that were written to a registry.
     pub published: Vec<Published>,
+    /// What was attached to the published image, and by whom: `7 statements signed by SHA256:…`.
+    pub evidence: Option<String>,
     /// Why nothing was published, such as `branch is not master`; `None` when it was, or when the verdict is no.
     pub not_published: Option<String>,
     /// Publishing was asked for and this image may never be published, wherever the source stands.
@@ -90,6 +92,8 @@ pub struct GateOutcome {
     pub verdict: Verdict,
     /// A failure does not make the run fail.
     pub allow_failure: bool,
+    /// What the verdict depends on beside the image, by name: the definition, mounted files, services.
+    pub configuration: Vec<(String, Digest)>,
     /// The earlier run that found it out: nothing that the verdict depends on has changed since.
     pub known_from: Option<RunId>,
     /// Attempts that failed before the one that counts.

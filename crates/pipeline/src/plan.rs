@@ -24,12 +24,13 @@ pub use test::{
 
 use dockerfile::{Diagnostic, Span, line_column};
 use events::Place;
+use evidence::KeySource;
 use oci::Reference;
 use serde::Serialize;
 
 use crate::{
     Flavor, Source, SourceText, TagRule, Values, When, codes,
-    file::{At, Pairs, PipelineFile, Publish, WhenRule},
+    file::{At, Pairs, PipelineFile, Publish, SbomFormat, Sign, WhenRule},
     interpolate::{self, TemplateError},
 };
 
@@ -344,7 +345,26 @@ impl Planner<'_> {
             tags,
             flavor: publish.flavor.as_ref().map(|flavor| self.flavor(flavor)).unwrap_or_default(),
             git_tag: publish.git_tag.as_ref().map(|tag| tag.value.clone()),
+            sign: publish.sign.as_ref().and_then(|sign| self.sign(sign)),
         }
+    }
+
+    /// A key of the repository is named by its absolute path: programs may change where they work.
+    fn sign(&mut self, sign: &Sign) -> Option<SignPlan> {
+        let text = self.fill(&sign.key)?;
+        let key = match text.parse::<KeySource>() {
+            Ok(KeySource::File(path)) => {
+                let path = path.to_string_lossy().into_owned();
+                let given = At::new(path, sign.key.span.clone());
+                self.path(&given, self.base)?.to_string_lossy().into_owned()
+            }
+            Ok(_) => text,
+            Err(error) => {
+                self.error(codes::INVALID_VALUE, error.to_string(), &sign.key.span);
+                return None;
+            }
+        };
+        Some(SignPlan { key, sbom: sign.sbom })
     }
 
     fn conditions(&mut self, rules: &[WhenRule]) -> Vec<When> {
@@ -507,6 +527,18 @@ pub struct PublishPlan {
     /// Template of the Git tag that is made after publishing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub git_tag: Option<String>,
+    /// Who signs what is said of the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sign: Option<SignPlan>,
+}
+
+/// Who signs what is said of a published image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SignPlan {
+    /// Place of the private key, as [`evidence::KeySource`] reads it; files are absolute.
+    pub key: String,
+    /// The list of packages that is attached.
+    pub sbom: Option<SbomFormat>,
 }
 
 /// What is kept.

@@ -3,6 +3,7 @@
 mod before;
 mod build;
 mod checks;
+mod evidence;
 mod gate;
 mod git_tag;
 mod health;
@@ -20,7 +21,7 @@ mod verdicts;
 mod version;
 mod words;
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use engine::{BuildError, Built, Cancel, FailedStep, Scope};
 use events::{Event, RunId, Verdict};
@@ -77,7 +78,7 @@ async fn trial(
     work: &checks::Selection<'_>,
     scope: &dyn Scope,
 ) -> Result<Outcome, RunError> {
-    let mut outcome = Outcome::new(cx, plan);
+    let (mut outcome, began) = (Outcome::new(cx, plan), SystemTime::now());
     let secrets = Secrets::read(cx, plan, work)?;
     let start = Instant::now();
     let context = match before::prepare(cx, plan, options).await? {
@@ -141,7 +142,13 @@ async fn trial(
     if options.stages == Stages::All {
         record::remember_passed(cx, plan, &sealed)?;
     }
-    let named = names::write_names(cx, &intention, &sealed, &tags).await?;
+    let said = match options.stages {
+        Stages::All if plan.publish.is_some() => evidence::say(cx, plan, &built, &sealed, &outcome, began),
+        _ => evidence::recall(cx, &sealed),
+    };
+    let signed = evidence::sign(plan, &sealed, said).await?;
+    let named = names::write_names(cx, &intention, &sealed, &tags, signed).await?;
+    outcome.evidence = named.attached.words().filter(|_| !named.published.is_empty());
     (outcome.published, outcome.kept_tags, outcome.foreseen) = (named.published, named.kept, named.foreseen);
     if let git_tag::Wanted::Tag(tag) = git_tag {
         if intention.is_dry {
@@ -200,6 +207,7 @@ impl Outcome {
             tagged: Vec::new(),
             publish_tags: Vec::new(),
             published: Vec::new(),
+            evidence: None,
             not_published: None,
             publish_refused: false,
             skipped_tags: Vec::new(),

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    base, build, capsule, check, clean, completions, config, copy, demo, diff, doctor, explain, images, init, inspect,
-    layers, load, login, logout, logs, man, pull, push, registry, rmi, run, save, schema, shell, tag,
+    base, build, capsule, check, clean, completions, config, copy, demo, diff, doctor, evidence, explain, images, init,
+    inspect, keys, layers, load, login, logout, logs, man, pull, push, registry, rmi, run, save, schema, shell, tag,
+    verify,
 };
 
 /// Build the image first, test inside it, push what passed
@@ -73,6 +74,12 @@ pub(crate) enum Command {
     Load(load::LoadArgs),
     /// Remove images or their names
     Rmi(rmi::RmiArgs),
+    /// Show what is said of an image: signatures, provenance, verdicts, packages
+    Evidence(evidence::EvidenceArgs),
+    /// Check that an image has what a key or a policy asks for
+    Verify(verify::VerifyArgs),
+    /// Make and show the keys that evidence is signed by
+    Keys(keys::KeysArgs),
     /// Log in to a registry
     Login(login::LoginArgs),
     /// Forget a login
@@ -146,6 +153,9 @@ impl Command {
             | Command::Demo(_) => Needs::Store,
             Command::Copy(_)
             | Command::Replay(_)
+            | Command::Evidence(_)
+            | Command::Verify(_)
+            | Command::Keys(_)
             | Command::Login(_)
             | Command::Logout(_)
             | Command::Registry(_)
@@ -242,8 +252,8 @@ const GROUPS: [(&str, &[&str]); 6] = [
     (
         "Images",
         &[
-            "images", "inspect", "layers", "diff", "tag", "push", "pull", "copy", "save", "load", "rmi", "login",
-            "logout", "base",
+            "images", "inspect", "layers", "diff", "tag", "push", "pull", "copy", "save", "load", "rmi", "evidence",
+            "verify", "keys", "login", "logout", "base",
         ],
     ),
     ("Server", &["registry"]),

@@ -12,10 +12,12 @@ pub(crate) mod copy;
 pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod evidence;
 pub(crate) mod explain;
 pub(crate) mod images;
 pub(crate) mod init;
 pub(crate) mod inspect;
+pub(crate) mod keys;
 pub(crate) mod layers;
 pub(crate) mod load;
 pub(crate) mod login;
@@ -32,8 +34,10 @@ pub(crate) mod run;
 pub(crate) mod save;
 pub(crate) mod schema;
 pub(crate) mod shell;
+mod sign;
 pub(crate) mod tag;
 mod transfer;
+pub(crate) mod verify;
 
 use crate::{cli::Command, context::Context, exit::Exit};
 
@@ -61,6 +65,9 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> anyhow::Result<Ex
         Command::Save(args) => save::run(&args, context),
         Command::Load(args) => load::run(&args, context),
         Command::Rmi(args) => rmi::run(&args, context),
+        Command::Evidence(args) => evidence::run(&args, context),
+        Command::Verify(args) => verify::run(&args, context),
+        Command::Keys(args) => keys::run(&args, context),
         Command::Login(args) => login::run(&args, context),
         Command::Logout(args) => logout::run(&args, context),
         Command::Base(args) => base::run(&args, context),

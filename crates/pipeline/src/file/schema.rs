@@ -7,7 +7,7 @@ use schemars::{
 };
 use serde_json::Value;
 
-use super::{Before, Build, Flavor, Gate, Health, PipelineFile, SetupStep, Tag, VersionRule, WhenRule};
+use super::{Before, Build, Flavor, Gate, Health, PipelineFile, SetupStep, Sign, Tag, VersionRule, WhenRule};
 use crate::version::DescribeForm;
 
 /// Name of the schema, for the modeline `# yaml-language-server: $schema=…` and `$id`.
@@ -181,6 +181,8 @@ one_of!(BuildForm = String, Build);
 one_of!(VersionForm = String, VersionRule);
 one_of!(BeforeForm = Before, Vec<Before>);
 one_of!(HealthForm = bool, Health);
+one_of!(SignForm = String, Sign);
+form!(SbomForm, { "enum": ["spdx", "cyclonedx", false] });
 one_of!(GateForm = String, Vec<String>, Gate);
 one_of!(SetupCommandForm = String, SetupStep);
 one_of!(SetupForm = SetupCommandForm, Vec<SetupCommandForm>);
@@ -256,7 +258,7 @@ impl JsonSchema for VersionRule {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{before, bounds, gates, sections},
+        super::{before, bounds, gates, sections, sign},
         *,
     };
 
@@ -283,6 +285,7 @@ mod tests {
             ("SecretSource", &bounds::SECRET),
             ("Health", &sections::HEALTH),
             ("Publish", &sections::PUBLISH),
+            ("Sign", &sign::SIGN),
             ("Tag", &super::super::tags::TAG),
             ("Flavor", &super::super::tags::FLAVOR),
             ("WhenRule", &sections::WHEN),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     At, Build, Health, Keep, Limits, PipelineFile, Publish, Section, WhenRule, before, bounds, gates,
     read::{Fields, Keys, Reader, shorten},
-    tags,
+    sign, tags,
     version::version,
     yaml::{Kind, Node},
 };
@@ -86,8 +86,8 @@ pub(super) const HEALTH: Keys = Keys {
 
 pub(super) const PUBLISH: Keys = Keys {
     what: "`publish`",
-    known: &["to", "when", "tags", "flavor", "git_tag"],
-    later: &["files", "sign", "annotations"],
+    known: &["to", "when", "tags", "flavor", "git_tag", "sign"],
+    later: &["files", "annotations"],
     foreign: &[("registry", "to"), ("if", "when"), ("only", "when"), ("tag", "tags")],
 };
 
@@ -250,6 +250,7 @@ fn publish(reader: &mut Reader, node: &Node) -> Option<Publish> {
         tags: fields.get("tags").map(|node| tags::tags(reader, node)),
         flavor: fields.get("flavor").map(|node| tags::flavor(reader, node)),
         git_tag: text(reader, &fields, "git_tag"),
+        sign: fields.get("sign").and_then(|node| sign::sign(reader, node)),
     };
     Some(publish)
 }

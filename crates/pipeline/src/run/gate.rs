@@ -83,11 +83,11 @@ async fn verdict(trial: &Trial<'_>, gate: &GatePlan) -> Result<(GateOutcome, Str
     let spec = spec::spec(trial, gate, root);
     let services = trial.services.identities(gate).await?;
     let inputs = verdicts::Inputs { gate, built: trial.built, spec: &spec, further: &services };
-    let key = verdicts::key(cx, &inputs).await?;
+    let verdicts::Looked { key, configuration } = verdicts::look(cx, &inputs).await?;
     if let Some(known) =
         key.as_ref().filter(|_| trial.trusts_verdicts()).and_then(|key| verdicts::recall(cx.store, key))
     {
-        let outcome = GateOutcome { image, ..recalled(cx, gate, known) };
+        let outcome = GateOutcome { image, configuration, ..recalled(cx, gate, known) };
         let summary = summary(gate, &outcome);
         return Ok((outcome, summary));
     }
@@ -102,7 +102,7 @@ async fn verdict(trial: &Trial<'_>, gate: &GatePlan) -> Result<(GateOutcome, Str
             Some(failure) if !is_last => former.push(set_aside(cx, gate, failure, &outcome, former.len() + 1)),
             _ => {
                 outcome.busy += former.iter().map(|attempt| attempt.duration).sum();
-                (outcome.former, outcome.image) = (former, image);
+                (outcome.former, outcome.image, outcome.configuration) = (former, image, configuration);
                 if let Some(key) = key.filter(|_| outcome.verdict == Verdict::Passed && !outcome.is_flaky()) {
                     verdicts::remember(cx, &key, &outcome);
                 }
@@ -162,6 +162,7 @@ pub(super) fn outcome(gate: &GatePlan, verdict: Verdict) -> GateOutcome {
         gate: gate.name.clone(),
         verdict,
         allow_failure: gate.allow_failure,
+        configuration: Vec::new(),
         known_from: None,
         former: Vec::new(),
         image: None,

@@ -6,6 +6,7 @@ use oci::{Digest, Reference};
 use registry::{ErrorKind, TagCondition};
 
 use super::{
+    evidence::{self, Attached},
     publish::{Intention, STAGE, Sealed, Tags},
     words::Stage,
 };
@@ -20,6 +21,8 @@ pub(super) struct Named {
     pub(super) published: Vec<Published>,
     pub(super) kept: Vec<KeptTag>,
     pub(super) foreseen: Vec<Foreseen>,
+    /// What was attached.
+    pub(super) attached: Attached,
 }
 
 /// Writes manifest and names: by digest first, so that a name never means something incomplete. With `--dry-run` it only asks.
@@ -28,8 +31,9 @@ pub(super) async fn write_names(
     intention: &Intention,
     sealed: &Sealed,
     tags: &Tags,
+    evidence: Attached,
 ) -> Result<Named, RunError> {
-    let mut named = Named::default();
+    let mut named = Named { attached: evidence, ..Named::default() };
     if tags.registry.is_empty() {
         return Ok(named);
     }
@@ -87,6 +91,8 @@ async fn write_all(
     for repository in &intention.repositories {
         let by_digest = repository.with_digest(sealed.manifest.digest.clone());
         cx.registry.put_manifest(&by_digest, sealed.media_type(), &sealed.manifest.bytes).await?;
+        // Before the names, so that whoever comes by one finds what is said of it.
+        evidence::attach(cx, repository, &named.attached).await?;
     }
     for repository in &intention.repositories {
         if cx.cancel.is_cancelled() {

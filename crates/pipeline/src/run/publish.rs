@@ -7,9 +7,9 @@ use events::{Event, Transfers};
 use oci::{Descriptor, Digest, Reference};
 use registry::{Progress, RegistryError};
 
-use super::{checks::Selection, record};
+use super::{checks::Selection, evidence, record};
 use crate::{
-    Flavor, Judgement, PlainTag, Plan, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent, Stages,
+    Flavor, Judgement, OpenSigner, PlainTag, Plan, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent, Stages,
     TagInputs, TagRule, TagState, Values, Version, choose_tags, choose_tags_by, is_moving, judge_tag, legal_tag, tags,
     version::Ordered,
 };
@@ -29,6 +29,8 @@ pub(super) struct Intention {
     pub(super) is_forbidden: bool,
     /// Only what would be written is asked for.
     pub(super) is_dry: bool,
+    /// Who signs what is said of it.
+    pub(super) signer: Option<OpenSigner>,
 }
 
 impl Intention {
@@ -40,6 +42,7 @@ impl Intention {
             refusal,
             is_forbidden: false,
             is_dry: false,
+            signer: None,
         };
         let refused = |reason: String| none(Some(reason));
         let Some(publish) = &plan.publish else {
@@ -67,6 +70,7 @@ impl Intention {
             refusal: options.dry_run.then(|| "`--dry-run` was given".to_owned()),
             is_forbidden: false,
             is_dry: options.dry_run,
+            signer: options.signer.clone(),
         }
     }
 }
@@ -76,6 +80,8 @@ impl Intention {
 pub(super) struct Sealed {
     pub(super) image: store::Image,
     pub(super) manifest: store::SealedManifest,
+    /// What was made beside the gates to be said of it.
+    pub(super) ready: evidence::Ready,
 }
 
 impl Sealed {
@@ -105,7 +111,7 @@ pub(super) async fn seal_and_upload(
         () = abandon.cancelled() => return Ok(None),
         sealed = cx.engine.seal(built) => sealed.map_err(RunError::Engine)?,
     };
-    let sealed = Sealed { image: sealed.0, manifest: sealed.1 };
+    let mut sealed = Sealed { image: sealed.0, manifest: sealed.1, ready: evidence::Ready::default() };
     check_same(built, &sealed);
     cx.events
         .emit(Event::ImageSealed { digest: sealed.manifest.digest.clone(), size_bytes: sealed.manifest.size_bytes });
@@ -121,13 +127,19 @@ pub(super) async fn seal_and_upload(
             for repository in &intention.repositories {
                 upload(cx, repository, &sealed).await?;
             }
-            Ok::<_, RegistryError>(())
+            Ok::<_, RunError>(())
+        };
+        let prepared = async {
+            match &intention.signer {
+                Some(signer) => evidence::prepare(cx, plan, signer, &sealed.image, &sealed.manifest).await,
+                None => Ok(evidence::Ready::default()),
+            }
         };
         tokio::select! {
             biased;
             () = cx.cancel.cancelled() => return Err(RunError::Cancelled),
             () = abandon.cancelled() => {}
-            uploaded = upload => uploaded?,
+            done = async { tokio::try_join!(upload, prepared) } => sealed.ready = done?.1,
         }
     }
     Ok(Some(sealed))

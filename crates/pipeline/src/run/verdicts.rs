@@ -46,17 +46,22 @@ pub(super) struct Inputs<'a> {
     pub(super) further: &'a [String],
 }
 
-/// The key; `None` where the verdict cannot be known beforehand.
-pub(super) async fn key(cx: RunContext<'_>, inputs: &Inputs<'_>) -> Result<Option<Digest>, RunError> {
+/// What a verdict depends on.
+pub(super) struct Looked {
+    /// The key; `None` where the verdict cannot be known beforehand.
+    pub(super) key: Option<Digest>,
+    /// The parts that are not the image, by name.
+    pub(super) configuration: Vec<(String, Digest)>,
+}
+
+/// Looks at all that a verdict depends on.
+pub(super) async fn look(cx: RunContext<'_>, inputs: &Inputs<'_>) -> Result<Looked, RunError> {
     let Inputs { gate, built, spec, further } = inputs;
     let is_open = !gate.bounds.secrets.is_empty()
         || gate.bounds.network.as_deref() == Some("host")
         || spec.mounts.iter().any(|mount| !mount.readonly);
-    if gate.rerun || is_open {
-        return Ok(None);
-    }
     let mut mounts = Vec::new();
-    for mount in &spec.mounts {
+    for mount in spec.mounts.iter().filter(|mount| mount.readonly) {
         let content = cx.engine.content(&mount.source).await.map_err(RunError::Engine)?;
         mounts.push((mount.target.as_str(), content));
     }
@@ -67,6 +72,17 @@ pub(super) async fn key(cx: RunContext<'_>, inputs: &Inputs<'_>) -> Result<Optio
         for key in ["needs", "allow_failure", "retries", "mounts"] {
             definition.remove(key);
         }
+    }
+    let hash = |value: &serde_json::Value| Digest::of(&serde_json::to_vec(value).unwrap_or_default());
+    let mut configuration = vec![(format!("gate {}", gate.name), hash(&definition))];
+    configuration.extend(mounts.iter().map(|(target, content)| (format!("mount {target}"), content.clone())));
+    configuration.extend(further.iter().map(|service| {
+        // A service is told as its name and what it is.
+        let name = service.split_whitespace().next().unwrap_or_default();
+        (format!("service {name}"), Digest::of(service.as_bytes()))
+    }));
+    if gate.rerun || is_open {
+        return Ok(Looked { key: None, configuration });
     }
     let env: Vec<_> = spec.env.iter().filter(|(name, _)| is_relevant(name, gate)).collect();
     let key = serde_json::json!({
@@ -80,7 +96,7 @@ pub(super) async fn key(cx: RunContext<'_>, inputs: &Inputs<'_>) -> Result<Optio
         "mounts": mounts,
         "further": further,
     });
-    Ok(Some(Digest::of(&serde_json::to_vec(&key).unwrap_or_default())))
+    Ok(Looked { key: Some(hash(&key)), configuration })
 }
 
 /// What tells commits and runs apart counts only where the gate's own words read it; otherwise no verdict would outlive a

@@ -148,6 +148,18 @@ fn repository_url<'e>(get: &dyn Fn(&str) -> Option<&'e str>) -> Option<String> {
     of_github().or_else(|| others.iter().find_map(|name| get(name)).map(str::to_owned)).map(|url| super::web_url(&url))
 }
 
+/// The page of this run.
+pub(crate) fn run_url(env: &BTreeMap<String, String>) -> Option<String> {
+    let get = |name: &str| env.get(name).filter(|value| !value.is_empty()).cloned();
+    let github = || {
+        let (server, repository) = (get("GITHUB_SERVER_URL")?, get("GITHUB_REPOSITORY")?);
+        Some(format!("{server}/{repository}/actions/runs/{}", get("GITHUB_RUN_ID")?))
+    };
+    let others =
+        ["CI_JOB_URL", "CI_PIPELINE_URL", "DRONE_BUILD_LINK", "BUILDKITE_BUILD_URL", "CIRCLE_BUILD_URL", "BUILD_URL"];
+    github().or_else(|| others.into_iter().find_map(get))
+}
+
 /// Whether a change request is known to come from the repository itself. Where the CI system does not say so, it is not.
 fn is_of_this_repository<'e>(get: &dyn Fn(&str) -> Option<&'e str>) -> bool {
     let same = |one: &str, other: &str| get(one).is_some_and(|value| get(other) == Some(value));

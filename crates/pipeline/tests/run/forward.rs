@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use evidence::Attachment;
 use futures::future::BoxFuture;
 use oci::{Descriptor, Digest, Reference};
 use pipeline::{Foreseen, Outcome, Registry, RunOptions, TagFate, TagState};
@@ -182,6 +183,10 @@ impl Registry for Interrupted {
 
     async fn put_manifest(&self, reference: &Reference, kind: &str, bytes: &[u8]) -> Result<Digest, RegistryError> {
         Registry::put_manifest(&self.client, reference, kind, bytes).await
+    }
+
+    async fn attach(&self, repository: &Reference, attachments: &[Attachment]) -> Result<(), RegistryError> {
+        Registry::attach(&self.client, repository, attachments).await
     }
 
     async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {

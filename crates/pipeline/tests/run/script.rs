@@ -13,6 +13,7 @@ use engine::{
     ImageRequest, ResolvedImage, Root, Scope, SetupRequest, Stdio,
 };
 use events::{Event, EventSink, Record, RunId, Subscriber};
+use evidence::Attachment;
 use oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
 use pipeline::{
     Outcome, PlanInputs, Registry, RunContext, RunError, RunOptions, Source, SourceEvent, SourceText, TagState, file,
@@ -551,6 +552,11 @@ impl Registry for Scripted {
         }
         self.shared.tell(format!("manifest {reference}"));
         Ok(Digest::of(bytes))
+    }
+
+    async fn attach(&self, repository: &Reference, attachments: &[Attachment]) -> Result<(), RegistryError> {
+        self.shared.tell(format!("attach {} to {repository}", attachments.len()));
+        Ok(())
     }
 
     async fn list_tags(&self, _: &Reference) -> Result<Vec<String>, RegistryError> {

@@ -25,6 +25,7 @@ use super::{
     capsule,
     init::environment,
     record::{GateRecord, RunRecord},
+    sign::SignArgs,
 };
 use crate::{
     cli::{EngineArgs, Progress},
@@ -86,6 +87,8 @@ pub(crate) struct RunArgs {
     #[arg(short = 'n', long, requires = "publish")]
     dry_run: bool,
     #[command(flatten)]
+    sign: SignArgs,
+    #[command(flatten)]
     gates: GateArgs,
     #[command(flatten)]
     pipeline: PipelineArgs,
@@ -121,6 +124,8 @@ pub(crate) struct PublishArgs {
     #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
+    sign: SignArgs,
+    #[command(flatten)]
     pipeline: PipelineArgs,
 }
 
@@ -132,22 +137,26 @@ pub(crate) fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Exit> {
             .hint(format!("start a command in an image with `seatrial shell {image}{command}`"))
             .into());
     }
-    trial("run", &args.pipeline, &args.gates, Stages::All, Push::of(args.publish, args.dry_run), context)
+    let push = Push::of(args.publish, args.dry_run);
+    trial("run", &args.pipeline, &args.gates, Stages::All, push, &args.sign, context)
 }
 
 /// Build and gates.
 pub(crate) fn test(args: &TestArgs, context: &Context) -> anyhow::Result<Exit> {
-    trial("test", &args.pipeline, &args.args, Stages::Gates(args.gates.clone()), Push::No, context)
+    let stages = Stages::Gates(args.gates.clone());
+    trial("test", &args.pipeline, &args.args, stages, Push::No, &SignArgs::default(), context)
 }
 
 /// Build and health check.
 pub(crate) fn health(args: &HealthArgs, context: &Context) -> anyhow::Result<Exit> {
-    trial("health", &args.pipeline, &GateArgs::default(), Stages::Health, Push::No, context)
+    let gates = GateArgs::default();
+    trial("health", &args.pipeline, &gates, Stages::Health, Push::No, &SignArgs::default(), context)
 }
 
 /// Push what passed before.
 pub(crate) fn publish(args: &PublishArgs, context: &Context) -> anyhow::Result<Exit> {
-    trial("publish", &args.pipeline, &GateArgs::default(), Stages::Publish, Push::of(true, args.dry_run), context)
+    let push = Push::of(true, args.dry_run);
+    trial("publish", &args.pipeline, &GateArgs::default(), Stages::Publish, push, &args.sign, context)
 }
 
 /// Whether what passes is pushed.
@@ -176,6 +185,7 @@ fn trial(
     gate_args: &GateArgs,
     stages: Stages,
     push: Push,
+    sign: &SignArgs,
     context: &Context,
 ) -> anyhow::Result<Exit> {
     // A first look, so that a mistake in the file costs no run number.
@@ -207,6 +217,7 @@ fn trial(
         allow_host_commands: settings::locally_allowed(&|name| std::env::var_os(name))
             .iter()
             .any(|allowed| allowed == HOST_COMMANDS),
+        signer: if push == Push::Yes { sign.signer(&plan, context)? } else { None },
     };
 
     let views = Views::open(args.progress, context.settings.ci, Some(&run.path));
@@ -373,6 +384,7 @@ fn run_failure(error: RunError, run: u64) -> Failure {
         }
         RunError::Refused { message, hint } => Failure::refused(message).hint(hint),
         RunError::Build(error) => failure::build(error, run),
+        RunError::Signing(error) => super::keys::signing_failure(&error),
         RunError::Cancelled => Failure::cancelled(),
         RunError::Service(error) => service_failure(error, run),
         RunError::WithCleanup { first, cleanup } => {

@@ -370,7 +370,9 @@ fn tags_line(outcome: &Outcome) -> String {
         parts.push(format!("tagged {}", tag_words(&outcome.tagged)));
     }
     if !outcome.published.is_empty() {
+        let evidence = outcome.evidence.as_deref().unwrap_or("without evidence: `publish.sign` names no key");
         parts.push(format!("published {}", published_words(&outcome.published)));
+        parts.push(evidence.to_owned());
     }
     parts.extend(outcome.git_tag.as_ref().map(|name| format!("Git tag {}", text::one_line(name))));
     let stay: Vec<String> = outcome

@@ -1,0 +1,228 @@
+//! What is said of an image that passed: how it was built, each verdict, and that all of it holds. It is made beside the
+//! gates and after them, signed, and attached to the digest before that gets a name.
+
+use std::{sync::Arc, time::SystemTime};
+
+use engine::Built;
+use events::Verdict;
+use evidence::{
+    Attachment, BUILDER_ID, Bundle, GateResult, Parameters, Provenance, Resource, Signer, Statement, Summary,
+    TestResult, predicate, sbom,
+};
+use oci::{Descriptor, Platform, Reference};
+use store::{Stop, Store};
+
+use super::{health, publish::Sealed, record, words};
+use crate::{GateOutcome, OpenSigner, Outcome, Plan, RunContext, RunError, SbomFormat, Source, SourceEvent, source};
+
+/// Where the store remembers what was said of an image, by the digest of its manifest: for `publish` later.
+const NAMESPACE: &str = "evidence";
+/// Images whose statements are remembered, in each of 256 parts.
+const REMEMBERED_PER_PART: usize = 8;
+
+/// What is made beside the gates, where something is to be signed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ready {
+    signer: Option<Arc<Signer>>,
+    /// The list of packages.
+    sbom: Option<Statement>,
+}
+
+/// Opens the key, and lists the packages. Neither needs a verdict.
+pub(super) async fn prepare(
+    cx: RunContext<'_>,
+    plan: &Plan,
+    open: &OpenSigner,
+    image: &store::Image,
+    manifest: &store::SealedManifest,
+) -> Result<Ready, RunError> {
+    let (open, store, image, manifest) = (open.clone(), cx.store.clone(), image.clone(), manifest.clone());
+    let format = plan.publish.as_ref().and_then(|publish| publish.sign.as_ref()).and_then(|sign| sign.sbom);
+    let (name, time) = (name(plan).clone(), plan.source.commit_time);
+    let work = move || {
+        let signer = Arc::new(open.open()?);
+        let sbom = format.map(|format| packages(&store, &image, &manifest, &name, time, format)).transpose()?;
+        Ok(Ready { signer: Some(signer), sbom })
+    };
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+fn packages(
+    store: &Store,
+    image: &store::Image,
+    manifest: &store::SealedManifest,
+    name: &Reference,
+    time: Option<SystemTime>,
+    format: SbomFormat,
+) -> Result<Statement, RunError> {
+    let inventory = sbom::inventory(store, image, Stop::NEVER)
+        .map_err(|error| RunError::local("list the packages of the image", error))?;
+    let since = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let about = sbom::About {
+        reference: Some(name),
+        digest: &manifest.digest,
+        architecture: &image.config.architecture,
+        created_s: since.and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0),
+    };
+    let subject = vec![Resource::image(&name.repository(), &manifest.digest)];
+    Ok(match format {
+        SbomFormat::Spdx => Statement::new(subject, predicate::SPDX, inventory.spdx(&about)),
+        SbomFormat::Cyclonedx => Statement::new(subject, predicate::CYCLONEDX, inventory.cyclonedx(&about)),
+    })
+}
+
+/// Everything that a passing run says, the sum last. Kept for a later `publish`, unless the tree has changes.
+pub(super) fn say(
+    cx: RunContext<'_>,
+    plan: &Plan,
+    built: &Built,
+    sealed: &Sealed,
+    outcome: &Outcome,
+    began: SystemTime,
+) -> Vec<Statement> {
+    let finished = SystemTime::now();
+    let image = Resource::image(&name(plan).repository(), &sealed.manifest.digest);
+    let origin = plan.source.url.clone();
+    let commit = plan.source.sha.as_deref().map(|sha| Resource::commit(origin.as_deref(), sha));
+    let mut statements = vec![provenance(cx, plan, built, &image, origin.clone(), commit.clone(), (began, finished))];
+    // What passed was not the commit, where files had changes.
+    let commit = commit.filter(|_| !plan.source.is_dirty);
+    let subjects: Vec<Resource> = [image.clone()].into_iter().chain(commit).collect();
+    let tried = outcome.gates.iter().filter(|gate| gate.verdict != Verdict::Skipped);
+    statements.extend(tried.map(|gate| result_of(gate, &subjects)));
+    if let Some(health) = outcome.health.as_ref().filter(|health| health.verdict == Verdict::Passed) {
+        let configuration = vec![Resource::content(&record::health_definition(plan)).named(health::STAGE)];
+        let gate = health::STAGE.to_owned();
+        let result = if health.flaps > 0 { GateResult::Warned } else { GateResult::Passed };
+        statements.push(TestResult { subjects: subjects.clone(), gate, result, configuration }.statement());
+    }
+    let summary = Summary {
+        subject: image,
+        resource: name(plan).repository(),
+        verifier: BUILDER_ID.into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        time: finished,
+        policy: plan.file.clone().unwrap_or_else(|| crate::FILE_NAME.to_owned()),
+        definition: record::definition(plan),
+        inputs: statements.iter().map(|statement| oci::Digest::of(&statement.to_bytes())).collect(),
+        passed: true,
+    };
+    statements.push(summary.statement());
+    if !plan.source.is_dirty {
+        remember(cx, sealed, &statements);
+    }
+    statements
+}
+
+/// Losing it costs a later `publish` the evidence, which it says.
+fn remember(cx: RunContext<'_>, sealed: &Sealed, statements: &[Statement]) {
+    let value = serde_json::to_vec(statements).unwrap_or_default();
+    let _ = cx.store.memo_put_bounded(NAMESPACE, sealed.manifest.digest.hex(), &value, REMEMBERED_PER_PART);
+}
+
+/// What the run said that this image passed in.
+pub(super) fn recall(cx: RunContext<'_>, sealed: &Sealed) -> Vec<Statement> {
+    let value = cx.store.memo_get(NAMESPACE, sealed.manifest.digest.hex());
+    let said: Vec<Statement> = value.and_then(|value| serde_json::from_slice(&value).ok()).unwrap_or_default();
+    if said.iter().all(|statement| statement.speaks_of(&sealed.manifest.digest)) { said } else { Vec::new() }
+}
+
+/// What was attached.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Attached {
+    attachments: Vec<Attachment>,
+    key: String,
+}
+
+impl Attached {
+    /// `7 statements signed by SHA256:…`.
+    pub(super) fn words(&self) -> Option<String> {
+        let count = self.attachments.len() as u64;
+        (count > 0).then(|| format!("{} signed by {}", words::count(count, "statement"), self.key))
+    }
+}
+
+/// Signs all of it, and the image itself. Nothing where there is no key.
+pub(super) async fn sign(plan: &Plan, sealed: &Sealed, mut said: Vec<Statement>) -> Result<Attached, RunError> {
+    let Ready { signer: Some(signer), sbom } = &sealed.ready else { return Ok(Attached::default()) };
+    said.extend(sbom.clone());
+    said.push(Statement::signature(Resource::image(&name(plan).repository(), &sealed.manifest.digest)));
+    let subject =
+        Descriptor::new(sealed.media_type(), sealed.manifest.digest.clone(), sealed.manifest.bytes.len() as u64);
+    let signer = Arc::clone(signer);
+    let work = move || {
+        let attach =
+            |statement: &Statement| Ok(Attachment::new(&Bundle::sign(statement, &signer)?, statement, &subject));
+        let attachments = said.iter().map(attach).collect::<Result<_, RunError>>()?;
+        Ok(Attached { attachments, key: signer.public().fingerprint() })
+    };
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+/// Attaches it to the digest, which has to be there.
+pub(super) async fn attach(cx: RunContext<'_>, repository: &Reference, attached: &Attached) -> Result<(), RunError> {
+    if attached.attachments.is_empty() {
+        return Ok(());
+    }
+    Ok(cx.registry.attach(repository, &attached.attachments).await?)
+}
+
+/// Where the image is published first, else how it is called here.
+fn name(plan: &Plan) -> &Reference {
+    plan.publish.as_ref().and_then(|publish| publish.repositories.first()).unwrap_or(&plan.image)
+}
+
+fn result_of(gate: &GateOutcome, subjects: &[Resource]) -> Statement {
+    let result = match gate.verdict {
+        Verdict::Passed if gate.is_flaky() => GateResult::Warned,
+        Verdict::Passed => GateResult::Passed,
+        Verdict::Failed | Verdict::Skipped => GateResult::Failed,
+    };
+    let configuration = gate.configuration.iter().map(|(name, digest)| Resource::content(digest).named(name));
+    TestResult { subjects: subjects.to_vec(), gate: gate.gate.clone(), result, configuration: configuration.collect() }
+        .statement()
+}
+
+fn provenance(
+    cx: RunContext<'_>,
+    plan: &Plan,
+    built: &Built,
+    image: &Resource,
+    origin: Option<String>,
+    commit: Option<Resource>,
+    (started, finished): (SystemTime, SystemTime),
+) -> Statement {
+    let build = &plan.build;
+    // A base is named by the digest of its config, which is what the build knows it by.
+    let bases = built.bases.iter().map(|(name, id)| Resource::content(id).named(name));
+    let contexts = build.additional_contexts.iter().filter(|(_, from)| from.contains("://"));
+    let contexts = contexts.map(|(name, from)| Resource { uri: Some(from.clone()), ..Resource::default() }.named(name));
+    Provenance {
+        subject: image.clone(),
+        parameters: Parameters {
+            repository: origin,
+            reference: git_ref(&plan.source),
+            dockerfile: build.dockerfile.clone(),
+            target: build.target.clone(),
+            platform: build.platform.clone().unwrap_or_else(|| Platform::host().to_string()),
+            args: build.args.clone(),
+            secrets: build.secrets.iter().map(|secret| secret.source.clone()).collect(),
+            is_dirty: plan.source.is_dirty,
+        },
+        dependencies: commit.into_iter().chain(bases).chain(contexts).collect(),
+        builder: BUILDER_ID.into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        invocation: source::run_url(&plan.values.env).unwrap_or_else(|| format!("run-{}", cx.run.number)),
+        started,
+        finished,
+    }
+    .statement()
+}
+
+fn git_ref(source: &Source) -> Option<String> {
+    match (source.event, &source.tag, &source.branch) {
+        (SourceEvent::Tag, Some(tag), _) => Some(format!("refs/tags/{tag}")),
+        (_, _, Some(branch)) => Some(format!("refs/heads/{branch}")),
+        _ => None,
+    }
+}

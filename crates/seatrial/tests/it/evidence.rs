@@ -1,0 +1,178 @@
+//! Signed evidence: made by a run, found by `evidence`, judged by `verify`, taken along by `copy`.
+
+use std::fs;
+
+use testkit::{Finished, World};
+
+use crate::{world, world_with_image};
+
+const PIPELINE: &str = "\
+image: REGISTRY/team/app
+test:
+  mounts: [tests]
+  gates:
+    unit: sh tests/unit.sh
+    style: {run: 'false', allow_failure: true}
+health: false
+publish:
+  tags: [\"1.0\"]
+  sign: {key: \"env://COSIGN_KEY\"}
+";
+
+/// A published service, and the name of its image. The key is `release.key`, with a password.
+fn published() -> (World, String) {
+    let world = world_with_image();
+    let pipeline = PIPELINE.replace("REGISTRY", &world.registry().to_string());
+    world
+        .file("Dockerfile", "FROM tiny:1\nARG COLOUR=red\nCOPY app.sh /\n")
+        .file("app.sh", "echo hello\n")
+        .file("tests/unit.sh", "test -f /app.sh\n")
+        .file("seatrial.yaml", &pipeline)
+        .commit()
+        .git(&["remote", "add", "origin", "https://ann:secret@git.example/team/app.git"]);
+    world.seatrial(["keys", "generate", "../release"]).env("COSIGN_PASSWORD", "open sesame").run().exits(0);
+    world.seatrial(["keys", "generate", "../other", "--type", "ed25519"]).run().exits(0);
+    publish(&world).exits(0).stderr_has("6 statements signed by SHA256:");
+    let name = format!("{}/team/app:1.0", world.registry());
+    (world, name)
+}
+
+fn publish(world: &World) -> Finished {
+    let key = fs::read_to_string(world.path("release.key")).expect("the key was made");
+    world.seatrial(["run", "--publish"]).env("COSIGN_KEY", key).env("COSIGN_PASSWORD", "open sesame").run()
+}
+
+fn verify(world: &World, image: &str, words: &[&str]) -> Finished {
+    words.iter().fold(world.seatrial(["verify", image]), |session, word| session.arg(word)).run()
+}
+
+fn listed(world: &World, image: &str, key: &str) -> Vec<serde_json::Value> {
+    let lines = world.seatrial(["evidence", image, "--key", key, "--format", "json"]).run().exits(0).stdout();
+    lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn what_a_run_found_out_is_signed_and_attached_to_what_it_published() {
+    let (world, name) = published();
+    let mut kinds: Vec<(String, bool)> = listed(&world, &name, "../release.pub")
+        .iter()
+        .map(|piece| (piece["Kind"].as_str().expect("a text").to_owned(), piece["Verified"] == true))
+        .collect();
+    kinds.sort();
+    let expected = ["gate style failed", "gate unit passed", "provenance", "sbom (SPDX)", "signature", "summary"];
+    assert_eq!(kinds, expected.map(|kind| (kind.to_owned(), true)));
+    assert!(listed(&world, &name, "../other.pub").iter().all(|piece| piece["Verified"] == false));
+    // The tags are those that were asked for: evidence has none.
+    assert_eq!(world.registry_tags("team/app"), ["1.0"]);
+
+    let pieces = listed(&world, &name, "../release.pub");
+    let of = |kind: &str| {
+        let piece = pieces.iter().find(|piece| piece["Kind"] == kind).unwrap_or_else(|| panic!("{kind}"));
+        piece["Statement"].clone()
+    };
+    let provenance = of("provenance");
+    let source = &provenance["predicate"]["buildDefinition"]["externalParameters"]["source"];
+    assert_eq!(source["uri"], "git+https://git.example/team/app.git", "{provenance}");
+    assert_eq!(source["ref"], "refs/heads/master");
+    let gate = of("gate unit passed");
+    let commit = gate["subject"][1]["digest"]["gitCommit"].as_str().expect("a commit");
+    assert_eq!(provenance["predicate"]["buildDefinition"]["resolvedDependencies"][0]["digest"]["gitCommit"], commit);
+    let names: Vec<&str> = gate["predicate"]["configuration"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|part| part["name"].as_str())
+        .collect();
+    assert_eq!(names, ["gate unit", "mount /tests"]);
+
+    // The same run again says the same, but for the times of provenance and summary.
+    publish(&world).exits(0);
+    assert_eq!(listed(&world, &name, "../release.pub").len(), expected.len() + 2);
+}
+
+#[test]
+fn what_is_there_verifies_and_what_is_missing_is_named() {
+    let (world, name) = published();
+    verify(&world, &name, &["--key", "../release.pub"]).exits(0).stdout_has("/team/app@sha256:");
+    verify(&world, &name, &["--key", "../other.pub"])
+        .exits(1)
+        .stderr_has("is not verified: no signature (6 found that are not signed by a trusted key, or changed since)");
+    verify(&world, &name, &[]).exits(2).stderr_has("nothing says what");
+    world.file(
+        "policy.yaml",
+        "keys: {release: ../release.pub, security: ../other.pub}\nrequire: [signature, provenance, sbom, gates]\n\
+         gates: [unit]\nprovenance: {source: \"https://git.example/team/*\", ref: refs/heads/master}\nmax_age: 1d\n",
+    );
+    verify(&world, &name, &["--policy", "policy.yaml"]).exits(0).stderr_has("✓ gate unit: by release");
+    world.file(
+        "policy.yaml",
+        "keys: {release: ../release.pub, security: ../other.pub}\nsigned_by: [security]\ngates: [unit, style, e2e]\n\
+         exceptions: [{for: gate e2e, until: 2020-01-01}]\n",
+    );
+    let finished = verify(&world, &name, &["--policy", "policy.yaml", "--format", "json"]).exits(1);
+    let report: serde_json::Value = serde_json::from_str(&finished.stdout()).expect("JSON");
+    let failed: Vec<&str> = report["Checks"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|check| check["Passed"] == false)
+        .filter_map(|check| check["Requirement"].as_str())
+        .collect();
+    assert_eq!(failed, ["signature by security", "gate style", "gate e2e", "exceptions"]);
+    world.file("policy.yaml", "require: [signature]\nsigned-by: [security]\n");
+    verify(&world, &name, &["--policy", "policy.yaml"]).exits(2).stderr_has("policy.yaml is no policy");
+}
+
+#[test]
+fn evidence_travels_with_a_copy_and_not_to_another_image() {
+    let (world, name) = published();
+    let copy = format!("{}/elsewhere/app:1.0", world.registry());
+    world.seatrial(["copy", &name, &copy]).run().exits(0).stderr_has("6 referrers about it");
+    verify(&world, &copy, &["--key", "../release.pub", "--require", "signature,gates"]).exits(0);
+    // Through a layout on a disk, too.
+    let (layout, third) = (world.path("layout").display().to_string(), format!("{}/third/app:1.0", world.registry()));
+    world.seatrial(["copy", &name, &format!("oci:{layout}")]).run().exits(0);
+    world.seatrial(["copy", &format!("oci:{layout}"), &third]).run().exits(0);
+    verify(&world, &third, &["--key", "../release.pub", "--require", "signature,gates"]).exits(0);
+    // Another image of the same repository has nothing of it.
+    let tiny = format!("{}/team/app:tiny", world.registry());
+    world.seatrial(["tag", "tiny:1", &tiny]).run().exits(0);
+    world.seatrial(["push", &tiny]).cwd(world.path("home")).run().exits(0);
+    verify(&world, &tiny, &["--key", "../release.pub"]).exits(1).stderr_has("is not verified: no signature");
+    world.seatrial(["evidence", &tiny]).run().exits(0).stderr_has("nothing is said of");
+}
+
+#[test]
+fn a_key_that_cannot_be_used_stops_the_run_before_anything_has_a_name() {
+    let world = world_with_image();
+    let pipeline = PIPELINE.replace("REGISTRY", &world.registry().to_string());
+    world.file("Dockerfile", "FROM tiny:1\n").file("tests/unit.sh", "true\n").file("seatrial.yaml", &pipeline).commit();
+    world
+        .seatrial(["run", "--publish"])
+        .run()
+        .exits(2)
+        .stderr_has("cannot sign with env://COSIGN_KEY")
+        .stderr_has("not set");
+    assert!(world.registry_tags("team/app").is_empty());
+    // A program of the pipeline file is started where the machine's owner allows it.
+    world.file("seatrial.yaml", &pipeline.replace("env://COSIGN_KEY", "exec://touch ../started")).commit();
+    world.seatrial(["run", "--publish"]).run().exits(2).stderr_has("which this machine does not allow");
+    assert!(!world.path("started").exists());
+}
+
+#[test]
+fn keys_are_made_once_and_kept_from_others() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = world();
+    let finger = world.seatrial(["keys", "generate"]).run().exits(0).stderr_has("has no password").stdout();
+    let mode = fs::metadata(world.repo().join("seatrial.key")).expect("it was made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let before = fs::read(world.repo().join("seatrial.key")).expect("it is read");
+    world.seatrial(["keys", "generate"]).run().exits(2).stderr_has("is not written over");
+    assert_eq!(fs::read(world.repo().join("seatrial.key")).expect("it is read"), before);
+    for key in ["seatrial.key", "seatrial.pub"] {
+        let shown = world.seatrial(["keys", "public", key]).run().exits(0).stdout();
+        assert_eq!(shown, fs::read_to_string(world.repo().join("seatrial.pub")).expect("it is read"));
+        assert_eq!(world.seatrial(["keys", "public", "--fingerprint", key]).run().exits(0).stdout(), finger);
+    }
+}
