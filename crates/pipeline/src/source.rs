@@ -19,8 +19,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use head::Head;
 pub(crate) use ci::run_url;
+pub use head::Head;
 use origin::web_url;
 
 /// Where the source comes from. Everything is optional: a directory without Git is fine.

@@ -82,7 +82,9 @@ pub(super) fn say(
 ) -> Vec<Statement> {
     let finished = SystemTime::now();
     let image = Resource::image(&name(plan).repository(), &sealed.manifest.digest);
-    let origin = plan.source.url.clone();
+    // A directory of this machine tells nobody anything.
+    let is_told = |url: &String| url.contains("://") && !url.starts_with("file:");
+    let origin = plan.source.url.clone().filter(is_told);
     let commit = plan.source.sha.as_deref().map(|sha| Resource::commit(origin.as_deref(), sha));
     let mut statements = vec![provenance(cx, plan, built, &image, origin.clone(), commit.clone(), (began, finished))];
     // What passed was not the commit, where files had changes.

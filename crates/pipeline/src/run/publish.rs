@@ -9,9 +9,9 @@ use registry::{Progress, RegistryError};
 
 use super::{checks::Selection, evidence, record};
 use crate::{
-    Flavor, Judgement, OpenSigner, PlainTag, Plan, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent, Stages,
-    TagInputs, TagRule, TagState, Values, Version, choose_tags, choose_tags_by, is_moving, judge_tag, legal_tag, tags,
-    version::Ordered,
+    Flavor, Judgement, OpenSigner, PlainTag, Plan, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent,
+    Stages, TagInputs, TagRule, TagState, Values, Version, choose_tags, choose_tags_by, is_moving, judge_tag,
+    legal_tag, tags, version::Ordered,
 };
 
 /// The stage's id.

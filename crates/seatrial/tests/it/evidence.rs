@@ -72,7 +72,7 @@ fn what_a_run_found_out_is_signed_and_attached_to_what_it_published() {
     };
     let provenance = of("provenance");
     let source = &provenance["predicate"]["buildDefinition"]["externalParameters"]["source"];
-    assert_eq!(source["uri"], "git+https://git.example/team/app.git", "{provenance}");
+    assert_eq!(source["uri"], "git+https://git.example/team/app", "{provenance}");
     assert_eq!(source["ref"], "refs/heads/master");
     let gate = of("gate unit passed");
     let commit = gate["subject"][1]["digest"]["gitCommit"].as_str().expect("a commit");
