@@ -5,20 +5,20 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     thread::JoinHandle,
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
-use engine::{BoundPort, Container, EngineError, ExecSpec, Exit, OutputSink, Root, Stdio};
+use engine::{BoundPort, Container, ContainerSpec, EngineError, ExecSpec, Exit, OutputSink, Root, Stdio, TerminalSink};
 use network::Membership;
 use oci::{Digest, ImageConfig};
 use runtime::ProcessSpec;
 use rustix::io::Errno;
 use store::{ActiveSnapshot, Store};
 
-use crate::{embedded::blocking, failed, saved, start_failed, terminal};
+use crate::{embedded::blocking, failed, saved, scope::Shared, start_failed, terminal};
 
 /// Read at once from a container's pipe.
 const PIPE_READ_BYTES: usize = 64 * 1024;
@@ -27,19 +27,29 @@ const PIPE_READ_BYTES: usize = 64 * 1024;
 pub(crate) enum Streams {
     Sink(OutputSink),
     Terminal,
-    /// It has our own descriptors.
+    /// Somebody else's terminal.
+    Master(TerminalSink),
+    /// It has descriptors of its own.
     Nobody,
 }
 
 /// The runtime's view of the streams, and ours.
-pub(crate) fn inner_stdio(stdio: &Stdio) -> (runtime::Stdio, Streams) {
-    match stdio {
+pub(crate) fn inner_stdio(stdio: &Stdio) -> Result<(runtime::Stdio, Streams), EngineError> {
+    Ok(match stdio {
         Stdio::Sink(sink) => (runtime::Stdio::Pipe { stdin: None }, Streams::Sink(sink.clone())),
         Stdio::Inherit => match terminal::size() {
             Some((rows, cols)) => (runtime::Stdio::Terminal { rows, cols }, Streams::Terminal),
             None => (runtime::Stdio::Inherit, Streams::Nobody),
         },
-    }
+        Stdio::Descriptors(fds) => {
+            let copy = |fd: &OwnedFd| fd.try_clone().map_err(|error| failed("cannot copy a stream", error));
+            let [stdin, stdout, stderr] = &**fds;
+            (runtime::Stdio::Descriptors([copy(stdin)?, copy(stdout)?, copy(stderr)?]), Streams::Nobody)
+        }
+        Stdio::Terminal { rows, cols, master } => {
+            (runtime::Stdio::Terminal { rows: *rows, cols: *cols }, Streams::Master(master.clone()))
+        }
+    })
 }
 
 /// What a container has on disk.
@@ -130,20 +140,30 @@ impl Running {
         removed.map_err(|error| failed("cannot remove a container's directory", error))
     }
 
+    /// The file system that it writes to, for somebody who goes on with it.
+    pub(crate) fn take_files(&self) -> Option<ActiveSnapshot> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Gives it back.
+    pub(crate) fn put_files(&self, active: ActiveSnapshot) {
+        *self.active.lock().unwrap_or_else(PoisonError::into_inner) = Some(active);
+    }
+
     fn keep(&self, time: Duration) -> Result<Option<String>, EngineError> {
-        let Some(active) = self.active.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(None) };
+        let Some(active) = self.take_files() else { return Ok(None) };
         let kept = active.keep(SystemTime::now() + time);
         Ok(Some(kept.map_err(|error| failed("cannot keep a container's file system", error))?.to_string()))
     }
 
     fn save(&self, key: &Digest) -> Result<Option<Root>, EngineError> {
-        let Some(active) = self.active.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(None) };
+        let Some(active) = self.take_files() else { return Ok(None) };
         let fail = |error| failed("cannot save a container's file system", error);
         saved::put(&self.store, key, active, &self.config).map(Some).map_err(fail)
     }
 
     fn exec(&self, spec: ExecSpec) -> Result<Exit, EngineError> {
-        let (stdio, streams) = inner_stdio(&spec.stdio);
+        let (stdio, streams) = inner_stdio(&spec.stdio)?;
         let name = format!("`{}` in a container", spec.args.join(" "));
         let process = ProcessSpec {
             args: spec.args,
@@ -178,7 +198,16 @@ impl Running {
 }
 
 /// The handle that callers hold. The container lives until its scope closes, also when this is dropped.
-pub(crate) struct Handle(pub(crate) Arc<Running>);
+pub(crate) struct Handle(pub(crate) Arc<Running>, pub(crate) Weak<Shared>);
+
+/// What ends a container that is removed.
+const SIGKILL: i32 = 9;
+
+impl Handle {
+    fn scope(&self) -> Result<Arc<Shared>, EngineError> {
+        self.1.upgrade().ok_or_else(|| failed("cannot go on with a container", "its scope is closed"))
+    }
+}
 
 #[async_trait]
 impl Container for Handle {
@@ -195,6 +224,25 @@ impl Container for Handle {
     async fn stop(&self, signal: i32, grace: Duration) -> Result<Exit, EngineError> {
         let running = self.0.clone();
         blocking(move || running.stop(signal, grace)).await
+    }
+
+    async fn again(&self, spec: ContainerSpec) -> Result<Box<dyn Container>, EngineError> {
+        let (running, scope) = (self.0.clone(), self.scope()?);
+        blocking(move || {
+            running.wait()?;
+            let again = scope.start_again(spec, &running)?;
+            Ok(Box::new(Handle(again, Arc::downgrade(&scope))) as Box<dyn Container>)
+        })
+        .await
+    }
+
+    async fn remove(&self) -> Result<(), EngineError> {
+        let (running, scope) = (self.0.clone(), self.scope()?);
+        blocking(move || {
+            scope.forget(&running);
+            running.close(SIGKILL, Duration::ZERO)
+        })
+        .await
     }
 
     async fn keep(&self, time: Duration) -> Result<Option<String>, EngineError> {
@@ -270,6 +318,10 @@ fn attend(
             thread.name("container output".into()).spawn(move || read_all(&pipe, &sink))
         }
         (Streams::Terminal, _, Some(master)) => thread.name("terminal".into()).spawn(move || terminal::relay(&master)),
+        (Streams::Master(sink), _, Some(master)) => {
+            sink(master);
+            return Ok(None);
+        }
         _ => return Ok(None),
     };
     started.map(Some).map_err(|error| failed("cannot start a thread for a container's output", error))

@@ -29,6 +29,7 @@ use crate::{
     failed,
     layered::Layered,
     scope::EmbeddedScope,
+    volumes,
 };
 
 /// Layers sealed at once. Each reads, hashes and compresses on its own thread; more than a few only take memory.
@@ -298,6 +299,16 @@ impl Engine for Embedded {
         let (store, owned) = (self.inner.options.store.clone(), path.to_owned());
         let attempt = format!("cannot read the mounted path {}", path.display());
         blocking(move || builder::content_digest(&store, &owned)).await.map_err(|error| failed(attempt, error))
+    }
+
+    async fn has_volume(&self, name: &str) -> Result<bool, EngineError> {
+        Ok(volumes::exists(&self.inner.options.store, name))
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<bool, EngineError> {
+        let (store, owned) = (self.inner.options.store.clone(), name.to_owned());
+        let attempt = format!("cannot remove the volume {name}");
+        blocking(move || volumes::remove(&store, &owned)).await.map_err(|error| failed(attempt, error))
     }
 
     async fn open_scope(&self, run: RunId) -> Result<Box<dyn Scope>, EngineError> {

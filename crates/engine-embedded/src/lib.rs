@@ -13,7 +13,7 @@ mod layered;
 mod private;
 mod saved;
 mod scope;
-mod terminal;
+pub mod terminal;
 mod volumes;
 
 use std::error::Error;

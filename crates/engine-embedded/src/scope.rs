@@ -1,6 +1,7 @@
 //! A run's scope: its setup layers and containers, stopped and removed when it closes.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -13,10 +14,10 @@ use engine::{BuildError, Container, ContainerSpec, EngineError, NetworkMode, Roo
 use events::{Event, EventSink, RunId};
 use oci::Digest;
 use runtime::{Limits, Mount, MountKind, ProcessSpec};
-use store::JournalEntry;
+use store::{ActiveSnapshot, JournalEntry, SnapshotId};
 
 use crate::{
-    containers::{Around, Files, Handle, Running, inner_stdio},
+    containers::{Around, Files, Handle, Running, Streams, inner_stdio},
     embedded::{Inner, blocking},
     failed,
     private::PrivateNetworks,
@@ -33,7 +34,8 @@ pub(crate) struct EmbeddedScope {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+/// What handles of its containers come back to.
+pub(crate) struct Shared {
     engine: Arc<Inner>,
     scope: store::Scope,
     run: RunId,
@@ -74,8 +76,9 @@ impl Scope for EmbeddedScope {
 
     async fn start(&self, spec: ContainerSpec) -> Result<Box<dyn Container>, EngineError> {
         let shared = self.shared.clone();
+        let weak = Arc::downgrade(&shared);
         let running = blocking(move || shared.start(spec)).await?;
-        Ok(Box::new(Handle(running)))
+        Ok(Box::new(Handle(running, weak)))
     }
 
     async fn saved(&self, key: &Digest) -> Result<Option<Root>, EngineError> {
@@ -102,16 +105,66 @@ impl Shared {
         let fail = |error: store::StoreError| failed(format!("cannot prepare container {}", spec.name), error);
         let top = builder::root_snapshot(&spec.root)
             .map_err(|error| failed(format!("cannot prepare container {}", spec.name), error))?;
+        let active = self.engine.options.store.prepare(&self.scope, top.as_ref()).map_err(fail)?;
+        let launched = self.launch(&spec, top.as_ref(), &active)?;
+        self.add(launched, active, spec)
+    }
+
+    /// On the file system that an ended container left.
+    pub(crate) fn start_again(&self, spec: ContainerSpec, ended: &Arc<Running>) -> Result<Arc<Running>, EngineError> {
+        let name = &spec.name;
+        let attempt = || format!("cannot start container {name} again");
+        let top = builder::root_snapshot(&spec.root).map_err(|error| failed(attempt(), error))?;
+        let active = ended.take_files().ok_or_else(|| failed(attempt(), "its files are gone"))?;
+        match self.launch(&spec, top.as_ref(), &active) {
+            Ok(launched) => {
+                self.forget(ended);
+                self.add(launched, active, spec)
+            }
+            Err(error) => {
+                ended.put_files(active);
+                Err(error)
+            }
+        }
+    }
+
+    /// It is closed by whoever forgets it.
+    pub(crate) fn forget(&self, running: &Arc<Running>) {
+        let mut all = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.retain(|other| !Arc::ptr_eq(other, running));
+    }
+
+    fn add(
+        &self,
+        launched: Launched,
+        active: ActiveSnapshot,
+        spec: ContainerSpec,
+    ) -> Result<Arc<Running>, EngineError> {
+        let Launched { container, streams, dir, around } = launched;
+        let is_ordinary = !matches!(self.engine.options.privilege, runtime::Privilege::Root { .. });
+        let files = Files { active, dir, store: self.engine.options.store.clone(), config: spec.root.config };
+        let running = Arc::new(Running::new(container, streams, is_ordinary, files, around)?);
+        self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(running.clone());
+        Ok(running)
+    }
+
+    /// Starts the process on a file system that is there.
+    fn launch(
+        &self,
+        spec: &ContainerSpec,
+        top: Option<&SnapshotId>,
+        active: &ActiveSnapshot,
+    ) -> Result<Launched, EngineError> {
+        let fail = |error: store::StoreError| failed(format!("cannot prepare container {}", spec.name), error);
         let store = &self.engine.options.store;
-        let active = store.prepare(&self.scope, top.as_ref()).map_err(fail)?;
-        let rootfs = builder::rootfs(&active);
+        let rootfs = builder::rootfs(active);
         let id = format!("st-{}-r{}-{}", self.scope.id(), self.run, self.next.fetch_add(1, Ordering::Relaxed));
         let dir = self.scope.dir().join(&id);
         self.scope.journal(&JournalEntry::Container(id.clone())).map_err(fail)?;
         let is_ordinary = !matches!(self.engine.options.privilege, runtime::Privilege::Root { .. });
-        let (stdio, streams) = inner_stdio(&spec.stdio);
+        let (stdio, streams) = inner_stdio(&spec.stdio)?;
         let around = &spec.surroundings;
-        let volumes = around.volumes.iter().map(|volume| self.volumes.mount(store, &self.scope, top.as_ref(), volume));
+        let volumes = around.volumes.iter().map(|volume| self.volumes.mount(store, &self.scope, top, volume));
         let volumes: Vec<Mount> = volumes.collect::<Result<_, _>>().map_err(fail)?;
         let bound = builder::bind_mounts(&spec.mounts);
         let joined = match spec.network {
@@ -168,10 +221,7 @@ impl Shared {
             }
             around.membership = Mutex::new(Some(joined.membership));
         }
-        let files = Files { active, dir, store: store.clone(), config: spec.root.config };
-        let running = Arc::new(Running::new(container, streams, is_ordinary, files, around)?);
-        self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(running.clone());
-        Ok(running)
+        Ok(Launched { container, streams, dir, around })
     }
 
     /// Stops everything side by side and removes it. The first failure is told; all are attempted.
@@ -191,6 +241,14 @@ impl Shared {
         self.networks.close();
         result
     }
+}
+
+/// A started process with what it was given.
+struct Launched {
+    container: runtime::Container,
+    streams: Streams,
+    dir: PathBuf,
+    around: Around,
 }
 
 fn mounts_in_memory(around: &Surroundings) -> impl Iterator<Item = Mount> {

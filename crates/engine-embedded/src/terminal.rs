@@ -14,7 +14,7 @@ const SIZE_POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 const COPY_BYTES: usize = 16 * 1024;
 
 /// Rows and columns, when both our input and output are a terminal.
-pub(crate) fn size() -> Option<(u16, u16)> {
+pub fn size() -> Option<(u16, u16)> {
     if !isatty(stdin()) || !isatty(stdout()) {
         return None;
     }
@@ -22,8 +22,8 @@ pub(crate) fn size() -> Option<(u16, u16)> {
     Some((size.ws_row, size.ws_col))
 }
 
-/// Relays until the other side hangs up.
-pub(crate) fn relay(master: &OwnedFd) {
+/// Relays between our terminal and the master side of another until that one hangs up.
+pub fn relay(master: &OwnedFd) {
     let _raw = Raw::enter();
     let mut size = tcgetwinsize(stdout()).ok().map(|size| (size.ws_row, size.ws_col));
     let mut is_input_open = true;

@@ -553,7 +553,7 @@ async fn volumes_are_shared_and_begin_as_the_image_has_them(world: World) {
     world.copy_tools(&["rm"]);
     let root = world.engine.build(world.request(dockerfile), &world.events).await.unwrap().root;
     let mut scope = world.scope().await;
-    let volume = |readonly| VolumeMount { name: "a volume".into(), target: "/tmp".into(), readonly };
+    let volume = |readonly| VolumeMount { name: "a volume".into(), target: "/tmp".into(), readonly, is_lasting: false };
     let (mut writer, output) = shell(&root, "ls /tmp; echo third > /tmp/last");
     writer.surroundings.volumes = vec![volume(false)];
     scope.start(writer).await.unwrap().wait().await.unwrap();

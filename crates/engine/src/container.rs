@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr, TcpStream},
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -99,7 +100,21 @@ pub enum Stdio {
     Sink(OutputSink),
     /// The terminal (or pipes) of this program; with a terminal of its own if ours is one.
     Inherit,
+    /// These: input, output, error output. Another program's, say.
+    Descriptors(Arc<[OwnedFd; 3]>),
+    /// A terminal of its own of this size. Whoever looks at it gets its other side, once.
+    Terminal {
+        /// Height in characters.
+        rows: u16,
+        /// Width in characters.
+        cols: u16,
+        /// Takes the other side.
+        master: TerminalSink,
+    },
 }
+
+/// Takes the master side of a process's terminal.
+pub type TerminalSink = Arc<dyn Fn(OwnedFd) + Send + Sync>;
 
 /// What to start.
 #[derive(Clone)]
@@ -175,6 +190,17 @@ pub trait Container: Send + Sync {
 
     /// Sends a signal, and SIGKILL to everything in it after `grace`.
     async fn stop(&self, signal: i32, grace: Duration) -> Result<Exit, EngineError>;
+
+    /// Starts an ended container again, on the file system that it left, as `docker restart` does. `spec` says what is started;
+    /// its root is not looked at. This handle is of no use afterwards; when it fails, it can be tried again.
+    async fn again(&self, _spec: ContainerSpec) -> Result<Box<dyn Container>, EngineError> {
+        Err(cannot("start containers again"))
+    }
+
+    /// Ends it if it still runs, and removes what it wrote, which otherwise stays until its scope closes.
+    async fn remove(&self) -> Result<(), EngineError> {
+        Err(cannot("remove containers before the end of their scope"))
+    }
 
     /// Keeps the file system that an ended container wrote to for the given time, for `shell`; gives its [`Root::id`].
     /// `None`: this engine cannot, or it is gone already.

@@ -17,6 +17,7 @@ pub use build::{
 };
 pub use container::{
     BindMount, Cancel, Container, ContainerSpec, ExecSpec, Exit, KeptRoot, Limits, OutputSink, Root, Stdio,
+    TerminalSink,
 };
 pub use image::{ImageRequest, ResolvedImage};
 pub use mask::{Masker, Masks};
@@ -58,6 +59,16 @@ pub trait Engine: Send + Sync {
 
     /// Digest of a host path's names, modes and content, as of a mount that a setup sees. Unchanged files are not read again.
     async fn content(&self, path: &Path) -> Result<Digest, EngineError>;
+
+    /// Whether there is a lasting volume of this name ([`VolumeMount::is_lasting`]).
+    async fn has_volume(&self, _name: &str) -> Result<bool, EngineError> {
+        Ok(false)
+    }
+
+    /// Removes a lasting volume with all that is in it; false when there is none.
+    async fn remove_volume(&self, _name: &str) -> Result<bool, EngineError> {
+        Ok(false)
+    }
 
     /// Everything that a run starts belongs to one scope.
     async fn open_scope(&self, run: RunId) -> Result<Box<dyn Scope>, EngineError>;

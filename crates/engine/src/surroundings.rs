@@ -87,16 +87,18 @@ pub struct Surroundings {
     pub readonly_root: bool,
 }
 
-/// A directory that belongs to the scope: made for the first container that mounts it, with what that one's root has at the
-/// target (as docker fills named volumes), and gone with the scope.
+/// A directory that containers share: made for the first one that mounts it, with what that one's root has at the target (as
+/// docker fills named volumes). It belongs to the scope and is gone with it, unless it is lasting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeMount {
-    /// Its name, unique in the scope.
+    /// Its name, unique in the scope; of a lasting one, unique in the engine.
     pub name: String,
     /// Absolute path in the container.
     pub target: String,
     /// Whether writing is refused.
     pub readonly: bool,
+    /// It outlives its scope, until [`crate::Engine::remove_volume`].
+    pub is_lasting: bool,
 }
 
 /// An empty file system in memory.

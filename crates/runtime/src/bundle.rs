@@ -138,7 +138,7 @@ pub(crate) fn plan_stdio(stdio: &Stdio) -> StdioPlan {
         Stdio::Null => StdioPlan::Null,
         Stdio::Pipe { stdin } => StdioPlan::Pipe { stdin: stdin.is_some() },
         Stdio::Terminal { rows, cols } => StdioPlan::Terminal { rows: *rows, cols: *cols },
-        Stdio::Inherit => StdioPlan::Inherit,
+        Stdio::Inherit | Stdio::Descriptors(_) => StdioPlan::Inherit,
     }
 }
 

@@ -464,5 +464,6 @@ fn stdio_descriptors(stdio: Stdio) -> io::Result<(Vec<OwnedFd>, Option<OwnedFd>)
         Stdio::Inherit => {
             (vec![sys::duplicate(io::stdin())?, sys::duplicate(io::stdout())?, sys::duplicate(io::stderr())?], None)
         }
+        Stdio::Descriptors(fds) => (fds.into(), None),
     })
 }

@@ -99,6 +99,8 @@ pub enum Stdio {
     },
     /// This process's own three descriptors.
     Inherit,
+    /// These three.
+    Descriptors([OwnedFd; 3]),
 }
 
 impl Clone for Stdio {
@@ -115,6 +117,9 @@ impl Clone for Stdio {
             },
             Stdio::Terminal { rows, cols } => Stdio::Terminal { rows: *rows, cols: *cols },
             Stdio::Inherit => Stdio::Inherit,
+            Stdio::Descriptors(fds) => Stdio::Descriptors(
+                fds.each_ref().map(|fd| fd.try_clone().expect("a descriptor is left for a copy of a stream")),
+            ),
         }
     }
 }

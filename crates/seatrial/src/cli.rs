@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    base, build, capsule, check, clean, completions, config, copy, demo, diff, doctor, evidence, explain, images, init,
-    inspect, keys, layers, load, login, logout, logs, man, pull, push, registry, rmi, run, save, schema, shell, tag,
-    verify,
+    base, build, capsule, check, clean, completions, config, copy, demo, diff, doctor, down, evidence, exec, explain,
+    images, init, inspect, keys, layers, load, login, logout, logs, man, ps, pull, push, registry, rmi, run, save, schema,
+    shell, tag, up, verify,
 };
+use crate::solution::owner::OwnerArgs;
 
 /// Build the image first, test inside it, push what passed
 #[derive(Debug, Parser)]
@@ -43,13 +44,27 @@ pub(crate) enum Command {
     /// Remove old runs, unused images and cache
     Clean(clean::CleanArgs),
 
-    /// Show the log of a run, or the list of runs
+    /// Bring the services of a compose.yaml up, and wait until all are ready
+    Up(Box<up::UpArgs>),
+    /// Stop and remove the services of a project
+    Down(down::DownArgs),
+    /// List the containers of a project
+    Ps(ps::PsArgs),
+    /// Run a command in a service that is up
+    Exec(exec::ExecArgs),
+    /// Start stopped services
+    Start(down::ServicesArgs),
+    /// Stop services without removing them
+    Stop(down::ServicesArgs),
+    /// Stop and start services
+    Restart(down::ServicesArgs),
+    /// Show the logs of services that are up, the log of a run, or the list of runs
     Logs(logs::LogsArgs),
     /// Write one file of a failed run, to do it again elsewhere
     Capsule(capsule::CapsuleArgs),
     /// Do again what a capsule holds
     Replay(capsule::ReplayArgs),
-    /// A shell in a failed step or gate, or in an image
+    /// A shell in a failed step or gate, in a service that is up, or in an image
     Shell(shell::ShellArgs),
 
     /// List images
@@ -108,6 +123,10 @@ pub(crate) enum Command {
     Man(man::ManArgs),
     /// See the whole pipeline at work on a small service
     Demo(demo::DemoArgs),
+
+    /// Keep a project up; started by `up`
+    #[command(hide = true)]
+    SolutionOwner(OwnerArgs),
 }
 
 /// What has to be ready before a command starts.
@@ -128,6 +147,7 @@ impl Command {
             Command::Build(args) if !args.needs_store() => Needs::Nothing,
             Command::Copy(args) if args.needs_store() => Needs::Store,
             Command::Explain(args) if args.is_topic() => Needs::Nothing,
+            Command::Logs(args) if args.is_of_services() => Needs::Nothing,
             Command::Run(_)
             | Command::Build(_)
             | Command::Test(_)
@@ -150,8 +170,16 @@ impl Command {
             | Command::Base(_)
             | Command::Explain(_)
             | Command::Doctor(_)
+            | Command::SolutionOwner(_)
             | Command::Demo(_) => Needs::Store,
-            Command::Copy(_)
+            Command::Up(_)
+            | Command::Down(_)
+            | Command::Ps(_)
+            | Command::Exec(_)
+            | Command::Start(_)
+            | Command::Stop(_)
+            | Command::Restart(_)
+            | Command::Copy(_)
             | Command::Replay(_)
             | Command::Evidence(_)
             | Command::Verify(_)
@@ -248,7 +276,7 @@ pub(crate) struct EngineArgs {
 /// `--help` of the program: groups, as people look for commands.
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Pipeline", &["run", "build", "test", "health", "publish", "clean"]),
-    ("Containers", &["logs", "shell", "capsule", "replay"]),
+    ("Containers", &["up", "down", "ps", "exec", "start", "stop", "restart", "logs", "shell", "capsule", "replay"]),
     (
         "Images",
         &[
@@ -362,7 +390,8 @@ mod tests {
     fn every_command_is_in_one_group_of_the_help() {
         let command = Cli::command();
         let mut grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
-        let mut known: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+        let mut known: Vec<&str> = shown.map(clap::Command::get_name).collect();
         grouped.sort_unstable();
         known.sort_unstable();
         assert_eq!(grouped, known);

@@ -12,7 +12,9 @@ pub(crate) mod copy;
 pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod down;
 pub(crate) mod evidence;
+pub(crate) mod exec;
 pub(crate) mod explain;
 pub(crate) mod images;
 pub(crate) mod init;
@@ -25,6 +27,7 @@ pub(crate) mod logout;
 pub(crate) mod logs;
 pub(crate) mod man;
 mod named;
+pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod push;
 mod record;
@@ -35,9 +38,14 @@ pub(crate) mod save;
 pub(crate) mod schema;
 pub(crate) mod shell;
 mod sign;
+mod solution;
 pub(crate) mod tag;
 mod transfer;
+pub(crate) mod up;
 pub(crate) mod verify;
+
+pub(crate) use init::environment;
+pub(crate) use run::prepare_failure;
 
 use crate::{cli::Command, context::Context, exit::Exit};
 
@@ -50,6 +58,14 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> anyhow::Result<Ex
         Command::Health(args) => run::health(&args, context),
         Command::Publish(args) => run::publish(&args, context),
         Command::Clean(args) => clean::run(&args, context),
+        Command::Up(args) => up::run(&args, context),
+        Command::Down(args) => down::run(&args, context),
+        Command::Ps(args) => ps::run(&args, context),
+        Command::Exec(args) => exec::run(&args, context),
+        Command::Start(args) => down::start(&args, context),
+        Command::Stop(args) => down::stop(&args, context),
+        Command::Restart(args) => down::restart(&args, context),
+        Command::SolutionOwner(args) => crate::solution::owner::run(&args, context),
         Command::Logs(args) => logs::run(&args, context),
         Command::Capsule(args) => capsule::run(&args, context),
         Command::Replay(args) => capsule::replay(&args, context),

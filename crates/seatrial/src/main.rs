@@ -13,6 +13,7 @@ mod reference;
 mod results;
 mod settings;
 mod signals;
+mod solution;
 mod terminal;
 
 use std::process::ExitCode;

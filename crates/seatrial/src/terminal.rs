@@ -1,5 +1,6 @@
 //! The only place that prints. Results go to stdout; progress and messages go to stderr.
 
+pub(crate) mod containers;
 pub(crate) mod diagnostics;
 pub(crate) mod json;
 pub(crate) mod live;

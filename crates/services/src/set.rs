@@ -20,12 +20,14 @@ use tokio::{
 };
 
 use crate::{
-    Logs, ServiceError, Unordered,
+    Logs, ServiceError, Unordered, hash,
     image::{self, Image},
     links,
     order::{is_one_shot, levels, needed},
+    solution::Over,
     spec::{self, Linked, container_name},
-    start::{Starting, Up},
+    start::Starting,
+    up::Up,
 };
 
 /// What services are started with.
@@ -53,6 +55,18 @@ pub struct ServiceContext<'a> {
     pub no_cache: bool,
     /// Stops the work.
     pub cancel: &'a Cancel,
+    /// What they are started for.
+    pub purpose: Purpose,
+}
+
+/// What services are started for: it decides what they share with the host, and what becomes of them when they end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// A run: nothing of them is reached from outside or stays.
+    #[default]
+    Run,
+    /// Somebody works with them: ports are published on the host, volumes last, restart policies hold.
+    Solution,
 }
 
 /// A service is not up. Why is told once, by [`Services::take_failure`].
@@ -89,6 +103,8 @@ pub struct Services<'a> {
     failures: Arc<Failures>,
     /// Watch over services that are ready.
     watchers: Mutex<JoinSet<()>>,
+    /// What of a solution is there already.
+    over: Option<Over<'a>>,
 }
 
 /// What a container is told of a linked service.
@@ -104,7 +120,8 @@ pub struct Told {
 #[derive(Default)]
 struct Unit {
     image: OnceCell<Result<Image, NotUp>>,
-    up: OnceCell<Result<Arc<Up>, NotUp>>,
+    /// One container, or as many as a solution wants.
+    up: OnceCell<Result<Vec<Arc<Up>>, NotUp>>,
     ready: OnceCell<Result<(), NotUp>>,
 }
 
@@ -127,7 +144,18 @@ impl<'a> Services<'a> {
             outcomes: Mutex::default(),
             failures: Arc::new(Failures { list: Mutex::default(), is_fatal: watch::channel(false).0 }),
             watchers: Mutex::default(),
+            over: None,
         }
+    }
+
+    /// Those of a solution of which some are there already.
+    pub(crate) fn over(cx: ServiceContext<'a>, over: Over<'a>) -> Self {
+        Self { over: Some(over), ..Self::new(cx, None) }
+    }
+
+    /// Those that were started, in that order.
+    pub(crate) fn started(&self) -> Vec<Arc<Up>> {
+        lock(&self.started).clone()
     }
 
     /// Starts these services with all that they need, side by side as far as `depends_on` allows, and waits until all are
@@ -145,11 +173,11 @@ impl<'a> Services<'a> {
                 _ => Ok(()),
             }
         });
-        let all = try_join_all(each).await;
+        let all = self.all(each).await;
         if all.is_err() {
             self.failures.is_fatal.send_replace(true);
         }
-        all.map(drop)
+        all
     }
 
     /// What identifies these services and all that they need: their definitions, their images and the content of what is
@@ -273,7 +301,7 @@ impl<'a> Services<'a> {
     }
 
     async fn identity(&self, service: &Service, image: &Image) -> Result<Digest, ServiceError> {
-        let draft = spec::draft(&self.cx, service, &image.root, self.own.as_deref())?;
+        let draft = spec::draft(&self.cx, service, &image.root, self.own.as_deref(), 1)?;
         let mut content = Vec::new();
         let mounted = draft.spec.mounts.iter().map(|mount| &mount.source);
         for path in mounted.chain(&service.seed) {
@@ -298,15 +326,18 @@ impl<'a> Services<'a> {
     async fn ready(&self, service: &'a Service) -> Result<(), NotUp> {
         let unit = &self.units[service.name.as_str()];
         let ready = unit.ready.get_or_init(|| async {
-            let up = self.launch(service).await?;
+            let ups = self.launch(service).await?;
             let stage = Stage { events: self.cx.events, id: self.stage(service), is_told: false };
-            match up.ready(&self.cx).await {
-                Ok(how) => {
-                    self.became_ready(&up, stage, how);
+            let begun = ups.iter().map(|up| up.begun).max().unwrap_or_else(Instant::now);
+            let hows = join_all(ups.iter().map(|up| self.one_ready(up))).await;
+            match hows.into_iter().collect::<Result<Vec<String>, _>>() {
+                Ok(hows) => {
+                    let how = hows.last().cloned().unwrap_or_default();
+                    stage.finish(Verdict::Passed, begun.elapsed(), how);
                     Ok(())
                 }
                 Err(error) => {
-                    stage.finish(verdict_of(&error), up.begun.elapsed(), summary_of(&error));
+                    stage.finish(verdict_of(&error), begun.elapsed(), summary_of(&error));
                     Err(self.fail(service, error))
                 }
             }
@@ -314,7 +345,14 @@ impl<'a> Services<'a> {
         *ready.await
     }
 
-    fn became_ready(&self, up: &Arc<Up>, stage: Stage<'_>, how: String) {
+    /// How it showed, for the line of its stage.
+    async fn one_ready(&self, up: &Arc<Up>) -> Result<String, ServiceError> {
+        if let Some(over) = &self.over {
+            let ready = over.ready(up, self.cx.cancel).await;
+            up.watch_over(over.tasks);
+            return ready;
+        }
+        let how = up.ready(self.cx.purpose, self.cx.cancel).await?;
         let duration = up.begun.elapsed();
         self.cx.events.emit(Event::ServiceReady {
             service: up.service.name.clone(),
@@ -322,16 +360,15 @@ impl<'a> Services<'a> {
             warm: up.is_warm,
             duration_ms: millis(duration),
         });
-        let summary = if up.is_warm { format!("{how}, from its snapshot") } else { how.clone() };
-        stage.finish(Verdict::Passed, duration, summary);
         lock(&self.outcomes).push(ServiceOutcome {
             service: up.service.name.clone(),
             reference: up.image.name.clone(),
             image: up.image.id.clone(),
-            how,
+            how: how.clone(),
             duration,
             is_warm: up.is_warm,
         });
+        let summary = if up.is_warm { format!("{how}, from its snapshot") } else { how };
         let (up, failures, events) = (Arc::clone(up), Arc::clone(&self.failures), self.cx.events.clone());
         lock(&self.watchers).spawn(async move {
             let Some(failure) = up.died().await else { return };
@@ -340,10 +377,11 @@ impl<'a> Services<'a> {
             lock(&failures.list).push((up.service.name.clone(), error));
             failures.is_fatal.send_replace(true);
         });
+        Ok(summary)
     }
 
     /// Starts a service once what it waits for is there.
-    fn launch(&self, service: &'a Service) -> BoxFuture<'_, Result<Arc<Up>, NotUp>> {
+    fn launch(&self, service: &'a Service) -> BoxFuture<'_, Result<Vec<Arc<Up>>, NotUp>> {
         let unit = &self.units[service.name.as_str()];
         Box::pin(async move {
             let up = unit.up.get_or_init(|| async {
@@ -353,10 +391,10 @@ impl<'a> Services<'a> {
                 self.cx.events.emit(Event::StageStarted { stage: stage.id.clone() });
                 let begun = Instant::now();
                 match self.start(service, image, begun).await {
-                    Ok(up) => {
+                    Ok(ups) => {
                         // From here on whoever awaits it tells of its end.
                         stage.leave();
-                        Ok(up)
+                        Ok(ups)
                     }
                     Err(error) => {
                         stage.finish(verdict_of(&error), begun.elapsed(), summary_of(&error));
@@ -383,16 +421,55 @@ impl<'a> Services<'a> {
                 if dependency.required { there } else { Ok(()) }
             })
         });
-        try_join_all(each).await.map(drop)
+        self.all(each).await
     }
 
-    async fn start(&self, service: &'a Service, image: Image, begun: Instant) -> Result<Arc<Up>, ServiceError> {
+    /// Waits for all; in a run only until one fails, since its scope ends what is then half started.
+    async fn all(&self, each: impl Iterator<Item = impl Future<Output = Result<(), NotUp>>>) -> Result<(), NotUp> {
+        match self.over {
+            Some(_) => join_all(each).await.into_iter().collect(),
+            None => try_join_all(each).await.map(drop),
+        }
+    }
+
+    /// The containers of a service: what a solution has already, and what is missing.
+    async fn start(&self, service: &'a Service, image: Image, begun: Instant) -> Result<Vec<Arc<Up>>, ServiceError> {
         if self.cx.cancel.is_cancelled() {
             return Err(ServiceError::Cancelled);
         }
-        let draft = spec::draft(&self.cx, service, &image.root, self.own.as_deref())?;
+        let Some(over) = &self.over else { return Ok(vec![self.start_one(service, image, begun, 1, None).await?]) };
+        let draft = spec::draft(&self.cx, service, &image.root, None, 1)?;
+        let hash = hash::of(service, &image, &draft);
+        let mut ups = over.keep(service, &hash).await?;
+        let wanted = 1..=service.replicas.unwrap_or(1);
+        let missing: Vec<u32> = wanted.filter(|number| !ups.iter().any(|up| up.number == *number)).collect();
+        // Steps before the start are taken once, by the first.
+        let mut missing = missing.into_iter();
+        if let Some(first) = missing.next() {
+            ups.push(self.start_one(service, image.clone(), begun, first, Some(hash.clone())).await?);
+        }
+        let service = Service { pre_start: Vec::new(), ..service.clone() };
+        let rest = missing.map(|number| self.start_one(&service, image.clone(), begun, number, Some(hash.clone())));
+        let rest: Result<Vec<_>, _> = join_all(rest).await.into_iter().collect();
+        ups.extend(rest?);
+        Ok(ups)
+    }
+
+    async fn start_one(
+        &self,
+        service: &Service,
+        image: Image,
+        begun: Instant,
+        number: u32,
+        hash: Option<Digest>,
+    ) -> Result<Arc<Up>, ServiceError> {
+        let draft = spec::draft(&self.cx, service, &image.root, self.own.as_deref(), number)?;
         let command = draft.spec.args.join(" ");
-        let log = self.cx.logs.open(&self.stage(service), &command, &draft.secrets);
+        let name = match &self.over {
+            Some(_) => spec::full_name(self.cx.project, service, number),
+            None => self.stage(service),
+        };
+        let log = self.cx.logs.open(&name, &command, &draft.secrets);
         let log = log.map_err(|reason| {
             ServiceError::Engine(engine::EngineError {
                 message: format!("cannot write the log of service {}: {reason}", service.name),
@@ -412,6 +489,9 @@ impl<'a> Services<'a> {
         let (env, hosts): (Vec<_>, Vec<_>) = told.into_iter().map(|told| (told.env, told.host)).unzip();
         let starting = Starting {
             service,
+            number,
+            name,
+            hash,
             image,
             draft,
             linked: Linked { env: env.concat(), hosts },
@@ -421,6 +501,9 @@ impl<'a> Services<'a> {
         };
         let up = Arc::new(starting.start(&self.cx).await?);
         lock(&self.started).push(Arc::clone(&up));
+        if let Some(over) = &self.over {
+            over.started(&up);
+        }
         Ok(up)
     }
 }

@@ -2,19 +2,20 @@
 
 use std::{
     collections::BTreeMap,
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use compose::{FileContent, FileGrant, FileSource, HostAddress, Mount, MountSource, Service};
+use compose::{FileContent, FileGrant, FileSource, HostAddress, HostPort, Mount, MountSource, Project, Service};
 use engine::{
     Attachment, BindMount, ContainerSpec, ExecSpec, HOST_GATEWAY, JoinedNetwork, Limits, MemoryFile, NetworkMode,
-    OutputSink, Root, Secret, Stdio, Surroundings, Tmpfs, Ulimit, VolumeMount,
+    OutputSink, Protocol, PublishedPort, Root, Secret, Stdio, Surroundings, Tmpfs, Ulimit, VolumeMount,
 };
 
 use oci::signal::stop_signal;
 
-use crate::{ServiceContext, ServiceError};
+use crate::{Purpose, ServiceContext, ServiceError};
 
 /// What docker gives a container whose image sets no PATH.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -104,12 +105,13 @@ impl Draft {
 }
 
 /// Works out how a service is started from the root of its image. `own` is the set of networks and volumes that it belongs
-/// to when it is not the run's shared one.
+/// to when it is not the run's shared one. `number` counts the containers of a service from 1.
 pub(crate) fn draft(
     cx: &ServiceContext<'_>,
     service: &Service,
     root: &Root,
     own: Option<&str>,
+    number: u32,
 ) -> Result<Draft, ServiceError> {
     refuse_unsupported(service)?;
     let config = &root.config.config;
@@ -143,7 +145,10 @@ pub(crate) fn draft(
         hard: limit.hard.unwrap_or(u64::MAX),
     });
     let spec = ContainerSpec {
-        name: container_name(&service.name),
+        name: match number {
+            1 => container_name(&service.name),
+            number => container_name(&format!("{}-{number}", service.name)),
+        },
         root: root.clone(),
         args,
         env: environment(root, &service.environment, &[]),
@@ -154,7 +159,7 @@ pub(crate) fn draft(
             Some(compose::NetworkMode::None) => NetworkMode::None,
             _ => NetworkMode::Default,
         },
-        attachment: attachment(cx, service, own),
+        attachment: attachment(cx, service, own, number),
         surroundings: Surroundings {
             hostname: service.hostname.clone(),
             volumes,
@@ -218,6 +223,15 @@ fn mounts(
             MountSource::Volume { subpath: Some(_), .. } => {
                 return Err(ServiceError::invalid(service, "a directory within a volume is not supported yet"));
             }
+            MountSource::Volume { name, .. } if cx.purpose == Purpose::Solution => {
+                let outside = cx.project.volumes.get(name).map(|volume| volume.name.clone());
+                volumes.push(VolumeMount {
+                    name: outside.unwrap_or_else(|| name.clone()),
+                    target: target.clone(),
+                    readonly: *read_only,
+                    is_lasting: true,
+                });
+            }
             MountSource::Volume { name, .. } if cx.project.volumes.get(name).is_some_and(|volume| volume.external) => {
                 let message = format!("volume `{name}` is external, and a run has volumes of its own only");
                 return Err(ServiceError::invalid(service, message));
@@ -232,6 +246,7 @@ fn mounts(
                 name: own.map_or_else(|| name.clone(), |own| format!("{own}/{name}")),
                 target: target.clone(),
                 readonly: *read_only,
+                is_lasting: false,
             }),
             // Each container begins with a fresh root anyway.
             MountSource::Anonymous => {}
@@ -305,10 +320,14 @@ fn file(
 }
 
 /// Names in networks. Ports of the host are not taken by a run, so that several go on side by side.
-fn attachment(cx: &ServiceContext<'_>, service: &Service, own: Option<&str>) -> Attachment {
+fn attachment(cx: &ServiceContext<'_>, service: &Service, own: Option<&str>, number: u32) -> Attachment {
+    let is_solution = cx.purpose == Purpose::Solution;
     let mut aliases: Vec<String> = Vec::new();
-    if container_name(&service.name) != service.name {
+    if number > 1 || container_name(&service.name) != service.name {
         aliases.push(service.name.clone());
+    }
+    if is_solution {
+        aliases.push(full_name(cx.project, service, number));
     }
     aliases.extend(service.container_name.iter().chain(&service.hostname).cloned());
     let hosts = service.extra_hosts.iter().map(|(name, address)| {
@@ -326,7 +345,36 @@ fn attachment(cx: &ServiceContext<'_>, service: &Service, own: Option<&str>) -> 
         aliases.append(&mut only.aliases);
         networks.clear();
     }
-    Attachment { networks, aliases, ports: Vec::new(), extra_hosts: hosts.collect() }
+    let ports = service.ports.iter().filter(|_| is_solution).map(published);
+    Attachment { networks, aliases, ports: ports.collect(), extra_hosts: hosts.collect() }
+}
+
+/// Compose's name of a container.
+pub(crate) fn full_name(project: &Project, service: &Service, number: u32) -> String {
+    let made = || format!("{}-{}-{number}", project.name, service.name);
+    service.container_name.clone().filter(|_| number == 1).unwrap_or_else(made)
+}
+
+/// A port of the host for one of the container. Without an address it is open to this machine only.
+fn published(port: &compose::PublishedPort) -> PublishedPort {
+    let address = port.host_ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    PublishedPort {
+        host_address: port.host_ip,
+        host_port: match port.host {
+            HostPort::Any => None,
+            HostPort::Port(port) => Some(port),
+            // The first that is free now; nobody holds it until the container starts.
+            HostPort::Range(first, last) => {
+                let is_free = |candidate: &u16| TcpListener::bind((address, *candidate)).is_ok();
+                Some((first..=last).find(is_free).unwrap_or(first))
+            }
+        },
+        container_port: port.target,
+        protocol: match port.protocol {
+            compose::Protocol::Tcp => Protocol::Tcp,
+            compose::Protocol::Udp => Protocol::Udp,
+        },
+    }
 }
 
 /// Compose's name of the network of services that name none.

@@ -1,134 +1,34 @@
 //! One service from its image to ready: steps before its start, its container, a snapshot of it, what went wrong.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
 
-use compose::{ExposedPort, Service};
-use engine::{Container, EngineError, ExecSpec, Exit, NetworkMode, Root};
+use compose::Service;
+use engine::{Container, EngineError, ExecSpec, Exit, Root};
 use events::{Event, EventSink};
+use oci::Digest;
 use regex::Regex;
 use tokio::time::Instant;
 
 use crate::{
-    LinkTarget, ServiceContext, ServiceError, ServiceFailure, ServiceLog,
+    ServiceContext, ServiceError, ServiceFailure, ServiceLog,
     error::ended,
     image::{self, Image},
     log::Watched,
-    ready::{self, Readiness, Seen, Waiting},
+    ready::Readiness,
     snapshot,
     spec::{Draft, Linked},
+    up::{Started, Up},
 };
-
-/// A service whose container was started.
-pub(crate) struct Up {
-    pub(crate) service: Service,
-    pub(crate) image: Image,
-    pub(crate) container: Arc<dyn Container>,
-    pub(crate) log: Arc<dyn ServiceLog>,
-    pub(crate) begun: Instant,
-    /// It began from a snapshot.
-    pub(crate) is_warm: bool,
-    readiness: Readiness,
-    watched: Option<Arc<Watched>>,
-    exec: ExecSpec,
-    network: NetworkMode,
-    env: Vec<(String, String)>,
-    args: Vec<String>,
-    signal: i32,
-    grace: Duration,
-    is_stopping: AtomicBool,
-}
-
-impl Up {
-    /// What others are told of it by links.
-    pub(crate) fn target(&self) -> LinkTarget {
-        let expose = self.service.expose.iter().copied();
-        let published =
-            self.service.ports.iter().map(|port| ExposedPort { port: port.target, protocol: port.protocol });
-        let image = ready::image_ports(&self.image.root).map(|(port, protocol)| ExposedPort { port, protocol });
-        LinkTarget {
-            // Without a network of its own, everybody shares one.
-            address: self.container.addresses().first().copied().unwrap_or([127, 0, 0, 1].into()),
-            ports: expose.chain(published).chain(image).collect(),
-            env: self.env.clone(),
-        }
-    }
-
-    /// Waits until it is ready, or it is known that it never will be.
-    pub(crate) async fn ready(&self, cx: &ServiceContext<'_>) -> Result<String, ServiceError> {
-        let waiting = Waiting {
-            container: &*self.container,
-            exec: &self.exec,
-            name: &self.service.name,
-            network: self.network,
-            root: &self.image.root,
-            watched: self.watched.as_ref(),
-            is_warm: self.is_warm,
-            cancel: cx.cancel,
-        };
-        let failed = match waiting.until(&self.readiness).await? {
-            Seen::Ready(how) => return Ok(how),
-            Seen::Completed => return Ok("ended with 0".into()),
-            Seen::Cancelled => {
-                self.stop().await?;
-                return Err(ServiceError::Cancelled);
-            }
-            Seen::NotReady { reason, output } => {
-                self.stop().await?;
-                self.failure(reason, None, &output)
-            }
-            Seen::Ended(exit) => {
-                let reason = match self.readiness {
-                    Readiness::Completion => ended(&exit),
-                    _ => format!("{} before it was ready", ended(&exit)),
-                };
-                self.failure(reason, Some(exit), "")
-            }
-        };
-        Err(ServiceError::Failed(Box::new(failed)))
-    }
-
-    /// Stops it in its grace; its end is nobody's failure.
-    pub(crate) async fn stop(&self) -> Result<Exit, EngineError> {
-        self.is_stopping.store(true, Ordering::SeqCst);
-        self.container.stop(self.signal, self.grace).await
-    }
-
-    /// Waits for an end that nobody asked for; what it was, if it is a failure.
-    pub(crate) async fn died(&self) -> Option<ServiceFailure> {
-        let exit = self.container.wait().await.ok()?;
-        if self.is_stopping.load(Ordering::SeqCst) || exit == Exit::default() {
-            return None;
-        }
-        Some(self.failure(format!("{} while it was needed", ended(&exit)), Some(exit), ""))
-    }
-
-    fn failure(&self, reason: String, exit: Option<Exit>, output: &str) -> ServiceFailure {
-        let end = self.log.finish(exit.as_ref().map_or(1, |exit| exit.code));
-        ServiceFailure {
-            service: self.service.name.clone(),
-            place: self.service.place.clone(),
-            is_own: image::is_own(&self.service),
-            command: self.args.join(" "),
-            reason,
-            exit,
-            duration: self.begun.elapsed(),
-            tail: end.tail.into_iter().chain(output.lines().map(str::to_owned)).collect(),
-            earlier_lines: end.earlier_lines,
-            log: end.path,
-            hint: None,
-        }
-    }
-}
 
 /// What is known when a service is about to be started.
 pub(crate) struct Starting<'s> {
     pub(crate) service: &'s Service,
+    /// From 1; several containers of one service count up.
+    pub(crate) number: u32,
+    /// What people call the container.
+    pub(crate) name: String,
+    /// Of all that it is made from, for those who compare it later.
+    pub(crate) hash: Option<Digest>,
     pub(crate) image: Image,
     pub(crate) draft: Draft,
     pub(crate) linked: Linked,
@@ -150,7 +50,7 @@ impl Starting<'_> {
         }
         // The first start initialises. What is kept has to be the state after a clean end, which needs no recovery.
         let first = self.container(cx, &self.image.root, false).await?;
-        first.ready(cx).await?;
+        first.ready(cx.purpose, cx.cancel).await?;
         let exit = first.stop().await?;
         let warn = |reason: &str| {
             let message = format!("service {} has no snapshot: {reason}", self.service.name);
@@ -160,7 +60,7 @@ impl Starting<'_> {
             warn("it did not stop within its grace period (`stop_grace_period`)");
             return self.container(cx, &self.image.root, false).await;
         }
-        match first.container.save(&key).await? {
+        match first.container().save(&key).await? {
             Some(root) => {
                 self.log.note("seatrial: it is initialised; its files are kept, and this start begins with them");
                 self.container(cx, &root, true).await
@@ -236,27 +136,26 @@ impl Starting<'_> {
             None => self.log.sink(),
         };
         let spec = self.draft.container(root, &self.linked, sink);
-        let (env, args, network) = (spec.env.clone(), spec.args.clone(), spec.network);
-        let started = cx.scope.start(spec).await;
+        let started = cx.scope.start(spec.clone()).await;
         let container: Arc<dyn Container> = started.map_err(|error| self.not_started(error))?.into();
         self.warn(cx.events, &*container);
-        Ok(Up {
+        Ok(Up::new(Started {
             service: self.service.clone(),
+            number: self.number,
+            name: self.name.clone(),
+            hash: self.hash.clone(),
             image: self.image.clone(),
-            container,
             log: Arc::clone(&self.log),
             begun: self.begun,
             is_warm,
             readiness: Readiness::of(self.service, &self.image.root, self.is_one_shot),
             watched,
-            exec: ExecSpec { env: env.clone(), ..self.draft.exec() },
-            network,
-            env,
-            args,
+            exec: ExecSpec { env: spec.env.clone(), ..self.draft.exec() },
+            spec,
             signal: self.draft.signal,
             grace: self.draft.grace,
-            is_stopping: AtomicBool::new(false),
-        })
+            container,
+        }))
     }
 
     fn warn(&self, events: &EventSink, container: &dyn Container) {

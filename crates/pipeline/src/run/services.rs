@@ -62,6 +62,7 @@ impl<'a> Surroundings<'a> {
             pull: self.pull,
             no_cache: self.no_cache,
             cancel: self.cx.cancel,
+            purpose: services::Purpose::Run,
         }
     }
 }

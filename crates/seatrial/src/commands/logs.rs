@@ -1,21 +1,28 @@
-//! `seatrial logs`: whole logs of runs.
+//! `seatrial logs`: what services that are up say, and whole logs of runs.
 
 use std::{
     fs::File,
     io::{BufRead as _, BufReader},
+    os::unix::net::UnixStream,
     path::Path,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
 use events::Verdict;
 use store::{RunDir, Store};
 
-use super::record::RunRecord;
+use super::{record::RunRecord, solution};
 use crate::{
     context::Context,
     exit::Exit,
     failure::Failure,
-    terminal::{self, table, text},
+    solution::{
+        client,
+        protocol::Request,
+        source::{ProjectArgs, Source},
+    },
+    terminal::{self, containers::Prefix, table, text},
 };
 
 /// Runs in the list.
@@ -23,30 +30,123 @@ const RUNS_SHOWN: usize = 20;
 
 /// Flags of `seatrial logs`.
 #[derive(Debug, clap::Args)]
+#[command(
+    mut_arg("file", |file| file.short(None)),
+    after_help = "Examples:\n  \
+        seatrial logs                 of the project here if it is up, else the list of runs\n  \
+        seatrial logs -f web db       what two services say, as it comes\n  \
+        seatrial logs last unit       the gate `unit` of the last run"
+)]
 pub(crate) struct LogsArgs {
-    /// Number of a run, or `last`; without it, runs are listed
-    run: Option<String>,
-    /// Stage: `build`, the name of a gate, `health`
-    stage: Option<String>,
+    /// Services; or the number of a run (or `last`), and its stage: `build`, the name of a gate, `health`
+    #[arg(value_name = "SERVICE|RUN")]
+    names: Vec<String>,
+    /// Go on until the services have ended
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last lines of each container
+    #[arg(short = 'n', long, value_name = "NUMBER", value_parser = tail)]
+    tail: Option<Tail>,
+    /// Only what was said in this time, such as `10m`
+    #[arg(long, value_name = "TIME", value_parser = text::parse_duration)]
+    since: Option<Duration>,
+    /// When each line was said
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Lines without the names of their containers
+    #[arg(long)]
+    no_log_prefix: bool,
     /// List all runs
     #[arg(short, long)]
     all: bool,
-    /// The events as JSON lines
-    #[arg(long, requires = "run", conflicts_with = "stage")]
+    /// The events of a run as JSON lines
+    #[arg(long)]
     events: bool,
+    #[command(flatten)]
+    project: ProjectArgs,
 }
 
-/// Lists runs, or shows the log of one.
+/// `--tail`.
+#[derive(Clone, Copy, Debug)]
+enum Tail {
+    All,
+    Lines(usize),
+}
+
+fn tail(text: &str) -> Result<Tail, String> {
+    match text {
+        "all" => Ok(Tail::All),
+        number => number.parse().map(Tail::Lines).map_err(|_| format!("`{text}` is no number of lines, nor `all`")),
+    }
+}
+
+impl LogsArgs {
+    /// Whether runs are meant, whose logs are in the store.
+    fn is_of_run(&self) -> bool {
+        self.all || self.events || self.names.first().is_some_and(|name| is_run(name))
+    }
+
+    /// Whether only services can be meant.
+    pub(crate) fn is_of_services(&self) -> bool {
+        let has_flag = self.follow || self.tail.is_some() || self.since.is_some() || self.timestamps;
+        !self.is_of_run() && (has_flag || !self.names.is_empty() || self.project.is_given())
+    }
+}
+
+/// Shows what services say, lists runs, or shows the log of one.
 pub(crate) fn run(args: &LogsArgs, context: &Context) -> anyhow::Result<Exit> {
+    if args.is_of_services() {
+        let (_, stream) = solution::owner(&args.project, context)?;
+        return of_services(args, stream, context);
+    }
+    if args.is_of_run() {
+        return of_run(args, context);
+    }
+    // Nothing is said: what is up here is likelier to be meant than what has ended.
+    let here = Source::new(&args.project, context).name().ok();
+    match here.map(|project| client::find(context, &project)).transpose()?.flatten() {
+        Some(stream) => of_services(args, stream, context),
+        None => list(context.store()?, false),
+    }
+}
+
+fn of_services(args: &LogsArgs, stream: UnixStream, context: &Context) -> anyhow::Result<Exit> {
+    let since = args.since.map(|since| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.saturating_sub(since).as_nanos()).unwrap_or(u64::MAX)
+    });
+    let request = Request::Logs {
+        services: args.names.clone(),
+        follow: args.follow,
+        tail: match args.tail {
+            Some(Tail::Lines(lines)) => Some(lines),
+            Some(Tail::All) | None => None,
+        },
+        since,
+        attached_only: false,
+    };
+    let prefix = Prefix { is_shown: !args.no_log_prefix, times: args.timestamps };
+    solution::follow(context, stream, request, prefix)?;
+    Ok(Exit::Passed)
+}
+
+fn of_run(args: &LogsArgs, context: &Context) -> anyhow::Result<Exit> {
     let store = context.store()?;
-    let Some(number) = &args.run else { return list(store, args.all) };
+    let Some(number) = args.names.first() else {
+        if args.events {
+            return Err(Failure::usage("`--events` needs a run")
+                .hint("the last one's: `seatrial logs last --events`")
+                .into());
+        }
+        return list(store, args.all);
+    };
     let run = find_run(store, number)?;
     if args.events {
         copy(&run.path.join("events.jsonl"), false)?;
         return Ok(Exit::Passed);
     }
     let stages = stages(&run)?;
-    match &args.stage {
+    match args.names.get(1) {
         Some(stage) => {
             let file = run.path.join("log").join(pipeline::file_name(stage));
             if !file.is_file() {

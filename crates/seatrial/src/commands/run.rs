@@ -403,7 +403,8 @@ fn service_failure(error: ServiceError, run: u64) -> Failure {
     match error {
         ServiceError::Failed(failed) => {
             let lines_max = summary::block_lines_max(terminal::streams().stderr_is_terminal);
-            let block = summary::Failed::service(run, &failed).render(Palette::stderr(), lines_max);
+            let logs = format!("seatrial logs {run}");
+            let block = summary::Failed::service(&logs, &failed).render(Palette::stderr(), lines_max);
             let exit = if failed.is_own { Exit::Refused } else { Exit::Surroundings };
             Failure::new(exit, message).shown_as(block)
         }
@@ -450,7 +451,7 @@ pub(super) fn prepare(context: &Context, file: Option<&PathBuf>, run_number: Opt
 }
 
 /// Why there is no plan, with what helps.
-pub(super) fn prepare_failure(error: PrepareError) -> Failure {
+pub(crate) fn prepare_failure(error: PrepareError) -> Failure {
     match error {
         PrepareError::Invalid(invalid) => invalid_file(&invalid),
         PrepareError::NothingToBuild { .. } => Failure::usage(error.to_string())

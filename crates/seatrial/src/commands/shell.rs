@@ -1,4 +1,4 @@
-//! `seatrial shell`: inside a failed step or gate, or an image.
+//! `seatrial shell`: inside a failed step or gate, an image, or a service that is up.
 
 mod toolbox;
 
@@ -12,6 +12,7 @@ use events::RunId;
 use store::{SnapshotId, Store};
 
 use super::{
+    exec,
     logs::{find_run, is_run},
     named,
     record::RunRecord,
@@ -22,6 +23,11 @@ use crate::{
     context::Context,
     exit::Exit,
     failure::{self, Failure},
+    solution::{
+        client::{self, Answering},
+        protocol::{Answer, Exec, Request},
+        source::{ProjectArgs, Source},
+    },
     terminal,
 };
 
@@ -42,8 +48,8 @@ const SIGTERM: i32 = 15;
     seatrial shell debian:bookworm         a shell in an image\n  \
     seatrial shell app:1.2 -- python -V    one command in an image")]
 pub(crate) struct ShellArgs {
-    /// Number of a run (or `last`), or name or id of an image
-    #[arg(value_name = "RUN|IMAGE")]
+    /// Number of a run (or `last`), a service that is up, or name or id of an image
+    #[arg(value_name = "RUN|SERVICE|IMAGE")]
     target: String,
     /// Stage of the run: `build`, `setup`, or a gate
     stage: Option<String>,
@@ -93,6 +99,9 @@ pub(crate) fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Exit> {
                 .into());
         }
     };
+    if let Some(exit) = in_service(args, context)? {
+        return Ok(exit);
+    }
     let store = context.store()?;
     let engine = context.engine(&args.engine)?;
     let outcome = context.block_on(async {
@@ -117,6 +126,33 @@ pub(crate) fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Exit> {
             Err(error) => Err(error),
         },
     }
+}
+
+/// In a service of that name, if the project here is up and has one.
+fn in_service(args: &ShellArgs, context: &Context) -> anyhow::Result<Option<Exit>> {
+    if args.stage.is_some() || is_run(&args.target) {
+        return Ok(None);
+    }
+    let Ok(project) = Source::new(&ProjectArgs::default(), context).name() else { return Ok(None) };
+    let Some(stream) = client::find(context, &project)? else { return Ok(None) };
+    let listed = Answering::call(stream, Request::List, &[])?.next()?;
+    let Some(Answer::Containers(containers)) = listed else { return Ok(None) };
+    if !containers.iter().any(|container| container.service == args.target) {
+        return Ok(None);
+    }
+    let Some(stream) = client::find(context, &project)? else { return Ok(None) };
+    let command = if args.command.is_empty() { SHELL.map(str::to_owned).to_vec() } else { args.command.clone() };
+    let request = Exec {
+        service: args.target.clone(),
+        number: None,
+        command,
+        env: args.env.iter().map(|given| exec::variable(given)).collect(),
+        user: args.user.clone(),
+        workdir: args.workdir.clone(),
+        terminal: None,
+        detached: false,
+    };
+    exec::inside(stream, request, true).map(Some)
 }
 
 /// 127 for a program that is not there, 126 for one that cannot be executed, 125 for everything else.
@@ -225,10 +261,7 @@ fn spec(args: &ShellArgs, network: NetworkMode, root: Root, inside: Inside) -> C
         env.push(("TERM".into(), std::env::var("TERM").unwrap_or_else(|_| "xterm".into())));
     }
     for given in &args.env {
-        let (name, value) = match given.split_once('=') {
-            Some((name, value)) => (name.to_owned(), value.to_owned()),
-            None => (given.clone(), std::env::var(given).unwrap_or_default()),
-        };
+        let (name, value) = exec::variable(given);
         env.retain(|(known, _)| *known != name);
         env.push((name, value));
     }

@@ -93,8 +93,8 @@ impl Failed {
         }
     }
 
-    /// A service that is not ready.
-    pub(crate) fn service(run: u64, failure: &ServiceFailure) -> Self {
+    /// A service that is not ready; `logs` is the command that shows logs of services.
+    pub(crate) fn service(logs: &str, failure: &ServiceFailure) -> Self {
         let mut hints = Vec::new();
         hints.extend(failure.hint.clone());
         Self {
@@ -108,7 +108,7 @@ impl Failed {
             earlier_lines: failure.earlier_lines,
             duration: failure.duration,
             hints,
-            log_command: format!("seatrial logs {run} {}", failure.service),
+            log_command: format!("{logs} {}", failure.service),
         }
     }
 

@@ -25,6 +25,7 @@ mod secrets;
 mod services;
 mod shared_cache;
 mod shell;
+mod solutions;
 
 use testkit::World;
 

@@ -158,6 +158,7 @@ impl World {
                 pull: false,
                 no_cache: false,
                 cancel: &self.cancel,
+                purpose: services::Purpose::Run,
             },
             None,
         );

@@ -1,0 +1,134 @@
+//! `seatrial up`: the services of a project, up and ready.
+
+use std::{
+    collections::BTreeMap,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use services::Recreate;
+
+use super::solution::{self, down, follow, hear};
+use crate::{
+    cli::EngineArgs,
+    context::Context,
+    exit::Exit,
+    failure::Failure,
+    solution::{
+        client,
+        protocol::{self, Request},
+        source::{ProjectArgs, Source},
+    },
+    terminal::{self, containers::Prefix},
+};
+
+/// Flags of `seatrial up`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Images are built when something of them has changed, and every service is awaited until it is ready. Without -d \
+    the output of all is shown, and Ctrl-C takes everything down; volumes stay until `down -v`."
+)]
+pub(crate) struct UpArgs {
+    /// Services to bring up, with what they need; all without a name
+    services: Vec<String>,
+    /// Leave them running once all are ready
+    #[arg(short, long)]
+    detach: bool,
+    /// Make all containers anew
+    #[arg(long, conflicts_with = "no_recreate")]
+    force_recreate: bool,
+    /// Make no container anew, even if its definition or image has changed
+    #[arg(long)]
+    no_recreate: bool,
+    /// Without the services that the named ones need
+    #[arg(long)]
+    no_deps: bool,
+    /// Remove containers of services that are not in the file any more
+    #[arg(long)]
+    remove_orphans: bool,
+    /// So many containers of a service
+    #[arg(long, value_name = "SERVICE=NUMBER", value_parser = scale)]
+    scale: Vec<(String, u32)>,
+    /// Ask registries for images also when they are here
+    #[arg(long)]
+    pull: bool,
+    /// Build without the cache
+    #[arg(long)]
+    no_cache: bool,
+    /// Lines of the output without the names of their containers
+    #[arg(long)]
+    no_log_prefix: bool,
+    /// What docker compose needs to be told, and happens here anyway
+    #[arg(long, hide = true)]
+    build: bool,
+    #[arg(long, hide = true)]
+    wait: bool,
+    #[command(flatten)]
+    project: ProjectArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+fn scale(text: &str) -> Result<(String, u32), String> {
+    let parsed = text.split_once('=').and_then(|(name, count)| Some((name.to_owned(), count.parse().ok()?)));
+    parsed.ok_or_else(|| format!("`{text}` is not SERVICE=NUMBER"))
+}
+
+/// Brings services up.
+pub(crate) fn run(args: &UpArgs, context: &Context) -> anyhow::Result<Exit> {
+    let source = Source::new(&args.project, context);
+    let read = source.read()?;
+    terminal::message(&read.warnings);
+    for name in &args.services {
+        solution::expect_service(&read.project, name)?;
+    }
+    let project = read.project.name;
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let request = Request::Up(Box::new(protocol::Up {
+        source,
+        services: args.services.clone(),
+        with_dependencies: !args.no_deps,
+        recreate: match (args.force_recreate, args.no_recreate) {
+            (true, _) => Recreate::Always,
+            (_, true) => Recreate::Never,
+            _ => Recreate::Changed,
+        },
+        remove_orphans: args.remove_orphans,
+        pull: args.pull,
+        no_cache: args.no_cache,
+        scale: args.scale.iter().cloned().collect::<BTreeMap<_, _>>(),
+    }));
+    let started = Instant::now();
+    let stream = client::find_or_start(context, &project, &args.engine)?;
+    let up = hear(context, stream, request, &[]);
+    if let Err(error) = up {
+        if context.cancel.is_cancelled() && !args.detach {
+            down(context, &project, true)?;
+        }
+        return Err(error);
+    }
+    if args.detach {
+        return Ok(Exit::Passed);
+    }
+    terminal::message_line(&format!(
+        "all is up after {}; Ctrl-C takes it down",
+        terminal::text::duration(started.elapsed())
+    ));
+    let logs = Request::Logs {
+        services: args.services.clone(),
+        follow: true,
+        tail: None,
+        since: u64::try_from(begun.as_nanos()).ok(),
+        attached_only: args.services.is_empty(),
+    };
+    let stream = client::find(context, &project)?.ok_or_else(|| Failure::surroundings("the project has ended"))?;
+    let prefix = Prefix { is_shown: !args.no_log_prefix, times: false };
+    let followed = follow(context, stream, logs, prefix);
+    if context.cancel.is_cancelled() {
+        down(context, &project, true)?;
+        return Ok(Exit::Interrupted);
+    }
+    followed?;
+    // All have ended by themselves; nobody is left to look at them.
+    down(context, &project, false)?;
+    Ok(Exit::Passed)
+}
