@@ -6,8 +6,8 @@ use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     base, build, capsule, check, clean, completions, config, copy, demo, diff, doctor, down, evidence, exec, explain,
-    images, init, inspect, keys, layers, load, login, logout, logs, man, ps, pull, push, registry, rmi, run, save, schema,
-    shell, tag, up, verify,
+    images, init, inspect, keys, layers, load, login, logout, logs, man, ps, pull, push, registry, rmi, run, save,
+    schema, shell, tag, up, verify,
 };
 use crate::solution::owner::OwnerArgs;
 

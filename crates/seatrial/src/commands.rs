@@ -43,6 +43,7 @@ pub(crate) mod tag;
 mod transfer;
 pub(crate) mod up;
 pub(crate) mod verify;
+mod watch;
 
 pub(crate) use init::environment;
 pub(crate) use run::prepare_failure;

@@ -124,6 +124,7 @@ fn of_services(args: &LogsArgs, stream: UnixStream, context: &Context) -> anyhow
         },
         since,
         attached_only: false,
+        forever: false,
     };
     let prefix = Prefix { is_shown: !args.no_log_prefix, times: args.timestamps };
     solution::follow(context, stream, request, prefix)?;

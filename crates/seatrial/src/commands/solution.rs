@@ -70,13 +70,17 @@ pub(super) fn hear(
 
 /// Makes a call for logs and shows the lines.
 pub(super) fn follow(context: &Context, stream: UnixStream, request: Request, prefix: Prefix) -> anyhow::Result<()> {
+    each(context, Answering::call(stream, request, &[])?, false, lines(prefix))
+}
+
+/// Shows what containers say.
+pub(super) fn lines(prefix: Prefix) -> impl FnMut(Answer) + Send + 'static {
     let mut painter = Painter::new(prefix);
-    let show = move |answer| {
+    move |answer| {
         if let Answer::Lines(lines) = answer {
             painter.show(&lines);
         }
-    };
-    each(context, Answering::call(stream, request, &[])?, false, show)
+    }
 }
 
 fn each(

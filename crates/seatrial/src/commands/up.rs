@@ -7,14 +7,17 @@ use std::{
 
 use services::Recreate;
 
-use super::solution::{self, down, follow, hear};
+use super::{
+    solution::{self, down, follow, hear, lines},
+    watch::Watch,
+};
 use crate::{
     cli::EngineArgs,
     context::Context,
     exit::Exit,
     failure::Failure,
     solution::{
-        client,
+        client::{self, Answering},
         protocol::{self, Request},
         source::{ProjectArgs, Source},
     },
@@ -33,6 +36,9 @@ pub(crate) struct UpArgs {
     /// Leave them running once all are ready
     #[arg(short, long)]
     detach: bool,
+    /// Bring changes of files to the services that watch them (`develop.watch`)
+    #[arg(short, long, conflicts_with = "detach")]
+    watch: bool,
     /// Make all containers anew
     #[arg(long, conflicts_with = "no_recreate")]
     force_recreate: bool,
@@ -81,10 +87,11 @@ pub(crate) fn run(args: &UpArgs, context: &Context) -> anyhow::Result<Exit> {
     for name in &args.services {
         solution::expect_service(&read.project, name)?;
     }
-    let project = read.project.name;
+    let watch = if args.watch { Some(Watch::new(&read.project, &args.services)?) } else { None };
+    let project = &read.project.name;
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let request = Request::Up(Box::new(protocol::Up {
-        source,
+    let up = || protocol::Up {
+        source: source.clone(),
         services: args.services.clone(),
         with_dependencies: !args.no_deps,
         recreate: match (args.force_recreate, args.no_recreate) {
@@ -96,13 +103,12 @@ pub(crate) fn run(args: &UpArgs, context: &Context) -> anyhow::Result<Exit> {
         pull: args.pull,
         no_cache: args.no_cache,
         scale: args.scale.iter().cloned().collect::<BTreeMap<_, _>>(),
-    }));
+    };
     let started = Instant::now();
-    let stream = client::find_or_start(context, &project, &args.engine)?;
-    let up = hear(context, stream, request, &[]);
-    if let Err(error) = up {
+    let stream = client::find_or_start(context, project, &args.engine)?;
+    if let Err(error) = hear(context, stream, Request::Up(Box::new(up())), &[]) {
         if context.cancel.is_cancelled() && !args.detach {
-            down(context, &project, true)?;
+            down(context, project, true)?;
         }
         return Err(error);
     }
@@ -119,16 +125,35 @@ pub(crate) fn run(args: &UpArgs, context: &Context) -> anyhow::Result<Exit> {
         tail: None,
         since: u64::try_from(begun.as_nanos()).ok(),
         attached_only: args.services.is_empty(),
+        forever: args.watch,
     };
-    let stream = client::find(context, &project)?.ok_or_else(|| Failure::surroundings("the project has ended"))?;
+    let stream = client::find(context, project)?.ok_or_else(|| Failure::surroundings("the project has ended"))?;
     let prefix = Prefix { is_shown: !args.no_log_prefix, times: false };
-    let followed = follow(context, stream, logs, prefix);
+    let followed = match &watch {
+        None => follow(context, stream, logs, prefix),
+        Some(watch) => {
+            let mut answering = Answering::call(stream, logs, &[])?;
+            let hang_up = answering.hang_up()?;
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    let mut show = lines(prefix);
+                    // Ends with the connection: by what follows, or by the owner's end, which the watching meets as well.
+                    while let Ok(Some(answer)) = answering.next() {
+                        show(answer);
+                    }
+                });
+                let watched = watch.follow(&up, context);
+                let _ = hang_up.shutdown(std::net::Shutdown::Both);
+                watched
+            })
+        }
+    };
     if context.cancel.is_cancelled() {
-        down(context, &project, true)?;
+        down(context, project, true)?;
         return Ok(Exit::Interrupted);
     }
     followed?;
     // All have ended by themselves; nobody is left to look at them.
-    down(context, &project, false)?;
+    down(context, project, false)?;
     Ok(Exit::Passed)
 }

@@ -75,6 +75,8 @@ pub(crate) enum Request {
         since: Option<u64>,
         /// Leave out services with `attach: false`.
         attached_only: bool,
+        /// Go on also when they have ended: they may come back.
+        forever: bool,
     },
     /// Start a process in a container. Its streams come with the call, unless it gets a terminal.
     Exec(Box<Exec>),

@@ -192,11 +192,11 @@ pub(super) async fn answer(
             let containers = owner.solution.instances().iter().map(listed).collect();
             answers.last(Answer::Containers(containers)).await
         }
-        Request::Logs { services, follow, tail, since, attached_only } => {
+        Request::Logs { services, follow, tail, since, attached_only, forever } => {
             if let Err(failure) = known(owner, &services) {
                 return answers.last(Answer::Failed(failure.into())).await;
             }
-            let wanted = Wanted { services, tail, since, attached_only };
+            let wanted = Wanted { services, tail, since, attached_only, forever };
             show_logs(owner, &wanted, follow, answers).await
         }
         Request::Exec(exec) => execute(owner, *exec, fds, answers).await,
@@ -297,6 +297,7 @@ struct Wanted {
     tail: Option<usize>,
     since: Option<u64>,
     attached_only: bool,
+    forever: bool,
 }
 
 impl Wanted {
@@ -313,7 +314,8 @@ async fn show_logs(owner: &Arc<Owner>, wanted: &Wanted, follow: bool, mut answer
     loop {
         changes.mark_unchanged();
         // Asked for before the lines, so that what was said before the end is not missed.
-        let has_ended = !follow || owner.solution.instances().iter().filter(|one| wanted.has(one)).all(is_over);
+        let is_ended = || owner.solution.instances().iter().filter(|one| wanted.has(one)).all(is_over);
+        let has_ended = !follow || (!wanted.forever && is_ended());
         for instance in owner.solution.instances().iter().filter(|instance| wanted.has(instance)) {
             readers.entry(instance.name.clone()).or_insert_with(|| owner.logs.reader(&instance.name));
         }
@@ -338,7 +340,7 @@ async fn show_logs(owner: &Arc<Owner>, wanted: &Wanted, follow: bool, mut answer
         }
         tokio::select! {
             _ = changes.changed() => {}
-            () = owner.solution.ended(&wanted.services) => {}
+            () = owner.solution.ended(&wanted.services), if !wanted.forever => {}
             () = Answers::gone(&mut answers.read) => return Ok(()),
         }
     }
