@@ -7,13 +7,19 @@ mod apk;
 mod cyclonedx;
 mod document;
 mod dpkg;
+mod elf;
+mod jar;
 mod layer;
 mod licence;
 mod merge;
 mod npm;
 mod os_release;
+mod owner;
+mod program;
 mod purl;
 mod python;
+mod rpm;
+mod source;
 mod spdx;
 
 use oci::DiffId;
@@ -29,7 +35,7 @@ pub const SPDX_PREDICATE_TYPE: &str = "https://spdx.dev/Document";
 pub const CYCLONEDX_PREDICATE_TYPE: &str = "https://cyclonedx.org/bom";
 
 /// Part of the keys of remembered findings: another reader may find other packages.
-const READERS: u32 = 1;
+const READERS: u32 = 2;
 /// Where whole inventories are remembered, by the layers' diff ids.
 const IMAGES: &str = "sbom-image";
 /// Inventories remembered in each of a namespace's 256 parts; an inventory has some hundred kilobytes.
@@ -198,6 +204,12 @@ pub struct InventoryError {
 /// The store cannot be read, or it was stopped.
 pub fn inventory(store: &Store, image: &Image, stop: Stop<'_>) -> Result<Inventory, InventoryError> {
     find(store, image, stop).map_err(|source| InventoryError { image: image.id.clone(), source })
+}
+
+/// When the image says that it was made, in seconds since 1970; without that, the time that its files are bounded by.
+pub fn created_s(image: &Image) -> i64 {
+    let said = image.config.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    said.or_else(|| jiff::Timestamp::try_from(image.epoch).ok()).unwrap_or_default().as_second()
 }
 
 fn find(store: &Store, image: &Image, stop: Stop<'_>) -> Result<Inventory, StoreError> {

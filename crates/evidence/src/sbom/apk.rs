@@ -2,18 +2,22 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Algorithm, Checksum, Ecosystem, Package, SourcePackage, layer::Malformed};
+use super::{
+    Algorithm, Checksum, Ecosystem, Package, SourcePackage,
+    layer::{Installed, Malformed},
+};
 
-/// The packages of the database.
-pub(crate) fn parse(text: &str) -> Result<Vec<Package>, Malformed> {
-    let packages: Vec<Package> = text.split("\n\n").filter_map(package).collect();
+/// The packages of the database, each with the paths of its files.
+pub(crate) fn parse(text: &str) -> Result<Vec<Installed>, Malformed> {
+    let packages: Vec<Installed> = text.split("\n\n").filter_map(package).collect();
     if packages.is_empty() && !text.trim().is_empty() {
         return Err(Malformed::new("it is no database of packages"));
     }
     Ok(packages)
 }
 
-fn package(paragraph: &str) -> Option<Package> {
+fn package(paragraph: &str) -> Option<Installed> {
+    let (mut directory, mut files) = ("", Vec::new());
     let mut package = Package { ecosystem: Ecosystem::Apk, ..Package::default() };
     for line in paragraph.lines() {
         let Some((name, value)) = line.split_once(':') else { continue };
@@ -28,13 +32,13 @@ fn package(paragraph: &str) -> Option<Package> {
             "T" => package.description = text(),
             "o" => package.source = text().map(|name| SourcePackage { name, version: None }),
             "C" => package.checksums.extend(checksum(value)),
-            // The list of files begins.
-            "F" => break,
+            "F" => directory = value,
+            "R" => files.push(format!("/{directory}/{value}")),
             _ => {}
         }
     }
     package.source = package.source.filter(|source| source.name != package.name);
-    (!package.name.is_empty() && !package.version.is_empty()).then_some(package)
+    (!package.name.is_empty() && !package.version.is_empty()).then_some((package, files))
 }
 
 /// `Q1` and base64 of a SHA-1, `Q2` and base64 of a SHA-256: the hash of the package's control part.
@@ -57,8 +61,8 @@ mod tests {
     fn packages_and_their_files_are_told_apart() {
         let text = "C:Q1AAAAAAAAAAAAAAAAAAAAAAAAAAA=\nP:musl\nV:1.2.5-r0\nA:x86_64\nL:MIT\no:musl\nF:lib\nR:ld\nZ:Q1\n\n\
                     P:ssl_client\nV:1.36.1-r2\nA:x86_64\nL:GPL-2.0-only\no:busybox\n\n";
-        let packages = parse(text).unwrap();
-        assert_eq!(packages.len(), 2);
+        let (packages, files): (Vec<_>, Vec<_>) = parse(text).unwrap().into_iter().unzip();
+        assert_eq!(files, [vec!["/lib/ld".to_owned()], Vec::new()]);
         assert_eq!(
             (packages[0].name.as_str(), packages[0].licences.as_slice()),
             ("musl", ["MIT".to_owned()].as_slice())

@@ -20,6 +20,15 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Package>, Malformed> {
     Ok(packages)
 }
 
+/// The paths that a package's `.list` names, or (in `status.d`) its `.md5sums`.
+pub(crate) fn files<'a>(text: &'a str, path: &str) -> impl Iterator<Item = String> + 'a {
+    let has_sums = path.ends_with(".md5sums");
+    let paths = text
+        .lines()
+        .filter_map(move |line| if has_sums { line.split_once("  ").map(|(_, path)| path) } else { Some(line) });
+    paths.map(|path| format!("/{}", path.trim_start_matches(['.', '/'])))
+}
+
 /// Fields of paragraphs that blank lines separate.
 fn paragraphs_of(text: &str) -> impl Iterator<Item = &str> {
     // dpkg itself writes "\n\n"; lines of blanks separate as well.

@@ -7,7 +7,8 @@ use store::{ImageFiles, StoreError};
 
 use super::{
     Ecosystem, Inventory, OsRelease, Package,
-    layer::{Content, Findings},
+    layer::{Content, Findings, Installed},
+    owner::Owners,
     purl,
 };
 
@@ -33,19 +34,25 @@ pub(crate) fn merge(
         }
     }
     let os = shown.os(files)?;
+    let mut owners = Owners::default();
     let mut packages: BTreeMap<String, Package> = BTreeMap::new();
     for (path, layer, found) in std::mem::take(&mut shown.packages) {
-        for mut package in found {
+        for (mut package, brought) in found {
             let origin = before.origin(&path, layer, &package);
             if package.ecosystem == Ecosystem::Deb {
                 package.licences = shown.licences_of(&package.name, files)?;
             }
             package.purl = purl::of(&package, os.as_ref());
             package.layer = diff_ids.get(origin).cloned();
-            package.paths = vec![format!("/{path}")];
+            owners.add(&package, brought, &mut shown.files);
+            // What is within an archive has said where.
+            if package.paths.is_empty() {
+                package.paths.push(format!("/{path}"));
+            }
             add(&mut packages, package, diff_ids);
         }
     }
+    packages.values_mut().for_each(|package| package.owner = owners.of(package));
     Ok(Inventory { os, packages: packages.into_values().collect(), warnings: warnings.into_iter().collect() })
 }
 
@@ -78,7 +85,9 @@ fn add(packages: &mut BTreeMap<String, Package>, package: Package, diff_ids: &[D
 struct Shown {
     os: HashMap<String, OsRelease>,
     licences: HashMap<String, Vec<String>>,
-    packages: Vec<(String, usize, Vec<Package>)>,
+    /// Of Debian's packages, by the names of their lists without the ending.
+    files: HashMap<String, Vec<String>>,
+    packages: Vec<(String, usize, Vec<Installed>)>,
 }
 
 impl Shown {
@@ -86,7 +95,16 @@ impl Shown {
         match content {
             Content::Os(os) => drop(self.os.insert(path, os)),
             Content::Licences(licences) => drop(self.licences.insert(path, licences)),
-            Content::Packages(packages) => self.packages.push((path, layer, packages)),
+            Content::Packages(packages) => {
+                let packages = packages.into_iter().map(|package| (package, Vec::new())).collect();
+                self.packages.push((path, layer, packages));
+            }
+            Content::Database(packages) => self.packages.push((path, layer, packages)),
+            Content::Files(files) => {
+                let name = path.rsplit('/').next().unwrap_or_default();
+                let name = name.trim_end_matches(".list").trim_end_matches(".md5sums");
+                self.files.insert(name.to_owned(), files);
+            }
         }
     }
 
@@ -125,10 +143,12 @@ impl Before {
         let mut by_path: HashMap<String, BTreeMap<usize, BTreeSet<[String; 3]>>> = HashMap::new();
         for (layer, findings) in layers.iter().enumerate() {
             for finding in &findings.findings {
-                if let Content::Packages(packages) = &finding.content {
-                    let told = by_path.entry(finding.path.clone()).or_default();
-                    told.insert(layer, packages.iter().map(identity).collect());
-                }
+                let packages: BTreeSet<[String; 3]> = match &finding.content {
+                    Content::Packages(packages) => packages.iter().map(identity).collect(),
+                    Content::Database(packages) => packages.iter().map(|(package, _)| identity(package)).collect(),
+                    Content::Os(_) | Content::Licences(_) | Content::Files(_) => continue,
+                };
+                by_path.entry(finding.path.clone()).or_default().insert(layer, packages);
             }
         }
         by_path.retain(|_, told| told.len() > 1);

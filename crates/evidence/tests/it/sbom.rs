@@ -1,5 +1,8 @@
 //! What is found in images, and how it is written down.
 
+mod hostile;
+mod programs;
+mod rpm;
 mod schemas;
 
 use evidence::sbom::{About, Inventory, Package, inventory};
@@ -130,4 +133,33 @@ fn documents_are_valid_and_the_same_each_time() {
     assert_eq!(cyclonedx["metadata"]["timestamp"], "2023-11-14T22:13:20Z");
     let libc = package(&found, "pkg:deb/debian/libc6@2.36-10?arch=amd64&distro=debian-12");
     assert_eq!(libc.supplier.as_deref(), Some("A <a@debian.org>"));
+}
+
+#[test]
+fn what_a_distributions_package_brought_names_it() {
+    let world = World::new();
+    let (yaml, metadata) = python("PyYAML", "6.0");
+    let (pip, installed) = python("requests", "2.0");
+    let apk = "P:py3-yaml\nV:6.0-r1\nA:x86_64\nF:usr/lib/node_modules/npm\nR:package.json\n\n";
+    let image = world.image([Layer::default()
+        .file("usr/lib/os-release", DEBIAN)
+        .file("var/lib/dpkg/status", debian(&[("python3-yaml", "6.0-3")]))
+        .file("var/lib/dpkg/info/python3-yaml:amd64.list", format!("/.\n/usr\n/{yaml}\n/usr/share/doc/x\n"))
+        .file("lib/apk/db/installed", apk)
+        .file("usr/lib/node_modules/npm/package.json", r#"{"name":"npm","version":"9.0.0"}"#)
+        .file(&yaml, metadata)
+        .file(&pip, installed)]);
+    let found = find(&world, &image);
+    let owner = |purl: &str| package(&found, purl).owner.as_deref();
+    let deb = "pkg:deb/debian/python3-yaml@6.0-3?arch=amd64&distro=debian-12";
+    assert_eq!(owner("pkg:pypi/pyyaml@6.0"), Some(deb));
+    assert_eq!(owner("pkg:npm/npm@9.0.0"), Some("pkg:apk/debian/py3-yaml@6.0-r1?arch=x86_64&distro=debian-12"));
+    assert_eq!(owner("pkg:pypi/requests@2.0"), None);
+    let spdx = found.spdx(&about(&image.id));
+    schemas::spdx(&spdx);
+    let owned = spdx["relationships"].as_array().unwrap().iter().filter(|of| of["relationshipType"] == "OTHER").count();
+    assert_eq!(owned, 2);
+    let cyclonedx = found.cyclonedx(&about(&image.id));
+    schemas::cyclonedx(&cyclonedx);
+    assert_eq!(cyclonedx["dependencies"].as_array().unwrap().len(), 2);
 }

@@ -31,6 +31,11 @@ impl Layer {
         self
     }
 
+    pub(crate) fn program(mut self, path: &str, content: impl AsRef<[u8]>) -> Self {
+        self.0.push((path.into(), Entry::File { content: content.as_ref().to_vec(), mode: 0o755 }));
+        self
+    }
+
     /// Takes away what lower layers have (image-spec, "Whiteouts").
     pub(crate) fn gone(self, path: &str) -> Self {
         let (parent, name) = path.rsplit_once('/').unwrap();
