@@ -1,6 +1,7 @@
 //! Software bill of materials: which packages an image holds, read from its files without running anything.
 //!
-//! [`inventory`] finds them; [`Inventory::spdx`] and [`Inventory::cyclonedx`] write them down. What one layer holds is
+//! [`inventory`] finds them; [`Inventory::spdx`] and [`Inventory::cyclonedx`] write them down, as predicates of
+//! [`crate::predicate::SPDX`] and [`crate::predicate::CYCLONEDX`]. What one layer holds is
 //! remembered by its diff id, so that only layers that were never seen are walked.
 
 mod apk;
@@ -28,11 +29,6 @@ use store::{Image, Stop, Store, StoreError};
 
 pub use document::About;
 pub use os_release::OsRelease;
-
-/// Predicate type of an SPDX document in an in-toto statement (in-toto attestation framework, "SPDX").
-pub const SPDX_PREDICATE_TYPE: &str = "https://spdx.dev/Document";
-/// Predicate type of a CycloneDX document in an in-toto statement (in-toto attestation framework, "CycloneDX").
-pub const CYCLONEDX_PREDICATE_TYPE: &str = "https://cyclonedx.org/bom";
 
 /// Part of the keys of remembered findings: another reader may find other packages.
 const READERS: u32 = 2;

@@ -7,7 +7,7 @@ use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::commands::{
     base, build, capsule, check, clean, completions, config, copy, demo, diff, doctor, down, evidence, exec, explain,
     images, init, inspect, keys, layers, load, login, logout, logs, man, ps, pull, push, registry, rmi, run, save,
-    schema, shell, tag, up, verify,
+    sbom, schema, shell, tag, up, verify,
 };
 use crate::solution::owner::OwnerArgs;
 
@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Layers(layers::LayersArgs),
     /// Compare two images: config, layers, packages, files
     Diff(diff::DiffArgs),
+    /// List the packages that an image holds, as a table, SPDX or CycloneDX
+    Sbom(sbom::SbomArgs),
     /// Give an image another name
     Tag(tag::TagArgs),
     /// Push images to their registry
@@ -161,6 +163,7 @@ impl Command {
             | Command::Inspect(_)
             | Command::Layers(_)
             | Command::Diff(_)
+            | Command::Sbom(_)
             | Command::Tag(_)
             | Command::Push(_)
             | Command::Pull(_)
@@ -280,8 +283,8 @@ const GROUPS: [(&str, &[&str]); 6] = [
     (
         "Images",
         &[
-            "images", "inspect", "layers", "diff", "tag", "push", "pull", "copy", "save", "load", "rmi", "evidence",
-            "verify", "keys", "login", "logout", "base",
+            "images", "inspect", "layers", "diff", "tag", "push", "pull", "copy", "save", "load", "rmi", "sbom",
+            "evidence", "verify", "keys", "login", "logout", "base",
         ],
     ),
     ("Server", &["registry"]),

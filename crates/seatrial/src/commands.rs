@@ -27,6 +27,7 @@ pub(crate) mod logout;
 pub(crate) mod logs;
 pub(crate) mod man;
 mod named;
+mod obtain;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod push;
@@ -35,6 +36,7 @@ pub(crate) mod registry;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
+pub(crate) mod sbom;
 pub(crate) mod schema;
 pub(crate) mod shell;
 mod sign;
@@ -75,6 +77,7 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> anyhow::Result<Ex
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Layers(args) => layers::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),
+        Command::Sbom(args) => sbom::run(&args, context),
         Command::Tag(args) => tag::run(&args, context),
         Command::Push(args) => push::run(&args, context),
         Command::Pull(args) => pull::run(&args, context),

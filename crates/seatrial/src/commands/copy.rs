@@ -1,6 +1,6 @@
 //! `seatrial copy`: an image with everything that belongs to it, between registries, OCI layouts and archives.
 
-mod place;
+pub(crate) mod place;
 
 use anyhow::Context as _;
 use oci::Platform;
