@@ -328,6 +328,18 @@ pub enum Event {
         /// Manifest digest; absent while no manifest is made of the image, as after a plain build.
         digest: Option<Digest>,
     },
+    /// A file beside the image is published, or would be.
+    #[serde(rename = "file.published")]
+    FilePublished {
+        /// Its name.
+        file: String,
+        /// The index or artefact: `pypi:https://…`.
+        to: String,
+        /// Its digest.
+        digest: Digest,
+        /// `send` where it was sent, `none` where it was there, `create` where only that was asked.
+        action: String,
+    },
     /// A stage ended.
     #[serde(rename = "stage.finished")]
     StageFinished {

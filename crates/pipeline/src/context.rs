@@ -8,6 +8,7 @@ use events::EventSink;
 use evidence::{Attachment, Signer, SigningFailed};
 use futures::{StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest, Reference};
+use packages::{Login, Package, PublishError, State, Target};
 use registry::{NoProgress, Progress, RegistryError, TagCondition};
 use services::ServiceError;
 use store::{RunDir, Store};
@@ -77,6 +78,8 @@ pub struct RunOptions {
     pub allow_host_commands: bool,
     /// Who signs what is said of a published image; without one nothing is attached to it.
     pub signer: Option<OpenSigner>,
+    /// This machine permits that commands of the file say secrets.
+    pub allow_secret_commands: bool,
 }
 
 impl Default for RunOptions {
@@ -93,6 +96,7 @@ impl Default for RunOptions {
             jobs: 0,
             allow_host_commands: false,
             signer: None,
+            allow_secret_commands: false,
         }
     }
 }
@@ -142,6 +146,16 @@ pub trait Registry: Send + Sync {
 
     /// What a tag names now; `None` when there is no such tag.
     async fn tag_state(&self, reference: &Reference) -> Result<Option<TagState>, RegistryError>;
+
+    /// Publishes packages to one place, or only asks what would be sent. `told` hears of each; see [`packages::publish`].
+    async fn publish_files(
+        &self,
+        target: &Target,
+        login: Option<&Login>,
+        packages: &[Package],
+        is_dry: bool,
+        told: &mut (dyn for<'p> FnMut(&'p Package, State) + Send),
+    ) -> Result<(), PublishError>;
 
     /// Names a manifest that the repository has by tags, in one step where the registry can. A condition that does not hold
     /// (any more) is [`registry::ErrorKind::TagChanged`]. `written` hears each tag once it is there, also when a later one fails.
@@ -200,6 +214,20 @@ impl Registry for registry::Client {
         let Some(descriptor) = or_absent(self.resolve(reference).await)? else { return Ok(None) };
         let found = or_absent(self.image_version(&reference.with_digest(descriptor.digest.clone())).await)?;
         Ok(Some(TagState { digest: descriptor.digest, version: found.flatten() }))
+    }
+
+    async fn publish_files(
+        &self,
+        target: &Target,
+        login: Option<&Login>,
+        packages: &[Package],
+        is_dry: bool,
+        told: &mut (dyn for<'p> FnMut(&'p Package, State) + Send),
+    ) -> Result<(), PublishError> {
+        if is_dry {
+            return packages::look(self, target, login, packages, told).await;
+        }
+        packages::publish(self, target, login, packages, told).await
     }
 
     async fn put_tags(
@@ -269,6 +297,20 @@ pub enum RunError {
     /// Pushing failed: exit 4 if [`RegistryError::is_auth`], else 3.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A file was not published: exit 4 if [`PublishError::is_auth`], 1 if [`PublishError::is_taken`], else 3.
+    #[error(transparent)]
+    File(#[from] PublishError),
+    /// Publishing stopped in the middle: exit by the cause.
+    #[error("published only in part: {} out, not {}", .out.join(", "), .missing.join(", "))]
+    InPart {
+        /// Files that are out.
+        out: Vec<String>,
+        /// What is not.
+        missing: Vec<String>,
+        /// Why it stopped.
+        #[source]
+        cause: Box<RunError>,
+    },
     /// Files or the store failed: exit 3.
     #[error("cannot {action}")]
     Local {

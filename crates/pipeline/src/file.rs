@@ -4,6 +4,7 @@
 
 mod before;
 mod bounds;
+mod files;
 mod gates;
 mod matrix;
 mod schema;
@@ -269,6 +270,8 @@ pub struct SecretSource {
     pub environment: Option<At<String>>,
     /// File of the repository that holds it, relative to this file.
     pub file: Option<At<String>>,
+    /// Command on this machine that says it, for `/bin/sh -e`: `pass show pypi`. It has to be allowed there (`secrets.command`).
+    pub command: Option<At<String>>,
 }
 
 /// A secret that is shown to a container.
@@ -450,6 +453,10 @@ pub struct Publish {
     /// Who signs what is said of the image (how it was built, that its gates passed, its packages), which is attached to it.
     #[schemars(with = "Option<schema::SignForm>")]
     pub sign: Option<Sign>,
+    /// Packages and other files that are published before the image has its tags: to an index of Python, npm or cargo, or as an
+    /// artefact of a registry.
+    #[schemars(with = "Option<schema::FilesForm>")]
+    pub files: Vec<PublishFiles>,
 }
 
 /// Who signs what is said of a published image.
@@ -472,6 +479,30 @@ pub enum SbomFormat {
     Spdx,
     /// CycloneDX 1.6.
     Cyclonedx,
+}
+
+/// Files that are published to one place.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct PublishFiles {
+    /// The place of the entry.
+    #[schemars(skip)]
+    pub span: Span,
+    /// `image`: commands in the built image make them. Without it they are what `before` makes.
+    #[schemars(rename = "in", with = "Option<schema::InForm>")]
+    pub image: Option<At<String>>,
+    /// Commands for `/bin/sh -e` in a container of the image that passed; they write to `$SEATRIAL_OUT`.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub run: Vec<At<String>>,
+    /// Which files, as patterns: `dist/*.whl`. Each has to match something. Default: all at the top of `$SEATRIAL_OUT`.
+    #[schemars(with = "Option<schema::TextsForm>")]
+    pub path: Vec<At<String>>,
+    /// Where to: `pypi:URL`, `npm:URL`, `crates:URL` or `oci:REGISTRY/REPOSITORY:TAG`. May be a template.
+    pub to: At<String>,
+    /// Name of the secret with the password or token: of one in `secrets`, else of the environment variable that holds it.
+    pub secret: Option<At<String>>,
+    /// Name of the user. Default: `__token__` for an index of Python; npm and cargo take the secret alone.
+    pub user: Option<At<String>>,
 }
 
 /// A tag and when it is used: a template, or a kind in the words of docker/metadata-action, which is also read as its own line:

@@ -21,19 +21,20 @@ pub mod version;
 pub use context::{OpenSigner, Registry, RunContext, RunError, RunOptions, Stages};
 pub use interpolate::{OUR_NAMES, TemplateError, Values, interpolate};
 pub use outcome::{
-    Foreseen, FormerAttempt, GateFailure, GateOutcome, HealthOutcome, KeptTag, Outcome, Published, SkippedTag, TagFate,
-    TriedImage, counts,
+    FileFate, Foreseen, FormerAttempt, GateFailure, GateOutcome, HealthOutcome, KeptTag, Outcome, Published,
+    PublishedFile, SkippedTag, TagFate, TriedImage, counts,
 };
+pub use packages::PublishError;
 pub use plan::{
-    BeforePlan, BoundsPlan, BuildPlan, CommandPlan, GatePlan, HealthPlan, ImagePlan, KeepPlan, LimitsPlan, MountPlan,
-    Plan, PlanInputs, PublishPlan, SecretPlan, SecretUsePlan, ServicesPlan, SignPlan, TestPlan, TmpfsPlan, UlimitPlan,
+    BeforePlan, BoundsPlan, BuildPlan, CommandPlan, FilesPlan, GatePlan, HealthPlan, ImagePlan, KeepPlan, LimitsPlan,
+    MountPlan, Plan, PlanInputs, PublishPlan, SecretPlan, SecretUsePlan, ServicesPlan, SignPlan, TestPlan, TmpfsPlan, UlimitPlan,
     UsesPlan, Version, plan,
 };
 pub use prepare::{
     FILE_NAME, Invalid, PrepareError, PrepareRequest, Prepared, SourceText, find_file, init_yaml, prepare,
 };
 pub use report::{Case, CaseOutcome, InvalidReport, junit};
-pub use run::{GATE_VERDICTS, StageRecord, file_name, known_secrets, report_files, run, stage_record};
+pub use run::{FILES_STAGE, GATE_VERDICTS, StageRecord, file_name, known_secrets, report_files, run, stage_record};
 pub use services::{ServiceError, ServiceFailure, ServiceOutcome};
 pub use source::{Head, Source, SourceEvent, changed_paths, read_source};
 pub use tags::{

@@ -42,6 +42,10 @@ pub struct Outcome {
     pub published: Vec<Published>,
     /// What was attached to the published image, and by whom: `7 statements signed by SHA256:…`.
     pub evidence: Option<String>,
+    /// Files that were published, or would be with `--dry-run`.
+    pub files: Vec<PublishedFile>,
+    /// The command that stopped `publish.files`.
+    pub files_failure: Option<GateFailure>,
     /// Why nothing was published, such as `branch is not master`; `None` when it was, or when the verdict is no.
     pub not_published: Option<String>,
     /// Publishing was asked for and this image may never be published, wherever the source stands.
@@ -223,6 +227,48 @@ pub struct Published {
     pub reference: String,
     /// Manifest digest.
     pub digest: Digest,
+}
+
+/// A file beside the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedFile {
+    /// Its name.
+    pub name: String,
+    /// The index or artefact: `pypi:https://…`.
+    pub to: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// What became of it.
+    pub fate: FileFate,
+}
+
+impl PublishedFile {
+    /// `app-1.0.whl at pypi:https://…`.
+    pub fn words(&self) -> String {
+        format!("{} at {}", self.name, self.to)
+    }
+}
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFate {
+    /// It was sent.
+    Sent,
+    /// It was there, with the same content.
+    WasThere,
+    /// It would be sent: only that was asked.
+    Absent,
+}
+
+impl FileFate {
+    /// The event's word for it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Sent => "send",
+            Self::WasThere => "none",
+            Self::Absent => "create",
+        }
+    }
 }
 
 /// A tag that was not used.

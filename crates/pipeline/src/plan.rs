@@ -3,6 +3,7 @@
 mod before;
 mod bounds;
 pub(crate) mod build;
+mod files;
 mod gates;
 mod labels;
 mod matrix;
@@ -34,6 +35,7 @@ use crate::{
     interpolate::{self, TemplateError},
 };
 
+pub use files::FilesPlan;
 pub use services::ServicesPlan;
 pub use uses::UsesPlan;
 
@@ -346,6 +348,7 @@ impl Planner<'_> {
             flavor: publish.flavor.as_ref().map(|flavor| self.flavor(flavor)).unwrap_or_default(),
             git_tag: publish.git_tag.as_ref().map(|tag| tag.value.clone()),
             sign: publish.sign.as_ref().and_then(|sign| self.sign(sign)),
+            files: files::files(self, publish, file),
         }
     }
 
@@ -530,6 +533,9 @@ pub struct PublishPlan {
     /// Who signs what is said of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sign: Option<SignPlan>,
+    /// Files beside the image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FilesPlan>,
 }
 
 /// Who signs what is said of a published image.

@@ -4,6 +4,7 @@ mod before;
 mod build;
 mod checks;
 mod evidence;
+mod files;
 mod gate;
 mod git_tag;
 mod health;
@@ -26,6 +27,7 @@ use std::time::{Instant, SystemTime};
 use engine::{BuildError, Built, Cancel, FailedStep, Scope};
 use events::{Event, RunId, Verdict};
 
+pub use files::STAGE as FILES_STAGE;
 pub use record::{StageRecord, stage_record};
 pub use reports::matching as report_files;
 pub use secrets::known_secrets;
@@ -79,7 +81,7 @@ async fn trial(
     scope: &dyn Scope,
 ) -> Result<Outcome, RunError> {
     let (mut outcome, began) = (Outcome::new(cx, plan), SystemTime::now());
-    let secrets = Secrets::read(cx, plan, work)?;
+    let secrets = Secrets::read(cx, plan, options, work)?;
     let start = Instant::now();
     let context = match before::prepare(cx, plan, options).await? {
         Ok(context) => context,
@@ -147,13 +149,23 @@ async fn trial(
         _ => evidence::recall(cx, &sealed),
     };
     let signed = evidence::sign(plan, &sealed, said).await?;
-    let named = names::write_names(cx, &intention, &sealed, &tags, signed).await?;
+    let secrets = &secrets;
+    let work = files::Work { cx, plan, options, scope, built: &built, secrets, values: &values };
+    match files::publish(&work, &intention).await? {
+        Ok(published) => outcome.files = published,
+        Err(failure) => {
+            let failed = Outcome { verdict: Verdict::Failed, files_failure: Some(failure), ..outcome };
+            return Ok(failed.with_sealed(Some(sealed)));
+        }
+    }
+    let named = names::write_names(cx, &intention, &sealed, &tags, signed).await;
+    let named = named.map_err(|error| files::in_part(&outcome.files, vec!["the image".into()], error))?;
     outcome.evidence = named.attached.words().filter(|_| !named.published.is_empty());
     (outcome.published, outcome.kept_tags, outcome.foreseen) = (named.published, named.kept, named.foreseen);
     if let git_tag::Wanted::Tag(tag) = git_tag {
         if intention.is_dry {
             outcome.foreseen.push(tag.foresee());
-        } else if !outcome.published.is_empty() {
+        } else if !outcome.published.is_empty() || !outcome.files.is_empty() {
             outcome.git_tag = Some(tag.make().await?);
         }
     }
@@ -171,6 +183,7 @@ fn announce(cx: RunContext<'_>, plan: &Plan, options: &RunOptions, work: &checks
         stages.push(health::STAGE.to_owned());
     }
     if options.publish && plan.publish.is_some() && work.seals {
+        stages.extend(files::stages(plan));
         stages.push(publish::STAGE.to_owned());
     }
     cx.events.emit(Event::RunStarted {
@@ -208,6 +221,8 @@ impl Outcome {
             publish_tags: Vec::new(),
             published: Vec::new(),
             evidence: None,
+            files: Vec::new(),
+            files_failure: None,
             not_published: None,
             publish_refused: false,
             skipped_tags: Vec::new(),
@@ -270,7 +285,7 @@ impl Outcome {
     }
 
     fn with_tags(self, tags: publish::Tags, intention: &Intention) -> Outcome {
-        let not_published = match (&intention.refusal, self.published.is_empty()) {
+        let not_published = match (&intention.refusal, self.published.is_empty() && self.files.is_empty()) {
             (Some(reason), _) => Some(reason.clone()),
             (None, true) if intention.is_planned && self.kept_tags.is_empty() => Some("no rule gives it a tag".into()),
             (None, true) if intention.is_planned => Some("none of its tags may move".into()),

@@ -12,9 +12,9 @@ use crate::codes;
 
 pub(super) const SECRET: Keys = Keys {
     what: "a secret",
-    known: &["environment", "file"],
+    known: &["environment", "file", "command"],
     later: &["external", "name"],
-    foreign: &[("env", "environment"), ("src", "file"), ("source", "file"), ("path", "file")],
+    foreign: &[("env", "environment"), ("run", "command"), ("src", "file"), ("source", "file"), ("path", "file")],
 };
 
 const SECRET_USE: Keys = Keys {
@@ -165,21 +165,24 @@ pub(super) fn secret_sources(reader: &mut Reader, node: &Node) -> Vec<(At<String
                 reader.error(codes::INVALID_VALUE, message, &name.span);
                 return None;
             }
-            let fields = reader.fields(node, &SECRET, "a map with `environment` or `file`")?;
-            let source =
-                SecretSource { environment: text(reader, &fields, "environment"), file: text(reader, &fields, "file") };
-            match (&source.environment, &source.file) {
-                (None, None) => {
-                    let message = format!("secret `{}` needs `environment` or `file`", name.value);
+            let fields = reader.fields(node, &SECRET, "a map with `environment`, `file` or `command`")?;
+            let source = SecretSource {
+                environment: text(reader, &fields, "environment"),
+                file: text(reader, &fields, "file"),
+                command: text(reader, &fields, "command"),
+            };
+            match [&source.environment, &source.file, &source.command].into_iter().flatten().count() {
+                1 => Some((name, source)),
+                0 => {
+                    let message = format!("secret `{}` needs `environment`, `file` or `command`", name.value);
                     reader.error(codes::MISSING_KEY, message, &name.span);
                     None
                 }
-                (Some(_), Some(_)) => {
-                    let message = "`environment` and `file` exclude each other";
+                _ => {
+                    let message = "`environment`, `file` and `command` exclude each other";
                     reader.error(codes::INVALID_VALUE, message, &name.span);
                     None
                 }
-                _ => Some((name, source)),
             }
         })
         .collect()

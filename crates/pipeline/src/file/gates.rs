@@ -103,7 +103,7 @@ pub(super) const REPORTS: Keys = Keys {
 };
 
 /// Stages of a run that gates may not be named like.
-const RESERVED_NAMES: &[&str] = &["build", "setup", "health", "publish", "tags"];
+const RESERVED_NAMES: &[&str] = &["build", "setup", "health", "publish", "publish-files", "tags"];
 /// Gate names are file names, too.
 const GATE_NAME_LENGTH_MAX: usize = 64;
 /// Beyond this a run's view makes no sense any more.

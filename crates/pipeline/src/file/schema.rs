@@ -7,7 +7,7 @@ use schemars::{
 };
 use serde_json::Value;
 
-use super::{Before, Build, Flavor, Gate, Health, PipelineFile, SetupStep, Sign, Tag, VersionRule, WhenRule};
+use super::{Before, Build, Flavor, Gate, Health, PipelineFile, PublishFiles, SetupStep, Sign, Tag, VersionRule, WhenRule};
 use crate::version::DescribeForm;
 
 /// Name of the schema, for the modeline `# yaml-language-server: $schema=…` and `$id`.
@@ -180,6 +180,7 @@ macro_rules! one_of {
 one_of!(BuildForm = String, Build);
 one_of!(VersionForm = String, VersionRule);
 one_of!(BeforeForm = Before, Vec<Before>);
+one_of!(FilesForm = PublishFiles, Vec<PublishFiles>);
 one_of!(HealthForm = bool, Health);
 one_of!(SignForm = String, Sign);
 form!(SbomForm, { "enum": ["spdx", "cyclonedx", false] });
@@ -189,6 +190,7 @@ one_of!(SetupForm = SetupCommandForm, Vec<SetupCommandForm>);
 one_of!(WhenForm = WhenRule, Vec<WhenRule>);
 one_of!(TagForm = ScalarForm, Tag);
 one_of!(TagsForm = TagForm, Vec<TagForm>);
+form!(InForm, { "enum": ["image"] });
 form!(ScalarForm, { "type": ["string", "number"] });
 form!(TagKindForm, { "enum": ["raw", "schedule", "semver", "pep440", "match", "edge", "ref", "sha", "date", "build"] });
 form!(RefEventForm, { "enum": ["branch", "tag", "pr"] });
@@ -258,7 +260,7 @@ impl JsonSchema for VersionRule {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{before, bounds, gates, sections, sign},
+        super::{before, bounds, files, gates, sections, sign},
         *,
     };
 
@@ -286,6 +288,7 @@ mod tests {
             ("Health", &sections::HEALTH),
             ("Publish", &sections::PUBLISH),
             ("Sign", &sign::SIGN),
+            ("PublishFiles", &files::FILES),
             ("Tag", &super::super::tags::TAG),
             ("Flavor", &super::super::tags::FLAVOR),
             ("WhenRule", &sections::WHEN),

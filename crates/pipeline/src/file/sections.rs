@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    At, Build, Health, Keep, Limits, PipelineFile, Publish, Section, WhenRule, before, bounds, gates,
+    At, Build, Health, Keep, Limits, PipelineFile, Publish, Section, WhenRule, before, bounds, files, gates,
     read::{Fields, Keys, Reader, shorten},
     sign, tags,
     version::version,
@@ -86,8 +86,8 @@ pub(super) const HEALTH: Keys = Keys {
 
 pub(super) const PUBLISH: Keys = Keys {
     what: "`publish`",
-    known: &["to", "when", "tags", "flavor", "git_tag", "sign"],
-    later: &["files", "annotations"],
+    known: &["to", "when", "tags", "flavor", "git_tag", "sign", "files"],
+    later: &["annotations"],
     foreign: &[("registry", "to"), ("if", "when"), ("only", "when"), ("tag", "tags")],
 };
 
@@ -251,6 +251,7 @@ fn publish(reader: &mut Reader, node: &Node) -> Option<Publish> {
         flavor: fields.get("flavor").map(|node| tags::flavor(reader, node)),
         git_tag: text(reader, &fields, "git_tag"),
         sign: fields.get("sign").and_then(|node| sign::sign(reader, node)),
+        files: fields.get("files").map(|node| files::files(reader, node)).unwrap_or_default(),
     };
     Some(publish)
 }

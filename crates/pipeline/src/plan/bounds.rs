@@ -30,7 +30,7 @@ pub(super) fn secrets(planner: &mut Planner<'_>, given: &[(At<String>, SecretSou
                     Some("give what lies elsewhere by `environment`".into());
                 None
             }),
-            (None, None) => None,
+            (None, None) => source.command.as_ref().map(|command| SecretPlan::Command(command.value.clone())),
         };
         secrets.extend(plan.map(|plan| (name.value.clone(), plan)));
     }

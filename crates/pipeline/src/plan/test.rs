@@ -159,6 +159,8 @@ pub enum SecretPlan {
     Environment(String),
     /// A file: its path, which may not lead out of the repository.
     File(PathBuf),
+    /// What a command on this machine says.
+    Command(String),
 }
 
 /// A secret that is shown to a container.

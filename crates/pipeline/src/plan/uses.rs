@@ -50,7 +50,7 @@ pub(super) fn uses(planner: &mut Planner<'_>, gate: &Uses, shared: &Uses) -> Use
 }
 
 /// Stages that services may not be named like.
-const RESERVED_NAMES: &[&str] = &["build", "setup", "health", "publish", "tags", "before"];
+const RESERVED_NAMES: &[&str] = &["build", "setup", "health", "publish", "publish-files", "tags", "before"];
 
 /// Every service that is used exists, and none has the name of another stage.
 pub(super) fn check(planner: &mut Planner<'_>, test: Option<&Test>, project: &Project) {

@@ -36,7 +36,7 @@ pub(super) async fn prepare(
         return Ok(Ok(BuildContext::Directory(base)));
     }
     let stage = Stage::start(cx.events, STAGE);
-    let work = Work { cx, plan, options, base: &base, over: cx.run.path.join("work").join("before") };
+    let work = Work { cx, plan, options, base: &base, over: output_dir(cx) };
     let made = async {
         fs_err::create_dir_all(&work.over).map_err(|error| RunError::local("prepare `before`", error))?;
         for (index, entry) in plan.before.iter().enumerate() {
@@ -62,6 +62,11 @@ pub(super) async fn prepare(
             Err(error)
         }
     }
+}
+
+/// Where all that `before` made is.
+pub(super) fn output_dir(cx: RunContext<'_>) -> PathBuf {
+    cx.run.path.join("work").join("before")
 }
 
 struct Work<'a> {

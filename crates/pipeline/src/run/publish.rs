@@ -34,6 +34,15 @@ pub(super) struct Intention {
 }
 
 impl Intention {
+    /// Whether files may be published, as far as that is known before there is an image: their secrets are read then.
+    pub(super) fn may_publish_files(plan: &Plan, options: &RunOptions) -> bool {
+        let wanted = options.publish || options.stages == Stages::Publish;
+        let holds = |when| tags::holds(when, &plan.source, &plan.values.env).is_ok();
+        wanted
+            && plan.source.event != SourceEvent::PullRequest
+            && plan.publish.as_ref().is_some_and(|publish| holds(&publish.when))
+    }
+
     pub(super) fn of(plan: &Plan, options: &RunOptions, built: &Built) -> Intention {
         let wanted = options.publish || options.stages == Stages::Publish;
         let none = |refusal| Intention {
@@ -58,7 +67,7 @@ impl Intention {
         if let Err(reason) = tags::holds(&publish.when, &plan.source, &plan.values.env) {
             return refused(reason);
         }
-        if publish.repositories.is_empty() {
+        if publish.repositories.is_empty() && publish.files.is_empty() {
             return refused("neither `image` nor `publish.to` names a registry".into());
         }
         if !wanted {

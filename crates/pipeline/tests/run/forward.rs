@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use evidence::Attachment;
 use futures::future::BoxFuture;
 use oci::{Descriptor, Digest, Reference};
+use packages::{Login, Package, PublishError, State, Target};
 use pipeline::{Foreseen, Outcome, Registry, RunOptions, TagFate, TagState};
 use registry::{Client, ClientOptions, Progress, RegistryError, Server, ServerOptions, TagCondition};
 use store::Store;
@@ -187,6 +188,17 @@ impl Registry for Interrupted {
 
     async fn attach(&self, repository: &Reference, attachments: &[Attachment]) -> Result<(), RegistryError> {
         Registry::attach(&self.client, repository, attachments).await
+    }
+
+    async fn publish_files(
+        &self,
+        target: &Target,
+        login: Option<&Login>,
+        packages: &[Package],
+        is_dry: bool,
+        told: &mut (dyn for<'p> FnMut(&'p Package, State) + Send),
+    ) -> Result<(), PublishError> {
+        self.client.publish_files(target, login, packages, is_dry, told).await
     }
 
     async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {

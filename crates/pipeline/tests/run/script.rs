@@ -15,6 +15,7 @@ use engine::{
 use events::{Event, EventSink, Record, RunId, Subscriber};
 use evidence::Attachment;
 use oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
+use packages::{Login, Package, PublishError, State, Target};
 use pipeline::{
     Outcome, PlanInputs, Registry, RunContext, RunError, RunOptions, Source, SourceEvent, SourceText, TagState, file,
     plan,
@@ -542,6 +543,21 @@ impl Registry for Scripted {
             progress.advance(&blob.digest, blob.size, blob.size);
         }
         self.shared.tell(format!("upload {repository}"));
+        Ok(())
+    }
+
+    async fn publish_files(
+        &self,
+        target: &Target,
+        _: Option<&Login>,
+        packages: &[Package],
+        is_dry: bool,
+        told: &mut (dyn for<'p> FnMut(&'p Package, State) + Send),
+    ) -> Result<(), PublishError> {
+        for package in packages {
+            self.shared.tell(format!("{} {} to {target}", if is_dry { "look" } else { "send" }, package.file_name));
+            told(package, if is_dry { State::Absent } else { State::Sent });
+        }
         Ok(())
     }
 

@@ -15,8 +15,8 @@ use engine::{
 use events::{RunId, Verdict};
 use oci::Digest;
 use pipeline::{
-    GateFailure, Outcome, Plan, PrepareError, PrepareRequest, Prepared, RunContext, RunError, RunOptions, ServiceError,
-    SourceText, Stages,
+    GateFailure, Outcome, Plan, PrepareError, PrepareRequest, Prepared, PublishError, RunContext, RunError, RunOptions,
+    ServiceError, SourceText, Stages,
 };
 use store::{RunDir, Stop, Store};
 
@@ -39,6 +39,8 @@ use crate::{
 
 /// In the file of what this machine permits: `before` without an image.
 const HOST_COMMANDS: &str = "before.host";
+/// Permission that commands of the pipeline file say secrets.
+const SECRET_COMMANDS: &str = "secrets.command";
 
 /// Flags of everything that walks the pipeline.
 #[derive(Debug, clap::Args)]
@@ -218,6 +220,9 @@ fn trial(
             .iter()
             .any(|allowed| allowed == HOST_COMMANDS),
         signer: if push == Push::Yes { sign.signer(&plan, context)? } else { None },
+        allow_secret_commands: settings::locally_allowed(&|name| std::env::var_os(name))
+            .iter()
+            .any(|allowed| allowed == SECRET_COMMANDS),
     };
 
     let views = Views::open(args.progress, context.settings.ci, Some(&run.path));
@@ -387,6 +392,14 @@ fn run_failure(error: RunError, run: u64) -> Failure {
         RunError::Signing(error) => super::keys::signing_failure(&error),
         RunError::Cancelled => Failure::cancelled(),
         RunError::Service(error) => service_failure(error, run),
+        RunError::InPart { cause, out, missing } => {
+            let mut failure = run_failure(*cause, run);
+            failure.causes.insert(0, std::mem::take(&mut failure.message));
+            failure.message = format!("published only in part: {}", out.join(", "));
+            failure.causes.push(format!("not published: {}", missing.join(", ")));
+            failure.hint("repeat the command: what is out already is passed over")
+        }
+        RunError::File(error) => file_failure(&error),
         RunError::WithCleanup { first, cleanup } => {
             let mut failure = run_failure(*first, run);
             failure.causes.push(format!("cleaning up failed as well: {}", failure::chain(&cleanup).join(": ")));
@@ -394,6 +407,22 @@ fn run_failure(error: RunError, run: u64) -> Failure {
         }
         error => failure::explain(error.into()),
     }
+}
+
+/// An index that says no.
+fn file_failure(error: &PublishError) -> Failure {
+    let causes = failure::chain(error);
+    let message = causes.first().cloned().unwrap_or_default();
+    let failure = match () {
+        () if error.is_auth() => Failure::new(Exit::Authentication, message).hint(
+            "name the password or token in `publish.files`: `secret: NAME`, and `user:` where the index wants one",
+        ),
+        () if error.is_taken() => {
+            Failure::refused(message).hint("an index keeps what it has: give this another version")
+        }
+        () => Failure::surroundings(message),
+    };
+    Failure { causes: causes.into_iter().skip(1).collect(), ..failure }
 }
 
 /// The failure of a service that is built from the repository is a verdict, as a gate's. That of others is the surroundings'

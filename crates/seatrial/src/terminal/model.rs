@@ -172,6 +172,7 @@ impl Model {
             | Event::TagWritten { .. }
             | Event::TagKept { .. }
             | Event::TagForeseen { .. }
+            | Event::FilePublished { .. }
             | Event::Warning { .. } => {}
         }
     }

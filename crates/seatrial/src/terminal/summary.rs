@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use engine::{Exit, FailedStep};
 use events::{Place, Problem, ProblemKind, ProblemLevel, Verdict};
-use pipeline::{Foreseen, GateFailure, GateOutcome, Outcome, Published, ServiceFailure, TagFate};
+use pipeline::{FileFate, Foreseen, GateFailure, GateOutcome, Outcome, Published, ServiceFailure, TagFate};
 
 use super::{
     Palette,
@@ -73,13 +73,20 @@ impl Failed {
         if failure.kept.is_some() {
             hints.push(format!("enter the failed container with `seatrial shell {run} {name}`"));
         }
+        let is_files = failure.gate.starts_with(pipeline::FILES_STAGE);
         hints.push(if is_health {
             "repeat the health check alone with `seatrial health`".to_owned()
+        } else if is_files {
+            "nothing was published; repeat it alone with `seatrial publish`".to_owned()
         } else {
             format!("repeat this gate alone with `seatrial test {name}`")
         });
         Self {
-            what: if is_health { "health check".to_owned() } else { format!("gate {}", failure.gate) },
+            what: match (is_health, is_files) {
+                (true, _) => "health check".to_owned(),
+                (_, true) => "publish.files".to_owned(),
+                _ => format!("gate {}", failure.gate),
+            },
             command: failure.command.clone(),
             reason: failure.reason.clone(),
             place: failure.place.clone(),
@@ -271,7 +278,8 @@ fn failures(outcome: &Outcome) -> Vec<Failed> {
     let gates = outcome.gates.iter().filter_map(|gate| Some(failed_gate(run, gate, gate.failure.as_ref()?)));
     let health =
         outcome.health.iter().filter_map(|health| health.failure.as_ref()).map(|failure| Failed::gate(run, failure));
-    build.chain(setup).chain(gates).chain(health).collect()
+    let files = outcome.files_failure.iter().map(|failure| Failed::gate(run, failure));
+    build.chain(setup).chain(gates).chain(health).chain(files).collect()
 }
 
 /// Tests that failed come first; of findings only errors are worth a line here.
@@ -374,6 +382,15 @@ fn tags_line(outcome: &Outcome) -> String {
         parts.push(format!("published {}", published_words(&outcome.published)));
         parts.push(evidence.to_owned());
     }
+    let sent: Vec<String> = outcome
+        .files
+        .iter()
+        .filter(|file| file.fate == FileFate::Sent)
+        .map(|file| text::one_line(&file.words()))
+        .collect();
+    parts.extend((!sent.is_empty()).then(|| format!("sent {}", sent.join(", "))));
+    let there = outcome.files.iter().filter(|file| file.fate == FileFate::WasThere).count() as u64;
+    parts.extend((there > 0).then(|| format!("{} there already", text::count(there as usize, "file"))));
     parts.extend(outcome.git_tag.as_ref().map(|name| format!("Git tag {}", text::one_line(name))));
     let stay: Vec<String> = outcome
         .kept_tags
@@ -411,7 +428,18 @@ fn foreseen_lines(outcome: &Outcome) -> Vec<String> {
             TagFate::Stays(reason) => format!("{reference} would stay: {}", text::one_line(reason)),
         }
     };
-    outcome.foreseen.iter().map(words).collect()
+    let files = outcome.files.iter().filter_map(|file| {
+        let what = match file.fate {
+            FileFate::Absent => "would be sent",
+            FileFate::WasThere if outcome.published.is_empty() => "is there already",
+            _ => return None,
+        };
+        Some(
+            format!("{} {what} to {}", text::one_line(&file.name), text::one_line(&file.to))
+                .replace("already to", "already, at"),
+        )
+    });
+    files.chain(outcome.foreseen.iter().map(words)).collect()
 }
 
 /// `registry.example/app: 1.2, latest`.

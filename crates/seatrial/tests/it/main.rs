@@ -10,6 +10,7 @@ mod diff;
 mod evidence;
 mod explain;
 mod faults;
+mod files;
 mod front;
 mod gates;
 mod health;

@@ -57,7 +57,7 @@ pub(super) async fn attempt(
     let mark = (gate.commands.len() > 1).then(spec::nonce);
     let log = StageLog::open(cx, &gate.name, spec::steps(gate), mark.clone(), trial.secrets.masks.clone())?;
     let mut spec = spec.clone();
-    spec.args = spec::args(gate, mark.as_deref());
+    spec.args = spec::args(&gate.entrypoint, &gate.commands, mark.as_deref());
     spec.stdio = Stdio::Sink(log.sink());
     let reports = BindMount { source: work_dir.clone(), target: spec::REPORTS_TARGET.into(), readonly: false };
     spec.mounts.push(reports);
@@ -158,6 +158,34 @@ fn failure(
         kept,
         hint,
     }
+}
+
+/// How commands in a container of their own ended.
+pub(in crate::run) struct Ending {
+    pub(in crate::run) exit: Exit,
+    /// Why it was never started.
+    pub(in crate::run) note: Option<String>,
+    /// Root that was kept of a failure.
+    pub(in crate::run) kept: Option<String>,
+    pub(in crate::run) duration: Duration,
+}
+
+/// Starts a container and waits for its end.
+pub(in crate::run) async fn run_to_end(
+    cx: RunContext<'_>,
+    scope: &dyn Scope,
+    spec: ContainerSpec,
+    timeout: Option<Duration>,
+    keep_failed: Duration,
+) -> Result<Ending, RunError> {
+    let started = Instant::now();
+    let Ended { end, kept } = start_and_wait(cx, scope, spec, timeout, keep_failed).await.map_err(RunError::Engine)?;
+    let (exit, note) = match end {
+        End::Exit(exit) => (exit, None),
+        End::NoProgram(error, code) => (Exit { code, ..Exit::default() }, Some(error.with_causes())),
+        End::Cancelled => return Err(RunError::Cancelled),
+    };
+    Ok(Ending { exit, note, kept, duration: started.elapsed() })
 }
 
 async fn start_and_wait(

@@ -7,7 +7,7 @@ use engine::{Attachment, ContainerSpec, Limits, NetworkMode, Root, Stdio, Surrou
 pub(in crate::run) use services::{container_name, environment, workdir};
 
 use super::{super::log::StepText, Trial};
-use crate::{GatePlan, RunContext, TmpfsPlan, UlimitPlan, Values, Version};
+use crate::{CommandPlan, GatePlan, RunContext, TmpfsPlan, UlimitPlan, Values, Version};
 
 /// Starts one command.
 pub(in crate::run) const SHELL: [&str; 2] = ["/bin/sh", "-ec"];
@@ -63,9 +63,10 @@ fn ulimit(limit: &UlimitPlan) -> Ulimit {
     Ulimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }
 }
 
-pub(super) fn args(gate: &GatePlan, mark: Option<&str>) -> Vec<String> {
-    let mut args = gate.entrypoint.clone();
-    match (gate.commands.as_slice(), mark) {
+/// What starts commands in one shell, behind an entrypoint.
+pub(in crate::run) fn args(entrypoint: &[String], commands: &[CommandPlan], mark: Option<&str>) -> Vec<String> {
+    let mut args = entrypoint.to_vec();
+    match (commands, mark) {
         ([], _) => {}
         ([one], _) => args.extend(SHELL.iter().map(|word| (*word).to_owned()).chain([one.run.clone()])),
         (several, mark) => {
@@ -86,7 +87,7 @@ pub(in crate::run) fn nonce() -> String {
 }
 
 /// What commands read instead of templates. A value that is absent is an unset variable.
-fn seatrial_environment(cx: RunContext<'_>, values: &Values) -> Vec<(String, String)> {
+pub(in crate::run) fn seatrial_environment(cx: RunContext<'_>, values: &Values) -> Vec<(String, String)> {
     let version = match &values.version {
         Version::Known(version) => Some(version.clone()),
         _ => None,
