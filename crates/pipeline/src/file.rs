@@ -14,7 +14,7 @@ mod tags;
 mod uses;
 mod version;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub use compose::At;
 use compose::{read, yaml};
@@ -94,14 +94,21 @@ pub type Section = yaml::Entry;
 impl PipelineFile {
     /// The sections that are Compose's.
     pub(crate) fn compose_sections(&self) -> Vec<Section> {
-        // Secrets with a mistake are told of once, by their own reader.
-        let is_well = |section: &&Section| match &section.value.kind {
-            yaml::Kind::Map(entries) => entries.len() == self.secrets.len(),
-            _ => false,
-        };
-        let secrets = self.secret_section.as_ref().filter(is_well);
+        let secrets = self.secret_section.as_ref().and_then(|section| self.compose_secrets(section));
         let sections = [&self.include, &self.services, &self.networks, &self.volumes, &self.configs];
-        sections.into_iter().flatten().chain(secrets).cloned().collect()
+        sections.into_iter().flatten().cloned().chain(secrets).collect()
+    }
+
+    /// The secrets that Compose's words can say. Those with a mistake are told of once, by their own reader.
+    fn compose_secrets(&self, section: &Section) -> Option<Section> {
+        let yaml::Kind::Map(entries) = &section.value.kind else { return None };
+        if entries.len() != self.secrets.len() {
+            return None;
+        }
+        let known = entries.iter().zip(&self.secrets).filter(|(_, (_, source))| source.command.is_none());
+        let known: Vec<yaml::Entry> = known.map(|(entry, _)| entry.clone()).collect();
+        let value = yaml::Node::new(yaml::Kind::Map(known), section.value.span.clone());
+        Some(Section { value: Arc::new(value), ..section.clone() })
     }
 }
 

@@ -7,7 +7,9 @@ use schemars::{
 };
 use serde_json::Value;
 
-use super::{Before, Build, Flavor, Gate, Health, PipelineFile, PublishFiles, SetupStep, Sign, Tag, VersionRule, WhenRule};
+use super::{
+    Before, Build, Flavor, Gate, Health, PipelineFile, PublishFiles, SetupStep, Sign, Tag, VersionRule, WhenRule,
+};
 use crate::version::DescribeForm;
 
 /// Name of the schema, for the modeline `# yaml-language-server: $schema=…` and `$id`.

@@ -66,12 +66,15 @@ fn mistakes_in_gates_are_shown_with_place_and_nearest_name() {
     gate("secrets: [{source: a, target: ../b}]", "ST306 1:58+4 the target is a name, or an absolute path without `..`");
     gate("reports: {cobertura: a}", "ST302 1:38+9 `reports` has no key `cobertura` (did you mean `coverage`?)");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    check("secrets: {a: {}}", "ST307 1:11+1 secret `a` needs `environment` or `file`");
+    check("secrets: {a: {}}", "ST307 1:11+1 secret `a` needs `environment`, `file` or `command`");
     check(
         "secrets: {a: {env: A}}",
         "ST307 1:11+1 secret `a` needs `environment` or `file`\nST302 1:15+3 a secret has no key `env` (did you mean `environment`?)",
     );
-    check("secrets: {a: {file: a, environment: A}}", "ST306 1:11+1 `environment` and `file` exclude each other");
+    check(
+        "secrets: {a: {file: a, environment: A}}",
+        "ST306 1:11+1 `environment`, `file` and `command` exclude each other",
+    );
     check("secrets: {../a: {file: a}}", "ST306 1:11+4 a secret's name has letters, digits, `-`, `_` and `.`");
 }
 

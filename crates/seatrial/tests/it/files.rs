@@ -61,7 +61,7 @@ fn nothing_goes_out_when_a_file_cannot_be_made_or_is_taken() {
         .run()
         .exits(1)
         .stderr_has("publish.files: `echo no notes; exit 3` exited 3")
-        .stderr_has("seatrial.yaml:8:")
+        .stderr_has("seatrial.yaml:9:24")
         .stderr_has("nothing was published");
     for repository in ["team/notes", "team/x", "team/app"] {
         assert!(world.registry_tags(repository).is_empty(), "{repository}");

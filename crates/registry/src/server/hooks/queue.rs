@@ -126,7 +126,8 @@ impl Queue {
             answer: None,
             body,
         };
-        self.write("pending", &delivery)?;
+        let path = self.file("pending", &delivery.id);
+        write_whole(&path, &serde_json::to_vec(&delivery)?, Sync::Now)?;
         self.lock().insert(delivery.id, now);
         self.news.notify_one();
         Ok(true)
@@ -157,7 +158,7 @@ impl Queue {
     pub(super) fn delivered(&self, delivery: &Delivery) -> io::Result<()> {
         self.lock().remove(&delivery.id);
         let bytes = serde_json::to_vec(delivery)?;
-        write_whole(&self.directory.join("last.json"), &bytes)?;
+        write_whole(&self.directory.join("last.json"), &bytes, Sync::Later)?;
         found(fs::remove_file(self.file("pending", &delivery.id))).map(drop)
     }
 
@@ -203,7 +204,7 @@ impl Queue {
     }
 
     fn write(&self, part: &str, delivery: &Delivery) -> io::Result<()> {
-        write_whole(&self.file(part, &delivery.id), &serde_json::to_vec(delivery)?)
+        write_whole(&self.file(part, &delivery.id), &serde_json::to_vec(delivery)?, Sync::Later)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
@@ -226,12 +227,25 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Delivery>> {
     Ok(serde_json::from_slice(&bytes).ok())
 }
 
-/// A crash leaves the old or the new file. It is not synced: a power loss may take what happened in the second before it.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// What a power loss may do to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sync {
+    /// Nothing: the push that it tells of is acknowledged.
+    Now,
+    /// Take what happened in the second before it: at worst something is told twice.
+    Later,
+}
+
+/// A crash leaves the old or the new file.
+pub(super) fn write_whole(path: &Path, bytes: &[u8], sync: Sync) -> io::Result<()> {
     let directory = path.parent().expect("each file of ours is in a directory");
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     io::Write::write_all(&mut file, bytes)?;
-    file.persist(path).map(drop).map_err(|error| error.error)
+    if sync == Sync::Now {
+        file.as_file().sync_data()?;
+    }
+    file.persist(path).map_err(|error| error.error)?;
+    if sync == Sync::Now { fs::File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
 pub(super) fn now_ms() -> u64 {

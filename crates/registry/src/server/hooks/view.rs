@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use fs_err as fs;
 use serde::Serialize;
 
-use super::queue::{Delivery, ids_in, now_ms, read, write_whole};
+use super::queue::{Delivery, Sync, ids_in, now_ms, read, write_whole};
 use crate::server::{ServerError, control, directory::names_in};
 
 /// Deliveries of one webhook.
@@ -60,7 +60,7 @@ pub fn redeliver(directory: &Path, id: Option<&str>) -> Result<usize, ServerErro
                 let root = directory.join("webhooks").join(&state.name);
                 let name = format!("{}.json", delivery.id);
                 let anew = Delivery { since_ms: now_ms(), next_ms: now_ms(), ..delivery };
-                write_whole(&root.join("pending").join(&name), &serde_json::to_vec(&anew)?)?;
+                write_whole(&root.join("pending").join(&name), &serde_json::to_vec(&anew)?, Sync::Now)?;
                 fs::remove_file(root.join("failed").join(&name))?;
                 (count, is_known) = (count + 1, true);
             }

@@ -188,7 +188,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Config> {
 fn parse(text: &str, beside: &Path) -> Result<Config, String> {
     let file: Option<File> = serde_saphyr::from_str(text).map_err(|error| {
         let place = error.location().map_or_else(|| "1:1".into(), |it| format!("{}:{}", it.line(), it.column()));
-        format!("{place}: {}", message(&error))
+        format!("{place}: {}", message(&error, text))
     })?;
     let file = file.unwrap_or_default();
     let defaults = ServerOptions::default();
@@ -253,11 +253,39 @@ fn rules_of(entry: Repositories, beside: &Path) -> RepositoryRules {
     }
 }
 
-/// What is wrong, on one line, without the place: that is told in front.
-fn message(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
-    let line = text.lines().next().unwrap_or_default();
-    line.rsplit_once(" at line ").map_or(line, |(what, _)| what).to_owned()
+/// What is wrong, on one line, without the place: that is told in front. The nearest key, what is there and what for are looked
+/// up in the text.
+fn message(error: &serde_saphyr::Error, text: &str) -> String {
+    let whole = error.without_snippet().to_string();
+    let line = whole.lines().next().unwrap_or_default();
+    let what = line.rsplit_once(" at line ").map_or(line, |(what, _)| what);
+    if let Some((field, known)) =
+        what.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected one of "))
+    {
+        return match dockerfile::nearest(field, known.split(", ")) {
+            Some(near) => format!("unknown field `{field}`: did you mean `{near}`?"),
+            None => what.to_owned(),
+        };
+    }
+    let wanted = match what {
+        _ if what.starts_with("expected string scalar") => "one value",
+        _ if what.starts_with("expected sequence") => "a list",
+        _ if what.starts_with("expected mapping") => "a map",
+        _ => return what.to_owned(),
+    };
+    let place = error.location().map_or((1, 1), |at| (at.line() as usize, at.column() as usize));
+    let line = text.lines().nth(place.0 - 1).unwrap_or_default();
+    let before: String = line.chars().take(place.1 - 1).collect();
+    let found = match line.chars().nth(place.1 - 1) {
+        Some('[') => "a list",
+        Some('{') => "a map",
+        Some('-') if line.trim_start().starts_with("- ") => "a list",
+        _ if line.contains(": ") && !before.contains(": ") => "a map",
+        _ => "one value",
+    };
+    let key = before.trim_end().strip_suffix(':').and_then(|rest| rest.rsplit([' ', '{', ',']).next());
+    let key = key.filter(|key| !key.is_empty()).map(|key| format!("`{key}` is to be ")).unwrap_or("expected ".into());
+    format!("{key}{wanted}, and this is {found}")
 }
 
 #[cfg(test)]
@@ -336,12 +364,13 @@ mod tests {
         check("listen: 5000\n", expect!["1:9: invalid socket address syntax"]);
         check("repositories:\n  - match: '['\n", expect!["2:12: `[` is not a pattern"]);
         check("collect:\n  grace: soon\n", expect!["2:10: `soon` is not a duration such as `24h` or `7d`"]);
+        check("quotas: 1GB\n", expect!["1:1: unknown field `quotas`: did you mean `quota`?"]);
         check(
-            "quotas: 1GB\n",
-            expect![
-                "1:1: unknown field `quotas`, expected one of listen, directory, storage, store, quota, collect, uploads, repositories, upstreams, tls, plain-http, trusted-proxies, access, limits, audit, webhooks, pages, metrics"
-            ],
+            "repositories:\n  - {match: a, forward-only: [latest]}\n",
+            expect!["2:29: `forward-only` is to be one value, and this is a list"],
         );
+        check("repositories: {match: a}\n", expect!["1:15: `repositories` is to be a list, and this is a map"]);
+        check("collect: 6h\n", expect!["1:10: `collect` is to be a map, and this is one value"]);
         check("repositories:\n  - immutable: ['*']\n", expect!["2:5: missing field `match`"]);
     }
 }
