@@ -76,6 +76,116 @@ fn a_solution_comes_up_in_order_is_looked_at_and_leaves_nothing() {
 }
 
 #[test]
+fn what_has_changed_is_made_anew_and_the_rest_stays() {
+    let world = shop();
+    world.seatrial(["up", "-d"]).run().exits(0);
+    // Only where things stand has changed.
+    world.file("compose.yaml", &format!("# A line more.\n{SHOP}"));
+    let again = world.seatrial(["up", "-d", "db", "web"]).run().exits(0);
+    again.stderr_has("Container shop-db-1  Running").stderr_has("Container shop-web-1  Running");
+    world.seatrial(["exec", "db", "touch", "/tmp/mark"]).run().exits(0);
+    // An image, and a variable.
+    world.file("page", "second\n").file("compose.yaml", &SHOP.replace("hello", "good day"));
+    let changed = world.seatrial(["up", "-d", "web"]).run().exits(0);
+    changed.stderr_has("Container shop-db-1  Running").stderr_has("Container shop-web-1  Recreate");
+    let said = world.seatrial(["exec", "web", "sh", "-c", "cat /page; echo $GREETING"]).run().exits(0).stdout();
+    assert_eq!(said, "second\ngood day\n");
+
+    // Stopped and started again, a container has its files; several share their service's name.
+    world.seatrial(["stop", "db"]).run().exits(0).stderr_has("Container shop-db-1  Stopped");
+    world.seatrial(["exec", "db", "true"]).run().exits(1);
+    world.seatrial(["restart", "db"]).run().exits(0).stderr_has("Container shop-db-1  Healthy");
+    world.seatrial(["exec", "db", "ls", "/tmp/mark"]).run().exits(0);
+    world.seatrial(["up", "-d", "--scale", "web=2"]).run().exits(0).stderr_has("Container shop-web-2  Started");
+    world
+        .seatrial(["exec", "--index", "2", "web", "cat", "/proc/sys/kernel/hostname"])
+        .run()
+        .exits(0)
+        .stdout_has("web-2");
+
+    // Beside it the same files under another name.
+    world.seatrial(["up", "-d", "-p", "other"]).run().exits(0).stderr_has("Container other-db-1  Healthy");
+    world.seatrial(["down", "-p", "other", "-v"]).run().exits(0).stderr_has("Volume other_data  Removed");
+    let names = world.seatrial(["ps", "-q", "--all-projects"]).run().exits(0).stdout();
+    assert_eq!(names, "shop-db-1\nshop-job-1\nshop-web-1\nshop-web-2\n");
+
+    // What the file does not have any more is an orphan.
+    world.file("compose.yaml", &SHOP.replace("  job:", "  task:"));
+    world.seatrial(["up", "-d", "task"]).run().exits(0).stderr_has("shop-job-1 belongs to no service");
+    world.seatrial(["up", "-d", "--remove-orphans", "task"]).run().exits(0).stderr_has("shop-job-1  Removed");
+    world.seatrial(["down", "-v"]).run().exits(0);
+    assert_eq!(world.remains(), Vec::<String>::new());
+}
+
+/// A container that is ended is started again; when its owner is killed, nothing is left but its volume.
+#[test]
+fn restart_policies_hold_and_a_killed_owner_leaves_nothing() {
+    let world = world_with_image();
+    world.file(
+        "compose.yaml",
+        "name: keep\nservices:\n  a:\n    image: tiny:1\n    restart: always\n    init: true\n    volumes: [\"v:/v\"]\n    command: [sh, -c, \"echo start >> /v/starts; echo $$$$ > /tmp/pid; exec sleep 1000\"]\n  once:\n    image: tiny:1\n    restart: \"on-failure:2\"\n    command: [sh, -c, \"echo try; exit 3\"]\n    profiles: [failing]\nvolumes: {v: {}}\n",
+    );
+    world.seatrial(["up", "-d"]).run().exits(0);
+    let starts = || std::fs::read_to_string(world.store().join("volumes/keep_v/content/starts")).unwrap_or_default();
+    world.seatrial(["exec", "a", "sh", "-c", "kill -9 $(cat /tmp/pid)"]).run();
+    let mut follow = world.seatrial(["logs", "-f", "a"]).start();
+    follow.wait_until("it was started again", || starts().lines().count() == 2);
+    world.seatrial(["ps", "--format", "{{.State}} {{.Restarts}}"]).run().exits(0).stdout_has("running 1");
+    let failed = world.seatrial(["up", "-d", "--profile", "failing"]).run().exits(1);
+    failed.stderr_has("service once: `sh -c echo try; exit 3` exited 3 before it was ready");
+    let tries = world.seatrial(["logs", "--no-log-prefix", "once"]).run().exits(0).stdout();
+    assert_eq!(tries, "try\ntry\ntry\n");
+
+    let scopes = world.scopes();
+    let owner = owner_of(&world);
+    rustix::process::kill_process(owner, rustix::process::Signal::KILL).expect("the owner runs");
+    // Whoever follows hears of the end.
+    follow.finish();
+    world.seatrial(["down"]).run().exits(0).stderr_has("was killed; what it left was removed");
+    assert_eq!(world.remains(), Vec::<String>::new());
+    assert_eq!(testkit::control_groups(&scopes), Vec::<String>::new());
+    assert!(!starts().is_empty());
+    world.seatrial(["down", "-v"]).run().exits(0);
+    assert!(starts().is_empty());
+}
+
+fn owner_of(world: &World) -> rustix::process::Pid {
+    let remains = world.remains();
+    let line = remains.iter().find(|line| line.contains("solution-owner")).expect("there is an owner");
+    let pid = line.split_whitespace().nth(1).and_then(|pid| pid.parse().ok()).expect("a number");
+    rustix::process::Pid::from_raw(pid).expect("a process")
+}
+
+/// Files reach the running container, a change of the Dockerfile a new one; Ctrl-C takes all down.
+#[test]
+fn watched_files_are_synchronised_and_images_rebuilt() {
+    let world = world_with_image();
+    world.file(
+        "compose.yaml",
+        "name: dev\nservices:\n  web:\n    build: .\n    stop_grace_period: 100ms\n    develop:\n      watch:\n        - {path: ./src, action: sync, target: /src, ignore: [\"*.tmp\"], initial_sync: true}\n        - {path: ./Dockerfile, action: rebuild}\n",
+    );
+    world
+        .file("Dockerfile", "FROM tiny:1\nRUN /bin/busybox ln -s busybox /bin/tar\nCMD [\"sleep\", \"1000\"]\n")
+        .file("src/a", "one\n");
+    let mut session = world.seatrial(["up", "--watch"]).start();
+    let inside = |file: &str| {
+        let shown = world.seatrial(["exec", "-T", "web", "cat", file]).run();
+        shown.stdout()
+    };
+    session.wait_until("the first files are there", || inside("/src/a") == "one\n");
+    world.file("src/a", "two\n").file("src/deep/b", "new\n").file("src/no.tmp", "no\n");
+    session.wait_until("the changes are there", || inside("/src/a") == "two\n" && inside("/src/deep/b") == "new\n");
+    assert_eq!(inside("/src/no.tmp"), "");
+    std::fs::remove_file(world.repo().join("src/a")).expect("it is there");
+    session.wait_until("it is gone there too", || inside("/src/a").is_empty());
+    world.file("Dockerfile", "FROM tiny:1\nRUN echo built > /built\nCMD [\"sleep\", \"1000\"]\n");
+    session.wait_until("the image was built again", || inside("/built") == "built\n");
+    session.signal(rustix::process::Signal::INT);
+    session.finish().exits(130).stderr_has("Rebuilding service \"web\"").stderr_has("Container dev-web-1  Removed");
+    assert_eq!(world.remains(), Vec::<String>::new());
+}
+
+#[test]
 fn no_project_is_a_mistake_with_a_way_on() {
     let world = world();
     world.seatrial(["up"]).run().exits(2).stderr_has("no Compose file");
