@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use oci::{Descriptor, Digest, Manifest};
 
-use crate::{Bundle, Statement, bundle::BUNDLE_TYPE};
+use crate::{Bundle, STATEMENT_PAYLOAD, Statement, bundle::BUNDLE_TYPE};
 
 /// Says what a bundle holds.
 pub(crate) const CONTENT: &str = "dev.sigstore.bundle.content";
@@ -31,19 +31,36 @@ impl Attachment {
         let mut layer = Descriptor::of(BUNDLE_TYPE, &bytes);
         let file = format!("{}.sigstore.json", layer.digest.to_string().replace(':', "-"));
         layer.annotations.insert("org.opencontainers.image.title".into(), file);
+        Self::around(BUNDLE_TYPE, (layer, bytes), "dsse-envelope", statement, subject)
+    }
+
+    /// A statement that nobody signed, attached to what `subject` describes.
+    pub fn unsigned(statement: &Statement, subject: &Descriptor) -> Self {
+        let bytes = statement.to_bytes();
+        let layer = Descriptor::of(STATEMENT_PAYLOAD, &bytes);
+        Self::around(STATEMENT_PAYLOAD, (layer, bytes), "statement", statement, subject)
+    }
+
+    fn around(
+        kind: &str,
+        layer: (Descriptor, Vec<u8>),
+        content: &str,
+        statement: &Statement,
+        subject: &Descriptor,
+    ) -> Self {
         let empty = Descriptor::of(oci::media_type::EMPTY, EMPTY);
         let manifest = Manifest {
-            artifact_type: Some(BUNDLE_TYPE.into()),
+            artifact_type: Some(kind.into()),
             subject: Some(Descriptor::new(&subject.media_type, subject.digest.clone(), subject.size)),
             annotations: BTreeMap::from([
-                (CONTENT.to_owned(), "dsse-envelope".to_owned()),
+                (CONTENT.to_owned(), content.to_owned()),
                 (PREDICATE_TYPE.to_owned(), statement.predicate_type.clone()),
             ]),
-            ..Manifest::image(empty.clone(), vec![layer.clone()])
+            ..Manifest::image(empty.clone(), vec![layer.0.clone()])
         };
         let manifest = serde_json::to_vec(&manifest).expect("a manifest is JSON");
         let descriptor = Descriptor::of(oci::media_type::MANIFEST, &manifest);
-        Self { manifest, descriptor, blobs: vec![(empty, EMPTY.to_vec()), (layer, bytes)] }
+        Self { manifest, descriptor, blobs: vec![(empty, EMPTY.to_vec()), layer] }
     }
 
     /// Digest of the manifest.

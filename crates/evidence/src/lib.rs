@@ -14,6 +14,7 @@ mod envelope;
 mod found;
 mod key;
 mod policy;
+pub mod promotion;
 pub mod sbom;
 mod statement;
 

@@ -4,6 +4,7 @@
 
 mod before;
 mod bounds;
+mod environments;
 mod files;
 mod gates;
 mod matrix;
@@ -21,6 +22,7 @@ use compose::{read, yaml};
 use dockerfile::{Diagnostic, Span};
 use schemars::JsonSchema;
 
+pub use environments::Environment;
 pub use schema::{SCHEMA_ID, schema};
 pub(crate) use version::pattern;
 pub use version::{GitRule, VersionRule};
@@ -83,6 +85,9 @@ pub struct PipelineFile {
     /// Files for services, in Compose's words.
     #[schemars(with = "Option<compose::schema::NamedForm>")]
     pub configs: Option<Section>,
+    /// Places that images come to by `seatrial promote`, one after the other; a tag of the repository stands for each.
+    #[schemars(with = "Option<BTreeMap<String, schema::EnvironmentForm>>")]
+    pub environments: Vec<(At<String>, Environment)>,
     /// The section `secrets` once more, for services.
     #[schemars(skip)]
     pub secret_section: Option<Section>,

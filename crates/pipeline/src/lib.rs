@@ -26,9 +26,9 @@ pub use outcome::{
 };
 pub use packages::PublishError;
 pub use plan::{
-    BeforePlan, BoundsPlan, BuildPlan, CommandPlan, FilesPlan, GatePlan, HealthPlan, ImagePlan, KeepPlan, LimitsPlan,
-    MountPlan, Plan, PlanInputs, PublishPlan, SecretPlan, SecretUsePlan, ServicesPlan, SignPlan, TestPlan, TmpfsPlan,
-    UlimitPlan, UsesPlan, Version, plan,
+    BeforePlan, BoundsPlan, BuildPlan, CommandPlan, EnvironmentPlan, FilesPlan, GatePlan, HealthPlan, ImagePlan,
+    KeepPlan, LimitsPlan, MountPlan, Plan, PlanInputs, PublishPlan, SecretPlan, SecretUsePlan, ServicesPlan, SignPlan,
+    TestPlan, TmpfsPlan, UlimitPlan, UsesPlan, Version, plan,
 };
 pub use prepare::{
     FILE_NAME, Invalid, PrepareError, PrepareRequest, Prepared, SourceText, find_file, init_yaml, prepare,

@@ -3,6 +3,7 @@
 mod before;
 mod bounds;
 pub(crate) mod build;
+mod environments;
 mod files;
 mod gates;
 mod labels;
@@ -35,6 +36,7 @@ use crate::{
     interpolate::{self, TemplateError},
 };
 
+pub use environments::EnvironmentPlan;
 pub use files::FilesPlan;
 pub use services::ServicesPlan;
 pub use uses::UsesPlan;
@@ -71,6 +73,9 @@ pub struct Plan {
     pub local_tags: Vec<TagRule>,
     /// Publishing; `None` when the file does not say so.
     pub publish: Option<PublishPlan>,
+    /// Places that images come to, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub environments: Vec<EnvironmentPlan>,
     /// What is kept for how long.
     pub keep: KeepPlan,
     /// Limits of the image.
@@ -127,6 +132,7 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
     let services = services::services(&mut planner, file, &image);
     uses::check(&mut planner, file.test.as_ref(), &services.project);
     let publish = file.publish.as_ref().map(|publish| planner.publish(publish, file, &image));
+    let environments = planner.environments(&file.environments);
     let keep = file.keep.clone().unwrap_or_default();
     let limits = file.limits.clone().unwrap_or_default();
     let plan = Plan {
@@ -144,6 +150,7 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
         services,
         local_tags: local_tags(),
         publish,
+        environments,
         keep: KeepPlan {
             failed: keep.failed.unwrap_or(KEEP_FAILED_DEFAULT),
             runs: keep.runs.and_then(|runs| usize::try_from(runs).ok()).unwrap_or(KEEP_RUNS_DEFAULT),

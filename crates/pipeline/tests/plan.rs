@@ -237,7 +237,7 @@ fn reader_and_schema_agree() {
         ("build: {network: hsot}\n", false),
         ("test: {gates: {a: {run: {b: c}}}}\n", false),
         ("image: [a]\n", false),
-        ("environments: {}\n", false),
+        ("bump: {}\n", false),
     ] {
         let value: Value = serde_saphyr::from_str(yaml).expect("YAML");
         assert_eq!(

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    base, build, capsule, check, clean, completions, config, copy, demo, diff, doctor, down, evidence, exec, explain,
-    images, init, inspect, keys, layers, load, login, logout, logs, man, ps, pull, push, registry, rmi, run, save,
-    sbom, schema, shell, tag, up, verify,
+    base, build, capsule, check, clean, completions, config, copy, demo, diff, doctor, down, environments, evidence,
+    exec, explain, images, init, inspect, keys, layers, load, login, logout, logs, man, ps, pull, push, registry, rmi,
+    run, save, sbom, schema, shell, tag, up, verify,
 };
 use crate::solution::owner::OwnerArgs;
 
@@ -41,6 +41,16 @@ pub(crate) enum Command {
     Health(run::HealthArgs),
     /// Push the image of this commit, if a run has passed it
     Publish(run::PublishArgs),
+    /// Move an environment's tag to an image that has what the environment asks for
+    Promote(environments::PromoteArgs),
+    /// Sign that an image may come into an environment
+    Approve(environments::ApproveArgs),
+    /// Move an environment back to an image that it had before
+    Rollback(environments::RollbackArgs),
+    /// Show which images came into the environments, when and by whom
+    History(environments::HistoryArgs),
+    /// Show in which environments an image is, and was
+    Where(environments::WhereArgs),
     /// Remove old runs, unused images and cache
     Clean(clean::CleanArgs),
 
@@ -187,6 +197,11 @@ impl Command {
             | Command::Evidence(_)
             | Command::Verify(_)
             | Command::Keys(_)
+            | Command::Promote(_)
+            | Command::Approve(_)
+            | Command::Rollback(_)
+            | Command::History(_)
+            | Command::Where(_)
             | Command::Login(_)
             | Command::Logout(_)
             | Command::Registry(_)
@@ -277,7 +292,7 @@ pub(crate) struct EngineArgs {
 }
 
 /// `--help` of the program: groups, as people look for commands.
-const GROUPS: [(&str, &[&str]); 6] = [
+const GROUPS: [(&str, &[&str]); 7] = [
     ("Pipeline", &["run", "build", "test", "health", "publish", "clean"]),
     ("Containers", &["up", "down", "ps", "exec", "start", "stop", "restart", "logs", "shell", "capsule", "replay"]),
     (
@@ -287,6 +302,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
             "evidence", "verify", "keys", "login", "logout", "base",
         ],
     ),
+    ("Environments", &["promote", "approve", "rollback", "history", "where"]),
     ("Server", &["registry"]),
     ("Start here", &["demo", "init", "check", "config", "explain", "doctor"]),
     ("Shell and editor", &["schema", "completions", "man"]),

@@ -13,6 +13,7 @@ pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod down;
+pub(crate) mod environments;
 pub(crate) mod evidence;
 pub(crate) mod exec;
 pub(crate) mod explain;
@@ -88,6 +89,11 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> anyhow::Result<Ex
         Command::Evidence(args) => evidence::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Keys(args) => keys::run(&args, context),
+        Command::Promote(args) => environments::promote(&args, context),
+        Command::Approve(args) => environments::approve(&args, context),
+        Command::Rollback(args) => environments::rollback(&args, context),
+        Command::History(args) => environments::history(&args, context),
+        Command::Where(args) => environments::find(&args, context),
         Command::Login(args) => login::run(&args, context),
         Command::Logout(args) => logout::run(&args, context),
         Command::Base(args) => base::run(&args, context),

@@ -8,7 +8,8 @@ use schemars::{
 use serde_json::Value;
 
 use super::{
-    Before, Build, Flavor, Gate, Health, PipelineFile, PublishFiles, SetupStep, Sign, Tag, VersionRule, WhenRule,
+    Before, Build, Environment, Flavor, Gate, Health, PipelineFile, PublishFiles, SetupStep, Sign, Tag, VersionRule,
+    WhenRule,
 };
 use crate::version::DescribeForm;
 
@@ -200,6 +201,8 @@ form!(DateOfForm, { "enum": ["commit", "run"] });
 form!(EnableForm, { "type": ["string", "boolean"] });
 form!(LatestForm, { "enum": ["auto", true, false, "true", "false"] });
 one_of!(FlavorForm = Flavor, TextsForm);
+form!(NullForm, { "type": "null" });
+one_of!(EnvironmentForm = Environment, NullForm);
 
 impl JsonSchema for VersionRule {
     fn schema_name() -> Cow<'static, str> {
@@ -295,6 +298,7 @@ mod tests {
             ("Flavor", &super::super::tags::FLAVOR),
             ("WhenRule", &sections::WHEN),
             ("Keep", &sections::KEEP),
+            ("Environment", &super::super::environments::ENVIRONMENT),
             ("Limits", &sections::LIMITS),
         ] {
             let mut known: Vec<String> = keys.known.iter().map(|key| (*key).to_owned()).collect();

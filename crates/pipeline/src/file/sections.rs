@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{
-    At, Build, Health, Keep, Limits, PipelineFile, Publish, Section, WhenRule, before, bounds, files, gates,
+    At, Build, Health, Keep, Limits, PipelineFile, Publish, Section, WhenRule, before, bounds,
+    environments::environments,
+    files, gates,
     read::{Fields, Keys, Reader, shorten},
     sign, tags,
     version::version,
@@ -14,10 +16,24 @@ use crate::codes;
 pub(super) const FILE: Keys = Keys {
     what: "the pipeline file",
     known: &[
-        "image", "before", "build", "version", "test", "health", "publish", "secrets", "keep", "limits", "include",
-        "services", "networks", "volumes", "configs",
+        "image",
+        "before",
+        "build",
+        "version",
+        "test",
+        "health",
+        "publish",
+        "secrets",
+        "keep",
+        "limits",
+        "include",
+        "services",
+        "networks",
+        "volumes",
+        "configs",
+        "environments",
     ],
-    later: &["images", "environments", "trust", "bump", "triggers", "profiles", "develop"],
+    later: &["images", "trust", "bump", "triggers", "profiles", "develop"],
     foreign: &[
         ("tests", "test"),
         ("gates", "test"),
@@ -127,6 +143,7 @@ pub(super) fn pipeline_file(reader: &mut Reader, root: &Node) -> PipelineFile {
         volumes: section(&fields, "volumes"),
         configs: section(&fields, "configs"),
         secret_section: section(&fields, "secrets"),
+        environments: fields.get("environments").map(|node| environments(reader, node)).unwrap_or_default(),
     }
 }
 

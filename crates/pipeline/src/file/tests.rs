@@ -99,7 +99,7 @@ fn mistakes_are_shown_with_place_and_nearest_name() {
     check("test: {gates: {build: x}}", "ST306 1:16+5 a gate may not be named `build`: that is a stage of every run");
     check("test: {gates: {a: {user: x}}}", "ST307 1:16+1 gate `a` needs `run`");
     check("test: {gates: {a: []}}", "ST307 1:19+2 a gate without commands checks nothing");
-    check("environments: {a: {}}", "ST303 1:1+12 `environments` is not supported yet");
+    check("bump: {a: {}}", "ST303 1:1+4 `bump` is not supported yet");
     check("test: {gates: {a: {run: x, when: {}}}}", "ST303 1:28+4 `when` is not supported yet");
     check(
         "publish: {when: {event: merge_request}}",

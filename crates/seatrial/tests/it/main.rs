@@ -7,6 +7,7 @@ mod checks;
 mod cleanup;
 mod contexts;
 mod diff;
+mod environments;
 mod evidence;
 mod explain;
 mod faults;

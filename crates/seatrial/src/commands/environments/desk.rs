@@ -1,0 +1,189 @@
+//! What all commands about environments need: the plan, the registry, keys.
+
+use std::path::Path;
+
+use evidence::{Attachment, Bundle, NamedKey, PublicKey, Signer, Statement, promotion::attach};
+use oci::{Descriptor, Digest, Reference};
+use pipeline::{EnvironmentPlan, Plan};
+use registry::{Client, ErrorKind, TagCondition};
+
+use super::{DeskArgs, SignArgs};
+use crate::{
+    commands::{init::environment, keys, run::prepare},
+    context::Context,
+    failure::Failure,
+};
+
+/// Manifests and indexes are short.
+const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// The plan and the registry.
+pub(super) struct Desk {
+    pub(super) plan: Plan,
+    pub(super) client: Client,
+}
+
+/// An image in its registry.
+pub(super) struct Target {
+    /// By digest.
+    pub(super) place: Reference,
+    pub(super) digest: Digest,
+    pub(super) descriptor: Descriptor,
+    bytes: Vec<u8>,
+}
+
+impl Desk {
+    pub(super) fn open(args: &DeskArgs, context: &Context) -> anyhow::Result<Self> {
+        let plan = prepare(context, args.file.as_ref(), None)?.plan;
+        if plan.environments.is_empty() {
+            return Err(Failure::usage("the pipeline file has no `environments`")
+                .hint("write them down: `environments: {staging: {}, production: {after: staging}}`")
+                .into());
+        }
+        let client = context.client(&args.engine.insecure_registry);
+        Ok(Self { plan, client })
+    }
+
+    pub(super) fn environments(&self) -> &[EnvironmentPlan] {
+        &self.plan.environments
+    }
+
+    pub(super) fn environment(&self, name: &str) -> Result<&EnvironmentPlan, Failure> {
+        let found = self.environments().iter().find(|environment| environment.name == name);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self.environments().iter().map(|known| known.name.as_str()).collect();
+            Failure::usage(format!("there is no environment `{name}`")).hint(
+                match dockerfile::nearest(name, names.clone()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("there are {}", names.join(", ")),
+                },
+            )
+        })
+    }
+
+    /// The repository that the pipeline publishes to.
+    pub(super) fn repository(&self) -> Result<Reference, Failure> {
+        let published = self.plan.publish.as_ref().and_then(|publish| publish.repositories.first());
+        let named = || self.plan.image_is_given.then(|| self.plan.image.clone());
+        published.cloned().or_else(named).ok_or_else(|| {
+            Failure::usage("the pipeline file names no repository")
+                .hint("write it down: `image: registry.example/team/app`")
+        })
+    }
+
+    /// The repository of an image.
+    pub(super) fn repository_of(&self, target: &Target) -> Reference {
+        // A reference without tag and digest.
+        target.place.repository().parse().unwrap_or_else(|_| target.place.clone())
+    }
+
+    /// `1.4.2`, `sha256:…` or a whole name.
+    pub(super) fn image(&self, text: &str) -> Result<Reference, Failure> {
+        if let Ok(digest) = text.parse::<Digest>() {
+            return Ok(self.repository()?.with_digest(digest));
+        }
+        if oci::is_valid_tag(text) {
+            return Ok(self.repository()?.with_tag(text));
+        }
+        text.parse::<Reference>()
+            .map_err(|error| Failure::usage(format!("`{text}` is not the name of an image: {}", error.reason)))
+    }
+
+    /// What a name means now.
+    pub(super) async fn target(&self, image: &Reference) -> anyhow::Result<Target> {
+        let resolved = self.client.fetch_manifest(image, MANIFEST_BYTES_MAX).await?;
+        let digest = resolved.descriptor.digest.clone();
+        let place = image.with_digest(digest.clone());
+        Ok(Target { place, digest, descriptor: resolved.descriptor, bytes: resolved.bytes.to_vec() })
+    }
+
+    /// What an environment's tag names.
+    pub(super) async fn tag(&self, environment: &EnvironmentPlan) -> anyhow::Result<Option<Digest>> {
+        match self.client.resolve(&self.repository()?.with_tag(&environment.tag)).await {
+            Ok(found) => Ok(Some(found.digest)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn block_on_tag(
+        &self,
+        environment: &EnvironmentPlan,
+        context: &Context,
+    ) -> anyhow::Result<Option<Digest>> {
+        context.block_on_cancellable(self.tag(environment))
+    }
+
+    /// Moves the tag if it still names what it did.
+    pub(super) async fn move_tag(
+        &self,
+        environment: &EnvironmentPlan,
+        target: &Target,
+        now: Option<Digest>,
+    ) -> anyhow::Result<()> {
+        let condition = match now {
+            Some(now) => TagCondition::Names(vec![now]),
+            None => TagCondition::Absent,
+        };
+        let (repository, tags) = (self.repository_of(target), [environment.tag.clone()]);
+        let kind = &target.descriptor.media_type;
+        let (bytes, mut written) = (target.bytes.clone(), drop);
+        let moved = self.client.put_manifest_tags(&repository, &tags, &condition, kind, bytes, &mut written);
+        match moved.await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.kind, ErrorKind::TagChanged { .. }) => {
+                let message = format!("somebody else has moved {} meanwhile: nothing was changed", environment.name);
+                Err(Failure::refused(message)
+                    .hint(format!("look again: `seatrial history {}`", environment.name))
+                    .into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Attaches a statement to an image, signed where there is a key.
+    pub(super) async fn record(
+        &self,
+        target: &Target,
+        statement: &Statement,
+        signer: Option<&Signer>,
+    ) -> anyhow::Result<()> {
+        let attachment = match signer {
+            Some(signer) => Attachment::new(&Bundle::sign(statement, signer)?, statement, &target.descriptor),
+            None => Attachment::unsigned(statement, &target.descriptor),
+        };
+        attach(&self.client, &target.place, &attachment).await?;
+        Ok(())
+    }
+
+    /// The keys that an environment trusts, by the names of their files.
+    pub(super) fn keys(&self, environment: &EnvironmentPlan) -> Result<Vec<NamedKey>, Failure> {
+        environment.keys.iter().map(|path| read_key(path)).collect()
+    }
+}
+
+fn read_key(path: &Path) -> Result<NamedKey, Failure> {
+    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::surroundings(format!("cannot read the key {}", path.display())).because(&error))?;
+    let key = PublicKey::from_pem(&text)
+        .map_err(|error| Failure::usage(format!("{} is no public key", path.display())).because(&error))?;
+    Ok(NamedKey { name, key })
+}
+
+impl SignArgs {
+    /// Opens the key, if there is one.
+    pub(super) fn signer(&self, context: &Context) -> anyhow::Result<Option<Signer>> {
+        let Some(key) = &self.key else { return Ok(None) };
+        let opened = keys::open(&keys::source(key)?, &context.settings.cwd);
+        Ok(Some(opened.map_err(|error| Failure::usage(error.to_string()).because(&error))?))
+    }
+
+    /// Who does it, as far as the machine knows.
+    pub(super) fn by(&self) -> String {
+        let env = environment();
+        let names = ["GITHUB_ACTOR", "GITLAB_USER_LOGIN", "CI_COMMIT_AUTHOR", "BUILD_USER_ID", "USER", "LOGNAME"];
+        let told = names.iter().find_map(|name| env.get(*name).filter(|value| !value.is_empty()).cloned());
+        self.by.clone().or(told).unwrap_or_else(|| "unknown".to_owned())
+    }
+}
