@@ -65,10 +65,10 @@ class Bench:
         """Runs a command as an engine runs it, and keeps what it took."""
         self.keep(row, engine.name, *self.run(command, **engine.how, **how))
 
-    def memory_of(self, command, count, servers=(), env=None, user=None):
-        """The most memory in MB (proportional set size) that a command's processes and those of `servers` hold at one
-        moment while `count` shells run in it."""
-        before = sum(proportional_kb(pid) for server in servers for pid in family(server))
+    def memory_of(self, command, count, env=None, user=None):
+        """The most memory in MB (proportional set size) that a command's processes, and those of servers and monitors that
+        work for it, hold at one moment while `count` times `sleep` runs in it."""
+        before = sum(map(proportional_kb, family(naming(self.scratch))))
         who = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         child = subprocess.Popen(
             [str(word) for word in command], cwd=self.scratch, env={**self.environment, **(env or {})},
@@ -76,7 +76,7 @@ class Bench:
         )
         most = 0
         while child.poll() is None:
-            members = [pid for root in (child.pid, *servers) for pid in family(root)]
+            members = family([child.pid, *naming(self.scratch)])
             if sum(is_sleeping(pid) for pid in members) >= count:
                 most = max(most, sum(map(proportional_kb, members)))
             time.sleep(0.1)
@@ -90,12 +90,26 @@ class Bench:
         return self.serial
 
 
-def family(root):
-    """A process and all that descend from it."""
-    found, waiting = [], [root]
+def naming(directory):
+    """Processes whose command line names a directory: daemons, shims and monitors, which leave the process that began them."""
+    found = []
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if os.fsencode(directory) in line.read_bytes() and int(line.parent.name) != os.getpid():
+                found.append(int(line.parent.name))
+        except OSError:
+            pass  # It has ended.
+    return found
+
+
+def family(roots):
+    """Processes and all that descend from them."""
+    found, waiting = set(), list(roots)
     while waiting:
         pid = waiting.pop()
-        found.append(pid)
+        if pid in found:
+            continue
+        found.add(pid)
         for task in Path(f"/proc/{pid}/task").glob("*/children"):
             try:
                 waiting += map(int, task.read_text().split())
@@ -171,10 +185,8 @@ class Seatrial:
 class Peer:
     """docker, podman or buildah: the same flags, and a script where Seatrial has one command."""
 
-    def __init__(self, bench, name, words, env=None, network=None, servers=()):
-        self.bench, self.name, self.words = bench, name, words
-        # Its private network, and processes that work for it.
-        self.network, self.servers = network, servers
+    def __init__(self, bench, name, words, env=None, network=None):
+        self.bench, self.name, self.words, self.network = bench, name, words, network
         self.how = {"env": env or {}}
 
     def build(self, context, tag, fresh=False, file=None, flags=()):
@@ -313,7 +325,7 @@ def make_docker(bench, archive, said):
     command = ["dockerd", "--data-root", home, "--exec-root", bench.scratch / "docker-exec", "--host", f"unix://{endpoint}",
                "--pidfile", bench.scratch / "docker.pid", "--bridge=none", "--iptables=false", "--ip6tables=false",
                "--insecure-registry", "127.0.0.0/8"]
-    server = started(bench, command, endpoint.exists)
+    started(bench, command, endpoint.exists)
     clients = docker_clients()
     peers = []
     for name, buildkit in (("docker", "0"), ("docker-bk", "1")):
@@ -324,7 +336,7 @@ def make_docker(bench, archive, said):
         how = {"DOCKER_HOST": f"unix://{endpoint}", "DOCKER_BUILDKIT": buildkit}
         # Both start containers alike: the network's rows have it once.
         network = private_network(bench, [client], how) if not peers else None
-        peers.append(Peer(bench, name, [client], how, network, [server.pid]))
+        peers.append(Peer(bench, name, [client], how, network))
     bench.run([peers[0].words[0], "load", "-i", archive], **peers[0].how)
     return peers
 

@@ -233,7 +233,7 @@ class Memory(Workload):
     name = "memory"
     unit = "MB"
     rows = [("memory-ten", "ten containers side by side: memory beyond ten bare processes", 30)]
-    COUNT, SLEEP = 10, "sleep 3; true"
+    COUNT, SLEEP = 10, "sleep 5; true"
 
     def __init__(self, bench, registry):
         super().__init__(bench, registry)
@@ -249,14 +249,13 @@ class Memory(Workload):
 
     def measure(self, engine):
         if hasattr(engine, "gates"):
-            command, servers = [*engine.gates(self.context, f"--jobs={self.COUNT}"), "--progress=quiet"], []
+            command = [*engine.gates(self.context, f"--jobs={self.COUNT}"), "--progress=quiet"]
         elif engine.start("none"):
             run = " ".join(map(str, engine.start("none")[:-1]))
             command = ["bash", "-c", f"for i in $(seq {self.COUNT}); do {run} sh -ec '{self.SLEEP}' & done; wait"]
-            servers = engine.servers
         else:
             return
-        whole = self.bench.memory_of(command, self.COUNT, servers, **engine.how)
+        whole = self.bench.memory_of(command, self.COUNT, **engine.how)
         self.bench.keep("memory-ten", engine.name, whole - self.bare)
 
 
