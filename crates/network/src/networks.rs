@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    dns::{Book, Server},
+    dns::{self, Book, Server},
     inside, link,
     names::{Bridge, Place},
     netlink::{self, NetlinkError},
@@ -292,10 +292,12 @@ impl Membership {
 
     /// What its `/etc/resolv.conf` has to say.
     pub fn resolv_conf(&self) -> String {
+        let leads_out = self.leads_out() && self.networks.0.book.resolvers.is_none();
         let names = self.networks.0.book.names();
         let server = self.places.first().map_or(Ipv4Addr::LOCALHOST, |place| names.bridges[place.bridge].gateway());
+        let search = if leads_out { dns::host_search() } else { String::new() };
         // Names of containers have no dots, and are to be asked for as they are.
-        format!("nameserver {server}\noptions ndots:0\n")
+        format!("nameserver {server}\n{search}options ndots:0\n")
     }
 
     /// Joins a container's network namespace, which a child of this process's user namespace may own. Its names can be

@@ -26,6 +26,27 @@ fn parse(text: &str) -> Vec<SocketAddr> {
         .collect()
 }
 
+/// The `search` line of the host's resolv.conf, for containers' own: names without dots are completed as on the host.
+pub(crate) fn host_search() -> String {
+    search(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+}
+
+/// As resolv.conf(5) has it: the last `search` or `domain` counts.
+fn search(text: &str) -> String {
+    let domains = |line: &str| {
+        let mut words = line.split_whitespace();
+        let is_search = matches!(words.next(), Some("search" | "domain"));
+        // The root alone completes nothing.
+        let legal =
+            |word: &&str| *word != "." && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        is_search.then(|| words.filter(legal).collect::<Vec<_>>().join(" "))
+    };
+    match text.lines().filter_map(domains).next_back() {
+        Some(domains) if !domains.is_empty() => format!("search {domains}\n"),
+        _ => String::new(),
+    }
+}
+
 fn resolvers(book: &Book) -> Vec<SocketAddr> {
     book.resolvers.clone().unwrap_or_else(host_resolvers)
 }
@@ -92,5 +113,13 @@ mod tests {
         let text =
             "# nameserver 9.9.9.9\nsearch a b\n nameserver\t192.0.2.1 # x\nnameserver ::1\nnameserver fe80::1%eth0\n";
         assert_eq!(parse(text), ["192.0.2.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
+    }
+
+    #[test]
+    fn the_last_search_list_of_the_host_counts() {
+        assert_eq!(search("domain a.example\nsearch b.example ${x} c\nnameserver 1.1.1.1\n"), "search b.example c\n");
+        for none in ["", "search .\n", "nameserver 1.1.1.1\n", "search a\nsearch\n"] {
+            assert_eq!(search(none), "", "{none}");
+        }
     }
 }

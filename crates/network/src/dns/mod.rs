@@ -19,6 +19,7 @@ use std::{
 
 use crate::{inside, names::Names, stop::Stop};
 
+pub(crate) use forward::host_search;
 use message::Reply;
 
 /// What the name servers of a scope share.
