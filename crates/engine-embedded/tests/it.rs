@@ -24,9 +24,9 @@ use engine_embedded::{Embedded, EmbeddedOptions, sweep};
 use events::{Event, EventSink, Record, RunId, Subscriber};
 use oci::{Digest, Platform};
 use private_networks::{
-    networks_are_there_for_setup, networks_containers_talk_by_name, networks_have_their_own_names_and_ways,
-    networks_lead_out_but_not_to_the_loopback, networks_of_the_killed_are_swept, networks_publish_ports,
-    networks_scopes_are_apart, victim_of_networks,
+    networks_are_there_for_setup, networks_are_there_with_another_runtime, networks_containers_talk_by_name,
+    networks_have_their_own_names_and_ways, networks_lead_out_but_not_to_the_loopback,
+    networks_of_the_killed_are_swept, networks_publish_ports, networks_scopes_are_apart, victim_of_networks,
 };
 use runtime::Privilege;
 use store::{Compression, Store, StoreOptions};
@@ -68,6 +68,7 @@ const TESTS: &[(&str, Test)] = tests![
     networks_lead_out_but_not_to_the_loopback,
     networks_publish_ports,
     networks_are_there_for_setup,
+    networks_are_there_with_another_runtime,
     networks_of_the_killed_are_swept,
 ];
 
@@ -133,6 +134,11 @@ impl Subscriber for Recorder {
 
 impl World {
     fn new() -> Self {
+        Self::by(None)
+    }
+
+    /// With containers by another runtime.
+    fn by(foreign_runtime: Option<PathBuf>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let privilege = PRIVILEGE.get().unwrap().clone();
         let options = StoreOptions {
@@ -145,7 +151,7 @@ impl World {
         let engine = Embedded::new(EmbeddedOptions {
             store: store.clone(),
             privilege,
-            foreign_runtime: None,
+            foreign_runtime,
             client,
             default_network: runtime::Network::Host,
             compression: Compression::Gzip,

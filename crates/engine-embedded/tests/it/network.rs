@@ -288,6 +288,40 @@ pub(super) async fn networks_are_there_for_setup(world: World) {
 }
 
 /// Started by [`networks_of_the_killed_are_swept`]: makes networks, says so, and waits to be killed.
+pub(super) async fn networks_are_there_with_another_runtime(_world: World) {
+    if !matches!(PRIVILEGE.get(), Some(Privilege::Root { .. })) {
+        return println!("skipped: other runtimes are tried as root");
+    }
+    for name in ["runc", "crun"] {
+        let found = ["/usr/sbin", "/usr/bin"].map(|dir| Path::new(dir).join(name));
+        let Some(program) = found.into_iter().find(|path| path.exists()) else {
+            println!("skipped: {name} is not installed");
+            continue;
+        };
+        let world = World::by(Some(program));
+        let root = busybox(&world).await;
+        let mut scope = world.scope().await;
+        let mut alone = private(&root, "alone", "true").0;
+        alone.network = NetworkMode::None;
+        match scope.start(alone).await {
+            Ok(container) => drop(container.wait().await.unwrap()),
+            // It refuses machines that have both versions of control groups.
+            Err(error) if name == "crun" => {
+                println!("skipped: {}", error.with_causes());
+                continue;
+            }
+            Err(error) => panic!("{}", error.with_causes()),
+        }
+        let web = greeter(&*scope, &root, "web", 80, Attachment::default()).await;
+        let told = run(&*scope, private(&root, "client", &format!("{CONNECT}; connect web 80; cat /etc/hosts"))).await;
+        assert!(told.contains("hello from web") && told.contains("\tclient"), "{name}: {told}");
+        let (exec, output) = super::exec(&format!("{CONNECT}; connect web 80"));
+        web.exec(exec).await.unwrap();
+        assert!(text(&output).contains("hello from web"), "{name}: {}", text(&output));
+        scope.close().await.unwrap();
+    }
+}
+
 pub(super) async fn victim_of_networks(world: World) {
     let root = busybox(&world).await;
     let scope = world.scope().await;
