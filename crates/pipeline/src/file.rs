@@ -442,6 +442,12 @@ pub struct Health {
     /// Time between the stop signal and SIGKILL when that is proven. Default: 10s.
     #[schemars(with = "Option<schema::DurationForm>")]
     pub stop_grace_period: Option<Duration>,
+    /// Variables of the container, over the image's.
+    #[schemars(with = "Option<schema::PairsForm>")]
+    pub environment: Pairs,
+    /// Services that the container needs; they are started for it alone.
+    #[schemars(flatten)]
+    pub uses: Uses,
 }
 
 /// Where and under which names the image is published once it has passed.

@@ -32,7 +32,7 @@ use serde::Serialize;
 
 use crate::{
     Flavor, Source, SourceText, TagRule, Values, When, codes,
-    file::{At, Pairs, PipelineFile, Publish, SbomFormat, Sign, WhenRule},
+    file::{At, Pairs, PipelineFile, Publish, SbomFormat, Sign, Uses, WhenRule},
     interpolate::{self, TemplateError},
 };
 
@@ -130,7 +130,7 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
     let test = gates::test(&mut planner, file.test.as_ref());
     let health = planner.health(file);
     let services = services::services(&mut planner, file, &image);
-    uses::check(&mut planner, file.test.as_ref(), &services.project);
+    uses::check(&mut planner, file, &services.project);
     let publish = file.publish.as_ref().map(|publish| planner.publish(publish, file, &image));
     let environments = planner.environments(&file.environments);
     let keep = file.keep.clone().unwrap_or_default();
@@ -308,6 +308,7 @@ impl Planner<'_> {
 
     fn health(&mut self, file: &PipelineFile) -> HealthPlan {
         let given = file.health.clone().unwrap_or_default();
+        let uses = uses::uses(self, &given.uses, &Uses::default());
         HealthPlan {
             enabled: !given.off,
             command: given.command.map(|command| command.value),
@@ -317,6 +318,9 @@ impl Planner<'_> {
             start_period: given.start_period,
             prove: given.prove,
             stop_grace_period: given.stop_grace_period,
+            environment: self.pairs(&given.environment),
+            // Gates go on beside it: what they do to a database is nothing to the check's.
+            uses: UsesPlan { fresh: !uses.names.is_empty(), ..uses },
             place: file.health.as_ref().and_then(|health| self.place(&health.span)),
         }
     }
@@ -519,6 +523,12 @@ pub struct HealthPlan {
     /// Time for that end.
     #[serde(serialize_with = "crate::duration::serialize_option")]
     pub stop_grace_period: Option<Duration>,
+    /// Variables of the container, over the image's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// Services that it needs, of its own.
+    #[serde(flatten)]
+    pub uses: UsesPlan,
     /// Where it stands.
     pub place: Option<Place>,
 }

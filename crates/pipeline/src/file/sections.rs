@@ -7,7 +7,7 @@ use super::{
     environments::environments,
     files, gates,
     read::{Fields, Keys, Reader, shorten},
-    sign, tags,
+    sign, tags, uses,
     version::version,
     yaml::{Kind, Node},
 };
@@ -95,9 +95,26 @@ pub(super) const BUILD: Keys = Keys {
 
 pub(super) const HEALTH: Keys = Keys {
     what: "`health`",
-    known: &["interval", "attempts", "timeout", "start_period", "command", "prove", "stop_grace_period"],
+    known: &[
+        "interval",
+        "attempts",
+        "timeout",
+        "start_period",
+        "command",
+        "prove",
+        "stop_grace_period",
+        "environment",
+        "services",
+        "links",
+    ],
     later: &[],
-    foreign: &[("retries", "attempts"), ("test", "command"), ("run", "command"), ("start-period", "start_period")],
+    foreign: &[
+        ("retries", "attempts"),
+        ("test", "command"),
+        ("run", "command"),
+        ("start-period", "start_period"),
+        ("env", "environment"),
+    ],
 };
 
 pub(super) const PUBLISH: Keys = Keys {
@@ -240,6 +257,8 @@ fn health(reader: &mut Reader, node: &Node) -> Option<Health> {
         command: fields.get("command").and_then(|node| health_command(reader, node)),
         prove: fields.get("prove").and_then(|node| reader.boolean(node)).unwrap_or(false),
         stop_grace_period: fields.get("stop_grace_period").and_then(|node| reader.duration(node)),
+        environment: pairs(reader, &fields, "environment"),
+        uses: uses::uses(reader, &fields),
     };
     Some(health)
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Planner;
 use crate::{
     codes,
-    file::{At, Test, Uses},
+    file::{At, PipelineFile, Uses},
 };
 
 /// The services that a gate uses.
@@ -53,10 +53,13 @@ pub(super) fn uses(planner: &mut Planner<'_>, gate: &Uses, shared: &Uses) -> Use
 const RESERVED_NAMES: &[&str] = &["build", "setup", "health", "publish", "publish-files", "tags", "before"];
 
 /// Every service that is used exists, and none has the name of another stage.
-pub(super) fn check(planner: &mut Planner<'_>, test: Option<&Test>, project: &Project) {
+pub(super) fn check(planner: &mut Planner<'_>, file: &PipelineFile, project: &Project) {
     let known: BTreeMap<&str, ()> = project.services.iter().map(|service| (service.name.as_str(), ())).collect();
-    let Some(test) = test else { return };
-    let uses: Vec<&Uses> = std::iter::once(&test.uses).chain(test.gates.iter().map(|(_, gate)| &gate.uses)).collect();
+    let of_tests = file
+        .test
+        .iter()
+        .flat_map(|test| std::iter::once(&test.uses).chain(test.gates.iter().map(|(_, gate)| &gate.uses)));
+    let uses: Vec<&Uses> = of_tests.chain(file.health.iter().map(|health| &health.uses)).collect();
     let named = |at: &At<String>| at.value.split(':').next().unwrap_or_default().to_owned();
     for given in uses.iter().flat_map(|uses| uses.services.iter().chain(&uses.links)) {
         let name = named(given);
@@ -69,7 +72,7 @@ pub(super) fn check(planner: &mut Planner<'_>, test: Option<&Test>, project: &Pr
         let diagnostic = planner.error(codes::INVALID_VALUE, format!("there is no service `{name}`"), &given.span);
         (diagnostic.label, diagnostic.help) = (near, help);
     }
-    for (name, _) in &test.gates {
+    for (name, _) in file.test.iter().flat_map(|test| &test.gates) {
         if known.contains_key(name.value.as_str()) {
             let message =
                 format!("gate `{}` is named like a service: both have a log and a line of their own", name.value);

@@ -154,7 +154,8 @@ pub(super) async fn check(
         if !work.health {
             return Ok(None);
         }
-        let result = health::probe(cx, plan, scope, &subject.built.root, &gates_ended).await;
+        let surroundings = Surroundings::new(cx, plan, options, scope, &subject.built.root);
+        let result = health::probe(cx, plan, scope, &subject.built.root, &surroundings, &gates_ended).await;
         if !matches!(&result, Ok(health) if health.verdict != Verdict::Failed) {
             abandon.cancel();
         }

@@ -97,7 +97,7 @@ async fn verdict(trial: &Trial<'_>, gate: &GatePlan) -> Result<(GateOutcome, Str
         let is_last = former.len() + 1 >= attempts as usize;
         let keep_failed = if is_last { trial.keep_failed() } else { Duration::ZERO };
         let attempt = async |spec: &ContainerSpec| attempt::attempt(trial, gate, spec, keep_failed).await;
-        let mut outcome = trial.services.during(gate, &spec, attempt).await?;
+        let mut outcome = trial.services.during(&gate.name, &gate.uses, &spec, attempt).await?;
         match &outcome.failure {
             Some(failure) if !is_last => former.push(set_aside(cx, gate, failure, &outcome, former.len() + 1)),
             _ => {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use engine::{
     Attachment, Cancel, Container, ContainerSpec, EngineError, ExecSpec, Exit, Limits, NetworkMode, Root, Scope, Stdio,
-    Surroundings,
 };
 use events::{Event, Verdict};
 
@@ -17,6 +16,7 @@ use services::health::{Attempt, Check, Healthy, SETTLE, Seen, Watch};
 use super::{
     gate,
     log::{StageLog, StepText, Tail},
+    services::{Sets, Surroundings},
     words::{self, Stage},
 };
 use crate::{BoundsPlan, GateFailure, HealthOutcome, HealthPlan, Plan, RunContext, RunError};
@@ -28,13 +28,14 @@ const STOP_GRACE: Duration = Duration::from_millis(100);
 /// What docker gives a container between its stop signal and SIGKILL.
 const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
 
-/// Starts the image and awaits its health; a healthy one is watched until `gates_ended`. The container has ended when this
-/// returns.
+/// Starts the image beside its services and awaits its health; a healthy one is watched until `gates_ended`. The containers
+/// have ended when this returns.
 pub(super) async fn probe(
     cx: RunContext<'_>,
     plan: &Plan,
     scope: &dyn Scope,
     root: &Root,
+    surroundings: &Surroundings<'_>,
     gates_ended: &Cancel,
 ) -> Result<HealthOutcome, RunError> {
     if !plan.health.enabled {
@@ -42,33 +43,21 @@ pub(super) async fn probe(
     }
     let config = &root.config.config;
     let args: Vec<String> = config.entrypoint.iter().chain(&config.cmd).flatten().cloned().collect();
-    let stage = Stage::start(cx.events, STAGE);
     if args.is_empty() {
         let outcome = skipped("the image has no command to start");
-        stage.finish(Verdict::Skipped, outcome.summary.clone());
+        Stage::start(cx.events, STAGE).finish(Verdict::Skipped, outcome.summary.clone());
         return Ok(outcome);
     }
     let trial =
         Trial { cx, health: &plan.health, check: Check::of(root, &given(&plan.health)), root, text: args.join(" ") };
-    let name = gate::container_name(&format!("{}-health", plan.name));
-    match trial.run(scope, name, args, &stage, gates_ended).await {
-        Ok(outcome) => {
-            let event = Event::HealthFinished {
-                verdict: outcome.verdict,
-                attempt: outcome.attempts,
-                duration_ms: words::millis(outcome.duration),
-                flaps: outcome.flaps,
-            };
-            cx.events.emit(event);
-            stage.finish(outcome.verdict, outcome.summary.clone());
-            Ok(outcome)
-        }
-        Err(error) => {
-            let verdict = if matches!(error, RunError::Cancelled) { Verdict::Skipped } else { Verdict::Failed };
-            stage.finish(verdict, error.to_string());
-            Err(error)
-        }
-    }
+    let spec = trial.spec(gate::container_name(&format!("{}-health", plan.name)), args);
+    let sets = Sets::new(surroundings);
+    let outcome =
+        sets.during(STAGE, &plan.health.uses, &spec, async |spec| trial.tell(scope, spec.clone(), gates_ended).await);
+    let outcome = outcome.await;
+    // A service that is not up is why nothing was tried: that leads.
+    sets.finish().await?;
+    outcome
 }
 
 /// What the file says instead of the image.
@@ -112,32 +101,63 @@ enum Found {
 }
 
 impl Trial<'_> {
-    async fn run(
-        &self,
-        scope: &dyn Scope,
-        name: String,
-        args: Vec<String>,
-        stage: &Stage<'_>,
-        gates_ended: &Cancel,
-    ) -> Result<HealthOutcome, RunError> {
-        let cx = self.cx;
-        let log = StageLog::open(cx, STAGE, vec![StepText { text: self.text.clone(), place: None }], None, None)?;
-        let spec = ContainerSpec {
+    fn spec(&self, name: String, args: Vec<String>) -> ContainerSpec {
+        ContainerSpec {
             name,
             root: self.root.clone(),
             args,
-            env: gate::environment(self.root, &Default::default(), &[]),
+            env: gate::environment(self.root, &self.health.environment, &[]),
             cwd: gate::workdir(None, self.root),
             user: self.root.config.config.user.clone(),
             mounts: Vec::new(),
             // A loopback of its own: ports never clash, and probes run inside.
             network: NetworkMode::Default,
             attachment: Attachment::default(),
-            surroundings: Surroundings::default(),
+            surroundings: engine::Surroundings::default(),
             limits: Limits::default(),
             init: false,
-            stdio: Stdio::Sink(log.sink()),
-        };
+            stdio: Stdio::Inherit,
+        }
+    }
+
+    /// The stage, from the start of the container on.
+    async fn tell(
+        &self,
+        scope: &dyn Scope,
+        spec: ContainerSpec,
+        gates_ended: &Cancel,
+    ) -> Result<HealthOutcome, RunError> {
+        let stage = Stage::start(self.cx.events, STAGE);
+        match self.run(scope, spec, &stage, gates_ended).await {
+            Ok(outcome) => {
+                let event = Event::HealthFinished {
+                    verdict: outcome.verdict,
+                    attempt: outcome.attempts,
+                    duration_ms: words::millis(outcome.duration),
+                    flaps: outcome.flaps,
+                };
+                self.cx.events.emit(event);
+                stage.finish(outcome.verdict, outcome.summary.clone());
+                Ok(outcome)
+            }
+            Err(error) => {
+                let verdict = if matches!(error, RunError::Cancelled) { Verdict::Skipped } else { Verdict::Failed };
+                stage.finish(verdict, error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    async fn run(
+        &self,
+        scope: &dyn Scope,
+        mut spec: ContainerSpec,
+        stage: &Stage<'_>,
+        gates_ended: &Cancel,
+    ) -> Result<HealthOutcome, RunError> {
+        let cx = self.cx;
+        let log = StageLog::open(cx, STAGE, vec![StepText { text: self.text.clone(), place: None }], None, None)?;
+        spec.stdio = Stdio::Sink(log.sink());
         let exec = ExecSpec {
             args: Vec::new(),
             env: spec.env.clone(),

@@ -92,22 +92,23 @@ impl<'a> Sets<'a> {
         Ok(self.shared.identities(&self.surroundings.services.names(&gate.uses.names)).await?)
     }
 
-    /// Starts what the gate uses, unless it is up, and lets it do its work in a container that reaches them. The work ends
+    /// Starts what somebody uses, unless it is up, and lets it do its work in a container that reaches them. The work ends
     /// when one of them does.
     pub(super) async fn during<T>(
         &self,
-        gate: &GatePlan,
+        name: &str,
+        uses: &UsesPlan,
         spec: &ContainerSpec,
         work: impl AsyncFnOnce(&ContainerSpec) -> Result<T, RunError>,
     ) -> Result<T, RunError> {
-        let uses = self.surroundings.containers(&gate.uses);
+        let uses = self.surroundings.containers(uses);
         if uses.names.is_empty() {
             return work(spec).await;
         }
         if !uses.fresh {
             return with(&self.shared, &uses, spec, work).await;
         }
-        let own = Services::new(self.surroundings.context(), Some(&gate.name));
+        let own = Services::new(self.surroundings.context(), Some(name));
         let result = with(&own, &uses, spec, work).await;
         let stopped = self.end(&own).await;
         result.and_then(|value| stopped.map(|()| value))
