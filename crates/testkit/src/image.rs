@@ -40,7 +40,7 @@ pub(crate) fn write_tiny(builder: &mut tar::Builder<impl io::Write>, users: &str
 }
 
 /// A busybox that needs no libraries.
-fn busybox() -> Option<PathBuf> {
+pub(crate) fn busybox() -> Option<PathBuf> {
     let path = PathBuf::from("/usr/bin/busybox");
     let path = if path.is_file() { path } else { PathBuf::from("/bin/busybox") };
     (path.is_file() && libraries(&path).is_empty()).then_some(path)

@@ -21,7 +21,7 @@ use std::{
 
 pub use filter::filtered;
 pub use git::{COMMIT_SECONDS, GitServer, Repository, serve_repositories};
-pub use services::{POSTGRES, REDIS};
+pub use services::{POSTGRES, RABBITMQ, REDIS};
 pub use session::{Finished, Running, Session};
 
 /// Name of the tiny image: a shell and a few tools, on no base.

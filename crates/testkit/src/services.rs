@@ -1,4 +1,4 @@
-//! Images of real services, made of this machine's Debian packages: PostgreSQL and Redis.
+//! Images of real services, made of this machine's Debian packages: PostgreSQL, Redis, RabbitMQ.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +13,9 @@ use crate::{World, image};
 pub const POSTGRES: &str = "localhost/postgres:15";
 /// Name of the Redis image: port 6379.
 pub const REDIS: &str = "localhost/redis:7";
+
+/// Name of the RabbitMQ image: port 5672, user `guest` from everywhere.
+pub const RABBITMQ: &str = "localhost/rabbitmq:3";
 
 /// Starts as the official image does: initialises an empty data directory first.
 const POSTGRES_START: &str = "\
@@ -47,6 +50,18 @@ FROM redis-root:1
 ENV PATH=/usr/bin:/bin
 EXPOSE 6379
 CMD [\"redis-server\", \"--bind\", \"0.0.0.0\", \"--protected-mode\", \"no\", \"--save\", \"\"]
+";
+
+/// Its scripts want the usual tools, and are started where they lie: Debian's links to them are files in this image.
+const RABBITMQ_DOCKERFILE: &str = "\
+FROM rabbitmq-root:1
+RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]
+ENV PATH=/usr/lib/erlang/bin:/bin HOME=/data LC_ALL=C.UTF-8
+ENV RABBITMQ_NODENAME=rabbit@localhost RABBITMQ_MNESIA_BASE=/data/mnesia RABBITMQ_LOGS=- RABBITMQ_LOG_BASE=/data
+ENV RABBITMQ_ENABLED_PLUGINS_FILE=/data/enabled_plugins
+EXPOSE 5672
+WORKDIR /data
+CMD [\"sh\", \"-c\", \"exec /usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server\"]
 ";
 
 impl World {
@@ -93,6 +108,30 @@ impl World {
         root.program(server);
         root.program(Path::new("/usr/bin/redis-cli"));
         self.add_image(root, "redis-root:1", REDIS, REDIS_DOCKERFILE);
+        true
+    }
+
+    /// Puts the image [`RABBITMQ`] into the store. False, with the reason said, where the machine lacks what it is made of.
+    ///
+    /// # Panics
+    /// When the image cannot be made.
+    pub fn add_rabbitmq(&self) -> bool {
+        let [server, erlang] = ["/usr/lib/rabbitmq", "/usr/lib/erlang"].map(Path::new);
+        if !server.join("bin/rabbitmq-server").is_file() || image::busybox().is_none() {
+            crate::skip("there is no RabbitMQ, or no static busybox (Debian packages rabbitmq-server, busybox-static)");
+            return false;
+        }
+        let mut root = Root::default();
+        root.directory(server);
+        root.directory(erlang);
+        let programs = root.files.keys().filter(|path| path.components().any(|part| part.as_os_str() == "bin"));
+        let native = root.files.keys().filter(|path| path.extension().is_some_and(|extension| extension == "so"));
+        for path in programs.chain(native).cloned().collect::<Vec<_>>() {
+            root.program(&path);
+        }
+        root.text("/etc/rabbitmq/rabbitmq.conf", 0o644, "loopback_users = none\n");
+        root.owned("/data", 0);
+        self.add_image(root, "rabbitmq-root:1", RABBITMQ, RABBITMQ_DOCKERFILE);
         true
     }
 

@@ -1,6 +1,6 @@
 //! Services beside the image: real databases, awaited, linked, kept warm.
 
-use testkit::{POSTGRES, REDIS, World};
+use testkit::{POSTGRES, REDIS, TINY, World};
 
 use crate::{world, world_with_image};
 
@@ -125,16 +125,85 @@ fn redis_is_ready_when_its_port_accepts() {
         return;
     }
     let pipeline = "\
-services: {cache: {image: \"localhost/redis:7\"}}
+services: {cache: {image: \"localhost/redis:7\"}, pair: {image: \"localhost/redis:7\", deploy: {replicas: 2}}}
 test:
   services: [cache]
   gates:
     set: redis-cli -h cache set a b
     get: {needs: set, run: \"test \\\"$(redis-cli -h cache get a)\\\" = b\"}
-health: false
+    both: {services: [pair], run: \"test $(busybox nslookup pair | busybox grep -c ^Name:) = 2\"}
+health:
+  services: [cache]
+  environment: {STORE: cache}
+  command: test \"$(redis-cli -h $STORE ping)\" = PONG
 ";
     world.file("Dockerfile", &format!("FROM {REDIS}\n")).file("seatrial.yaml", pipeline).commit();
     world.seatrial(["run"]).run().exits(0).stderr_has("cache  port 6379 accepts");
+    // Each of several containers is awaited by itself, and the health check has a cache of its own.
+    let told = world.seatrial(["logs", "last", "--events"]).run().exits(0).stdout();
+    for stage in ["pair-1", "pair-2", "cache (health)", "health"] {
+        assert!(told.contains(&format!("\"{stage}\"")), "{stage} in:\n{told}");
+    }
+}
+
+/// One gate publishes, another one takes what it published, each over a connection of its own.
+#[test]
+fn messages_go_through_rabbitmq() {
+    let world = world_with_image();
+    if !world.add_rabbitmq() {
+        return;
+    }
+    let pipeline = "\
+services: {queue: {image: \"localhost/rabbitmq:3\", stop_signal: SIGKILL, ready: {log: Server startup complete, port: 5672}}}
+test:
+  services: [queue]
+  mounts: [amqp]
+  gates:
+    write: busybox nc queue 5672 -e sh -c 'cat amqp/write; exec busybox grep -q -z finished'
+    read: {needs: write, run: busybox nc queue 5672 -e sh -c 'cat amqp/read; exec busybox grep -q -z hello.from.the.gate'}
+health: false
+";
+    world.file("Dockerfile", &format!("FROM {TINY}\nENV PATH=/bin\n")).file("seatrial.yaml", pipeline);
+    std::fs::create_dir(world.repo().join("amqp")).unwrap();
+    let text = b"hello from the gate";
+    let size = u64::try_from(text.len()).unwrap().to_be_bytes();
+    let header = [&[0, 60, 0, 0][..], &size, &[0, 0]].concat();
+    // Basic.Publish to the default exchange, content header, body.
+    let publish = [method(1, 60, 40, b"\0\0\0\x08messages\0"), frame(2, 1, &header), frame(3, 1, text)].concat();
+    // Basic.Get, acknowledged by itself.
+    let get = method(1, 60, 70, b"\0\0\x08messages\x01");
+    for (name, work) in [("write", publish), ("read", get)] {
+        std::fs::write(world.repo().join("amqp").join(name), conversation(&work)).unwrap();
+    }
+    world.commit();
+    world.seatrial(["run"]).run().exits(0).stderr_has("in its log, port 5672 accepts");
+    assert_eq!(world.remains(), Vec::<String>::new());
+}
+
+/// All that a client says in AMQP 0-9-1, without waiting for answers: it logs in, opens a channel, declares a queue, does its
+/// work, and declares another one, whose name comes back when the work is done.
+fn conversation(work: &[u8]) -> Vec<u8> {
+    let declare = |queue: &str| method(1, 50, 10, format!("\0\0\x08{queue}\0\0\0\0\0").as_bytes());
+    [
+        b"AMQP\0\0\x09\x01".to_vec(),
+        method(0, 10, 11, b"\0\0\0\0\x05PLAIN\0\0\0\x0c\0guest\0guest\x05en_US"),
+        method(0, 10, 31, b"\x07\xff\0\x02\0\0\0\0"),
+        method(0, 10, 40, b"\x01/\0\0"),
+        method(1, 20, 10, b"\0"),
+        declare("messages"),
+        work.to_vec(),
+        declare("finished"),
+    ]
+    .concat()
+}
+
+fn method(channel: u8, class: u8, id: u8, arguments: &[u8]) -> Vec<u8> {
+    frame(1, channel, &[&[0, class, 0, id], arguments].concat())
+}
+
+fn frame(kind: u8, channel: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[kind, 0, channel][..], &length, payload, b"\xce"].concat()
 }
 
 #[test]
