@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) source_date_epoch: Option<SystemTime>,
     /// `HOST:PORT` of the demo's own registry, the only one that takes images of this machine's files.
     pub(crate) demo_registry: Option<String>,
+    /// Digests of the image whose run is repeated; `replay` tells its child where they are.
+    pub(crate) replayed: Option<PathBuf>,
 }
 
 /// CI systems whose logs fold.
@@ -60,6 +62,7 @@ impl Settings {
             ci: Ci::detect(&|name| env::var_os(name)),
             source_date_epoch: epoch()?,
             demo_registry: None,
+            replayed: env::var_os(REPLAYED).map(PathBuf::from),
         })
     }
 }
@@ -78,6 +81,8 @@ fn default_home(is_root: bool, env: &dyn Fn(&str) -> Option<OsString>) -> Result
         })
 }
 
+/// From `replay` to the run that it starts.
+pub(crate) const REPLAYED: &str = "SEATRIAL_REPLAYED";
 /// A container may use the host's network (BuildKit's name of the entitlement).
 pub(crate) const NETWORK_HOST: &str = "network.host";
 /// The machine's own file of what may be allowed to builds, for everybody who uses it.

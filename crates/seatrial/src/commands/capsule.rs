@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use events::Verdict;
 use serde::{Deserialize, Serialize};
 
+pub(super) use replay::compare;
 pub(crate) use replay::{ReplayArgs, run as replay};
 
 use super::{logs::find_run, record::RunRecord};

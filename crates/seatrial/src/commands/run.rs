@@ -247,6 +247,9 @@ fn trial(
     match outcome {
         Ok(outcome) => {
             let exit = conclude(command, &plan, &base, &outcome, &views, store, &run);
+            if let Some(replayed) = &context.settings.replayed {
+                capsule::compare(replayed, store, &run);
+            }
             if context.settings.ci == Some(Ci::GitHub) && views.shows_summary() {
                 terminal::message(&annotations::of(&outcome));
             }
@@ -298,8 +301,9 @@ fn conclude(
     record.kept = kept(outcome);
     record.gates = outcome.gates.iter().map(|gate| (gate.gate.clone(), GateRecord::of(gate))).collect();
     record.write(run);
+    capsule::found::remember_image(outcome, run);
     if outcome.verdict == Verdict::Failed {
-        capsule::found::remember(plan, base, Some(outcome), run);
+        capsule::found::remember(plan, base, run);
     }
     if outcome.verdict != Verdict::Failed
         && let Some(size_bytes) = size_bytes

@@ -46,8 +46,20 @@ fn a_failure_happens_again_in_another_clone() {
     world.file("app", "good\n");
     let session = world.seatrial(["replay"]).arg(&capsule).cwd(to.path().join("c"));
     let finished = session.run().exits(1);
-    finished.stderr_has("repeating `seatrial test unit`").stderr_has("gate unit");
+    finished
+        .stderr_has("repeating `seatrial test unit`")
+        .stderr_has("gate unit")
+        .stderr_has("the image is the capsule's");
     assert_eq!(std::fs::read_to_string(to.path().join("c/app")).unwrap(), "good\n", "the clone is as it was");
+
+    // On a base that has changed meanwhile, the same failure says less.
+    world
+        .seatrial(["build", "--progress=none", "-t", "tiny:1", "-"])
+        .stdin("FROM tiny:1\nRUN touch /other\n")
+        .run()
+        .exits(0);
+    let session = world.seatrial(["replay"]).arg(&capsule).cwd(to.path().join("c"));
+    session.run().exits(1).stderr_has("the image differs from the capsule's").stderr_has("its base tiny:1 was sha256:");
 }
 
 #[test]

@@ -50,10 +50,13 @@ pub(super) struct Built {
 }
 
 /// Called when a run has failed. What cannot be noted costs the capsule, not the run.
-pub(in crate::commands) fn remember(plan: &Plan, base: &Path, outcome: Option<&Outcome>, run: &RunDir) {
-    let source = Source::of(plan, base, run);
-    write(run, FILE, &source);
-    if let Some(image) = outcome.and_then(|outcome| outcome.image.as_ref()) {
+pub(in crate::commands) fn remember(plan: &Plan, base: &Path, run: &RunDir) {
+    write(run, FILE, &Source::of(plan, base, run));
+}
+
+/// Called when a run has found out, so that a replay knows its image also when it passes.
+pub(in crate::commands) fn remember_image(outcome: &Outcome, run: &RunDir) {
+    if let Some(image) = &outcome.image {
         let built = &image.built;
         let epoch = built.epoch.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let bases = built.bases.iter().map(|(name, id)| (name.clone(), id.to_string())).collect();

@@ -135,7 +135,7 @@ fn failed(run: &RunDir) -> anyhow::Result<Vec<String>> {
 }
 
 /// The image's digests, worked out now when the run did not wait for them; `None` when it is gone.
-fn image(store: &Store, run: &RunDir) -> Option<Image> {
+pub(super) fn image(store: &Store, run: &RunDir) -> Option<Image> {
     let built = Built::read(run)?;
     let mut config = built.config.clone();
     config.rootfs.diff_ids =

@@ -8,8 +8,10 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Capsule, DESCRIPTION, PATCH, UNTRACKED, broken, found::git};
-use crate::{context::Context, exit::Exit, failure::Failure, terminal};
+use store::{RunDir, Store};
+
+use super::{Capsule, DESCRIPTION, Image, PATCH, UNTRACKED, broken, found::git, pack};
+use crate::{context::Context, exit::Exit, failure::Failure, settings::REPLAYED, terminal};
 
 /// A capsule is made by somebody else: whatever it unpacks to, not more than this is read of it.
 const UNPACKED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
@@ -54,7 +56,11 @@ pub(crate) fn run(args: &ReplayArgs, context: &Context) -> anyhow::Result<Exit> 
         run.commit.as_deref().unwrap_or("(no commit)"),
         arguments.join(" ")
     ));
-    let exit = repeat(context, &capsule, &source, &arguments)?;
+    let image = unpacked.path().join("image.json");
+    if let Some(was) = &capsule.image {
+        fs_err::write(&image, serde_json::to_vec(was)?)?;
+    }
+    let exit = repeat(context, &capsule, &source, &arguments, &image)?;
     if args.keep {
         terminal::message_line(&format!("the source is kept in {}", unpacked.keep().join("source").display()));
     }
@@ -73,11 +79,17 @@ fn command(capsule: &Capsule) -> Vec<String> {
     }
 }
 
-fn repeat(context: &Context, capsule: &Capsule, source: &Path, arguments: &[String]) -> anyhow::Result<Exit> {
+fn repeat(
+    context: &Context,
+    capsule: &Capsule,
+    source: &Path,
+    arguments: &[String],
+    image: &Path,
+) -> anyhow::Result<Exit> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut child = Command::new(program);
     child.arg("--home").arg(&context.settings.home).arg("-C").arg(source.join(&capsule.source.directory));
-    child.args(arguments);
+    child.args(arguments).env(REPLAYED, image);
     if let Some(file) = &capsule.source.file {
         child.arg("--file").arg(Path::new(file).file_name().unwrap_or_default());
     }
@@ -86,6 +98,39 @@ fn repeat(context: &Context, capsule: &Capsule, source: &Path, arguments: &[Stri
         Some(code) => Exit::Command(u8::try_from(code).unwrap_or(u8::MAX)),
         None => Exit::Surroundings,
     })
+}
+
+/// Tells whether a run that repeats a capsule's had the same image: with another one, its verdict speaks of something else.
+/// It is asked in the process of that run, which has the store.
+pub(in crate::commands) fn compare(replayed: &Path, store: &Store, run: &RunDir) {
+    // What the other process did not write, or what cannot be sealed, is no reason to spoil the run.
+    let was: Option<Image> = fs_err::read(replayed).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let (Some(was), Some(is)) = (was, pack::image(store, run)) else { return };
+    if was.id == is.id {
+        terminal::message_line(&format!("the image is the capsule's: {}", was.id));
+        return;
+    }
+    terminal::warning(&format!("the image differs from the capsule's: it is {}, and was {}", is.id, was.id));
+    for difference in differences(&was, &is) {
+        terminal::message_line(&format!("  {difference}"));
+    }
+}
+
+fn differences(was: &Image, is: &Image) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, id) in &was.bases {
+        match is.bases.iter().find(|(other, _)| other == name) {
+            Some((_, other)) if other == id => {}
+            Some((_, other)) => found.push(format!("its base {name} was {id} and is {other}")),
+            None => found.push(format!("its base {name} is not used any more")),
+        }
+    }
+    let same = was.layers.iter().zip(&is.layers).take_while(|(was, is)| was == is).count();
+    found.push(match (was.layers.len(), is.layers.len()) {
+        (all, others) if all == others && same == all => "the layers are the same, the configuration is another".into(),
+        (all, others) => format!("{same} of its {others} layers are the first of those {all}"),
+    });
+    found
 }
 
 /// The commit with its changes in `source`; repositories of the user's stay as they are.
