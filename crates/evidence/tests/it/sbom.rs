@@ -1,6 +1,7 @@
 //! What is found in images, and how it is written down.
 
 mod hostile;
+mod machine;
 mod programs;
 mod rpm;
 mod schemas;

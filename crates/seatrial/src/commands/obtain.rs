@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use oci::{Platform, Reference};
+use oci::{Descriptor, Digest, ManifestOrIndex, Platform, Reference};
+use registry::{CopyPlace, Layout};
 use store::{Image, LoadSource, Scope, Store};
 
 use super::{copy::place::Place, named, transfer::Transfers};
@@ -36,13 +37,8 @@ pub(crate) fn obtain(
 ) -> anyhow::Result<(Option<Reference>, Image)> {
     let cwd = &context.settings.cwd;
     let reference = match wanted.name.parse::<Place>().map(|place| place.within(cwd)) {
-        Ok(Place::OciDir(path, name) | Place::OciArchive(path, name)) => {
-            return load(&path, name.as_deref(), wanted, store, scope);
-        }
-        Ok(Place::DockerArchive(path, name)) => {
-            let name = name.map(|name| name.familiar());
-            return load(&path, name.as_deref(), wanted, store, scope);
-        }
+        Ok(place @ (Place::OciDir(..) | Place::OciArchive(..))) => return load_named(&place, wanted, store, scope),
+        Ok(Place::DockerArchive(path, name)) => return load(&path, name.map(Named::Reference), wanted, store, scope),
         Ok(Place::Registry(_)) if wanted.name.starts_with("docker://") => wanted.name.trim_start_matches("docker://"),
         _ => wanted.name,
     };
@@ -77,9 +73,58 @@ fn fitting(images: Vec<Image>, wanted: &Wanted<'_>) -> Option<Image> {
     }
 }
 
+/// Which image of several is meant.
+enum Named {
+    Reference(Reference),
+    /// Ids of the images of a name, one for each platform.
+    Ids(Vec<Digest>),
+}
+
+/// From a layout, where names need not be references.
+fn load_named(
+    place: &Place,
+    wanted: &Wanted<'_>,
+    store: &Store,
+    scope: &Scope,
+) -> anyhow::Result<(Option<Reference>, Image)> {
+    let (Place::OciDir(path, name) | Place::OciArchive(path, name)) = place else {
+        unreachable!("only layouts are looked into")
+    };
+    let mut named = None;
+    if name.is_some()
+        && path.exists()
+        && let CopyPlace::Layout(layout, name) = place.open()?
+    {
+        let listed = layout.find(name.as_deref()).map_err(|error| Failure::refused(error.to_string()))?;
+        named = Some(Named::Ids(ids(&layout, &listed, 0)));
+    }
+    load(path, named, wanted, store, scope)
+}
+
+/// Ids of the images that a manifest or index of a layout is of.
+fn ids(layout: &Layout, listed: &Descriptor, depth: usize) -> Vec<Digest> {
+    /// An index in an index is all that there is.
+    const DEPTH_MAX: usize = 2;
+    if listed.size > DOCUMENT_BYTES_MAX || depth > DEPTH_MAX {
+        return Vec::new();
+    }
+    let bytes = fs_err::read(layout.path().join("blobs/sha256").join(listed.digest.hex())).unwrap_or_default();
+    match ManifestOrIndex::parse(&bytes) {
+        Ok(ManifestOrIndex::Manifest(manifest)) => vec![manifest.config.digest],
+        Ok(ManifestOrIndex::Index(index)) => {
+            index.manifests.iter().flat_map(|manifest| ids(layout, manifest, depth + 1)).collect()
+        }
+        // Loading tells what is wrong with it.
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Registries take no larger manifests either (distribution-spec, "Pushing Manifests").
+const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+
 fn load(
     path: &Path,
-    name: Option<&str>,
+    named: Option<Named>,
     wanted: &Wanted<'_>,
     store: &Store,
     scope: &Scope,
@@ -90,15 +135,12 @@ fn load(
     let mut loaded = store
         .load(scope, LoadSource::Path(path), None)
         .with_context(|| format!("cannot read {} as an image", path.display()))?;
-    if let Some(name) = name {
-        let is_named = |reference: &Option<Reference>| {
-            reference.as_ref().is_some_and(|reference| reference.tag() == Some(name) || reference.familiar() == name)
-        };
-        loaded.retain(|(reference, _)| is_named(reference));
-    }
-    if let Some(platform) = wanted.platform {
-        loaded.retain(|(_, image)| image.config.platform().runs_on(platform));
-    }
+    loaded.retain(|(reference, image)| match &named {
+        None => true,
+        Some(Named::Reference(name)) => reference.as_ref() == Some(name),
+        Some(Named::Ids(ids)) => ids.contains(&image.id),
+    });
+    loaded.retain(|(_, image)| wanted.platform.is_none_or(|platform| image.config.platform().runs_on(platform)));
     // Several names of one image are one image.
     loaded.dedup_by(|(_, a), (_, b)| a.id == b.id);
     match <[_; 1]>::try_from(loaded) {

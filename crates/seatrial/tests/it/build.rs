@@ -85,7 +85,7 @@ fn wrong_invocations_exit_2() {
     world.seatrial(["build", "--sbom"]).run().exits(2).stderr_is(&expect![[r#"
         error: `--sbom` is not supported yet
 
-        hint: build without `--sbom`
+        hint: build without `--sbom`; `seatrial sbom IMAGE` lists the packages, and runs attach signed statements (`publish.sign`)
     "#]]);
     world.seatrial(["build", "-o", "type=nowhere"]).run().exits(2).stderr_has("`--output type=nowhere` is unknown");
     world.seatrial(["build", "nowhere"]).run().exits(2).stderr_has("there is no build context `nowhere`");

@@ -23,6 +23,7 @@ mod registry_access;
 mod remote;
 mod reproducible;
 mod run;
+mod sbom;
 mod secrets;
 mod services;
 mod shared_cache;

@@ -170,7 +170,9 @@ impl BuildArgs {
         ];
         match given.iter().find(|(_, is_given)| *is_given) {
             Some((flag, _)) => {
-                Err(Failure::usage(format!("`{flag}` is not supported yet")).hint(format!("build without `{flag}`")))
+                Err(Failure::usage(format!("`{flag}` is not supported yet")).hint(format!(
+                    "build without `{flag}`; `seatrial sbom IMAGE` lists the packages, and runs attach signed statements (`publish.sign`)"
+                )))
             }
             None => Ok(()),
         }
