@@ -36,7 +36,7 @@ pub struct PublishError {
 pub enum PublishErrorKind {
     /// The index was not reached, or its answer was none.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Registry(Box<RegistryError>),
     /// No or wrong credentials.
     #[error("the index asks for other credentials{}", detail(.message))]
     Unauthorized {
@@ -80,6 +80,12 @@ impl PublishError {
     /// Whether repeating makes no sense, because something else is there: exit code 1.
     pub fn is_taken(&self) -> bool {
         matches!(self.kind, PublishErrorKind::Differs { .. })
+    }
+}
+
+impl From<RegistryError> for PublishErrorKind {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(Box::new(error))
     }
 }
 

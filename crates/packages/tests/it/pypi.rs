@@ -79,7 +79,7 @@ fn wheel(directory: &Path, text: &str) -> PathBuf {
 async fn a_wheel_goes_to_pypiserver_and_comes_back_by_pip() {
     let directory = tempfile::tempdir().unwrap();
     let [kept, made, installed] = ["kept", "made", "installed"].map(|name| directory.path().join(name));
-    [&kept, &made].map(|path| fs_err::create_dir(path).unwrap());
+    [&kept, &made].into_iter().for_each(|path| fs_err::create_dir(path).unwrap());
     let Some(server) = Pypiserver::start(&kept) else { return };
     let file = wheel(&made, "VALUE = 42\n");
 
