@@ -25,6 +25,32 @@ pub trait BaseSource: Send + Sync {
     /// # Errors
     /// It does not exist, or cannot be reached.
     fn pull(&self, reference: &Reference, platform: &Platform) -> Result<Image, BaseError>;
+
+    /// Judges an image before it is used, also when it is in the store. `verify`: what its user asks for beside the rules.
+    /// `Some` is the reference by digest that was found good and has to be used; `None`: nothing is asked of it.
+    ///
+    /// # Errors
+    /// It lacks something, or that could not be found out.
+    fn admit(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        verify: &[String],
+    ) -> Result<Option<Reference>, AdmitError> {
+        let _ = (reference, platform, verify);
+        Ok(None)
+    }
+}
+
+/// Why an image may not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmitError {
+    /// It lacks evidence; says which.
+    #[error("{0}")]
+    Refused(String),
+    /// Its registry could not be asked.
+    #[error(transparent)]
+    Failed(#[from] BaseError),
 }
 
 /// Why an image could not be fetched.
@@ -123,6 +149,7 @@ pub fn resolve(host: &Host<'_>, request: &ImageRequest, events: &EventSink) -> R
         name: &name,
         pull: request.pull,
         place: request.place.clone(),
+        verify: &request.verify,
         check: &|| check(&request.cancel),
         warn: &|message| events.emit(Event::Warning { message, place: request.place.clone() }),
     };
@@ -151,6 +178,7 @@ fn by_reference(
         name,
         pull: work.request.pull,
         place: Some(work.place(span)),
+        verify: &[],
         check: &|| work.check(),
         warn: &|message| work.warn(message, Some(span)),
     };
@@ -166,6 +194,8 @@ struct Wanted<'a> {
     name: &'a str,
     pull: bool,
     place: Option<Place>,
+    /// Evidence that is asked for beside the rules.
+    verify: &'a [String],
     check: &'a dyn Fn() -> Result<(), BuildError>,
     warn: &'a dyn Fn(String),
 }
@@ -173,6 +203,16 @@ struct Wanted<'a> {
 impl Wanted<'_> {
     fn find(&self) -> Result<Image, BuildError> {
         let Wanted { host, reference, platform, name, .. } = *self;
+        (self.check)()?;
+        match host.bases.admit(reference, platform, self.verify) {
+            Ok(None) => {}
+            // What was judged is what is used, whatever the name means in the store.
+            Ok(Some(judged)) => return host.bases.pull(&judged, platform).map_err(|error| self.unavailable(error)),
+            Err(AdmitError::Refused(missing)) => {
+                return Err(BuildError::Untrusted { reference: name.to_owned(), place: self.place.clone(), missing });
+            }
+            Err(AdmitError::Failed(error)) => return Err(self.unavailable(error)),
+        }
         let known = host.store.resolve_for(reference, platform).during(|| format!("cannot look up image {name}"))?;
         match known {
             Some(image) if self.pull => self.fetch(Some(image)),

@@ -32,7 +32,7 @@ mod tree;
 mod variables;
 mod work;
 
-pub use base::{BaseError, BaseSource, resolve};
+pub use base::{AdmitError, BaseError, BaseSource, resolve};
 pub use build::{build, image_root, root_snapshot};
 pub use fetch::{
     Download, DownloadError, Downloaded, Downloads, FetchError, FetchedContext, Version, fetch_context,

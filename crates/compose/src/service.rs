@@ -289,6 +289,16 @@ pub enum Evidence {
     Signature,
 }
 
+impl Evidence {
+    /// As the file writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gates => "gates",
+            Self::Signature => "signature",
+        }
+    }
+}
+
 /// `snapshot`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

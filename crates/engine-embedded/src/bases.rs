@@ -3,12 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::SystemTime,
 };
 
-use builder::{BaseError, BaseSource};
+use builder::{AdmitError, BaseError, BaseSource};
 use events::{EventSink, Transfers};
+use evidence::{Requirement, Sought, Trust};
 use oci::{Digest, Platform, Reference};
-use registry::{Client, Progress};
+use registry::{Client, Progress, RegistryError};
 use store::{Image, Scope, Store};
 
 /// Makes a registry client, with the user's credentials and settings. Called only when an image has to be fetched.
@@ -24,6 +26,8 @@ pub(crate) struct Bases<'a> {
     pub(crate) events: &'a EventSink,
     /// The stage id of events.
     pub(crate) stage: &'a str,
+    /// What images need before they are used.
+    pub(crate) trust: &'a Trust,
     /// One fetch for each image, however many stages want it at once.
     pub(crate) slots: Mutex<HashMap<(Reference, String), Slot>>,
 }
@@ -42,32 +46,67 @@ impl BaseSource for Bases<'_> {
         *slot = Some(image.clone());
         Ok(image)
     }
+
+    fn admit(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        verify: &[String],
+    ) -> Result<Option<Reference>, AdmitError> {
+        let wanted: Result<Vec<Requirement>, String> = verify.iter().map(|text| text.parse()).collect();
+        let wanted = wanted.map_err(AdmitError::Refused)?;
+        let Some(policy) = self.trust.policy_for(reference, &wanted) else { return Ok(None) };
+        if policy.keys.is_empty() {
+            let message = format!("`trust` has no key for {}", reference.repository());
+            return Err(AdmitError::Refused(message));
+        }
+        let collected =
+            self.ask(|client| async move { evidence::collect(&client, reference, Some(platform)).await })?;
+        let report = policy.judge(Sought { collected: &collected, now: SystemTime::now() });
+        if !report.passed() {
+            let missing: Vec<String> = report.missing().map(|check| check.detail.clone()).collect();
+            return Err(AdmitError::Refused(missing.join("; ")));
+        }
+        let judged = collected.platforms.first().map_or(&collected.root, |(digest, _)| digest);
+        Ok(Some(reference.with_digest(judged.clone())))
+    }
 }
 
 impl Bases<'_> {
     fn fetch(&self, reference: &Reference, platform: &Platform) -> Result<Image, BaseError> {
-        let other = |source: Box<dyn std::error::Error + Send + Sync>| BaseError { is_auth: false, source };
         let progress = Told(Transfers::new(self.events, self.stage));
-        // A thread and a runtime of their own: this may be called from inside a runtime or without any, and an
-        // unchanged build never gets here.
-        let image = std::thread::scope(|scope| {
-            let fetch = || {
-                let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-                let runtime = runtime.map_err(|error| other(error.into()))?;
-                let client = (self.client)();
-                let pulled = runtime.block_on(client.pull(reference, platform, self.store, self.scope, &progress));
-                pulled.map_err(|error| BaseError { is_auth: error.is_auth(), source: error.into() })
-            };
-            let thread = std::thread::Builder::new().name("pull".into()).spawn_scoped(scope, fetch);
-            let thread = thread.map_err(|error| other(error.into()))?;
-            thread.join().unwrap_or_else(|_| Err(other("fetching an image panicked".into())))
-        })?;
+        let (store, scope, progress) = (self.store, self.scope, &progress);
+        let image = self.ask(|client| async move { client.pull(reference, platform, store, scope, progress).await })?;
         if reference.digest().is_none() {
             // So that the next build finds it without the network.
             self.store.tag_beside(reference, &image).map_err(|error| other(error.into()))?;
         }
         Ok(image)
     }
+
+    /// Asks a registry. A thread and a runtime of their own: this may be called from inside a runtime or without any, and
+    /// an unchanged build never gets here.
+    fn ask<T, F>(&self, question: impl FnOnce(Client) -> F + Send) -> Result<T, BaseError>
+    where
+        T: Send,
+        F: Future<Output = Result<T, RegistryError>>,
+    {
+        std::thread::scope(|scope| {
+            let ask = || {
+                let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+                let runtime = runtime.map_err(|error| other(error.into()))?;
+                let answer = runtime.block_on(question((self.client)()));
+                answer.map_err(|error| BaseError { is_auth: error.is_auth(), source: error.into() })
+            };
+            let thread = std::thread::Builder::new().name("pull".into()).spawn_scoped(scope, ask);
+            let thread = thread.map_err(|error| other(error.into()))?;
+            thread.join().unwrap_or_else(|_| Err(other("fetching an image panicked".into())))
+        })
+    }
+}
+
+fn other(source: Box<dyn std::error::Error + Send + Sync>) -> BaseError {
+    BaseError { is_auth: false, source }
 }
 
 /// Tells the events how far a pull is.

@@ -17,6 +17,7 @@ use engine::{
     ResolvedImage, Root, Scope,
 };
 use events::{Event, EventSink, RunId};
+use evidence::Trust;
 use oci::{DiffId, Digest, ImageConfig};
 use runtime::{Network, Privilege};
 use store::{Compression, Image, ManifestOptions, SealedManifest, Stop, Store};
@@ -50,6 +51,8 @@ pub struct EmbeddedOptions {
     pub default_network: Network,
     /// How sealed layers are compressed.
     pub compression: Compression,
+    /// What images of registries need before they are used.
+    pub trust: Arc<Trust>,
 }
 
 /// The engine in this process. Cheap to clone.
@@ -216,6 +219,7 @@ impl Inner {
             scope,
             events,
             stage,
+            trust: &options.trust,
             slots: Mutex::new(HashMap::new()),
         };
         let downloads = WebDownloads { events, stage };

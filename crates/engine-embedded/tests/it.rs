@@ -155,6 +155,7 @@ impl World {
             client,
             default_network: runtime::Network::Host,
             compression: Compression::Gzip,
+            trust: std::sync::Arc::default(),
         });
         let recorder = Arc::new(Recorder::default());
         let events = EventSink::new(vec![recorder.clone()]);
@@ -544,6 +545,7 @@ async fn images_are_found_by_name(world: World) {
         platform: Platform::host(),
         pull: false,
         place: None,
+        verify: Vec::new(),
         cancel: Cancel::new(),
     };
     let found = world.engine.image(request("localhost/tools:1"), &world.events).await.unwrap();

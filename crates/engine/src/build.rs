@@ -232,6 +232,16 @@ pub enum BuildError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// An image lacks evidence that it must have: exit 1.
+    #[error("image {reference} is not trusted: {missing}")]
+    Untrusted {
+        /// The image.
+        reference: String,
+        /// Where it is named.
+        place: Option<Place>,
+        /// What is missing, in words.
+        missing: String,
+    },
     /// A file or repository that lies elsewhere cannot be had: exit 3, or 4 for authentication.
     #[error("cannot fetch {what}")]
     Remote {

@@ -18,6 +18,8 @@ pub struct ImageRequest {
     pub pull: bool,
     /// Where the user names it.
     pub place: Option<Place>,
+    /// Evidence that it must have, beside what is asked of all images of its name: `signature`, `gates`.
+    pub verify: Vec<String>,
     /// Stops the work.
     pub cancel: Cancel,
 }

@@ -43,7 +43,8 @@ impl Bundle {
             media_type: BUNDLE_TYPE.into(),
             verification_material: Material {
                 public_key: Some(KeyIdentifier { hint: signer.public().hint() }),
-                further: serde_json::Map::new(),
+                // Nothing is in a public log; readers made of the protos want to see that.
+                further: serde_json::Map::from_iter([("tlogEntries".to_owned(), Value::Array(Vec::new()))]),
             },
             dsse_envelope: Envelope::sign(statement, signer)?,
         })

@@ -71,10 +71,8 @@ pub async fn collect(
     let subjects: Vec<Digest> =
         [root.clone()].into_iter().chain(platforms.iter().map(|(digest, _)| digest.clone())).collect();
     let source = Source { client, image, fetched_bytes: AtomicU64::new(0) };
-    let pieces: Vec<Vec<Found>> = futures::stream::iter(subjects.iter().map(|subject| source.of_subject(subject)))
-        .buffered(PARALLEL)
-        .try_collect()
-        .await?;
+    let asked: Vec<_> = subjects.iter().map(|subject| source.of_subject(subject)).collect();
+    let pieces: Vec<Vec<Found>> = futures::stream::iter(asked).buffered(PARALLEL).try_collect().await?;
     Ok(Collected { root, platforms, found: pieces.into_iter().flatten().collect() })
 }
 

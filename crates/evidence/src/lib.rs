@@ -17,6 +17,7 @@ mod policy;
 pub mod promotion;
 pub mod sbom;
 mod statement;
+mod trust;
 
 pub use attachment::Attachment;
 pub use bundle::{BUNDLE_TYPE, Bundle};
@@ -32,3 +33,4 @@ pub use statement::{
     BUILD_TYPE, BUILDER_ID, GATES_LEVEL, GateResult, Parameters, Provenance, Resource, STATEMENT_TYPE, Statement,
     Summary, TestResult, git_uri, predicate, timestamp,
 };
+pub use trust::{Trust, TrustRule};

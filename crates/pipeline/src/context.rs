@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use engine::{BuildError, Cancel, Engine, EngineError};
 use events::EventSink;
-use evidence::{Attachment, Signer, SigningFailed};
+use evidence::{Attachment, Collected, Signer, SigningFailed};
 use futures::{StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest, Reference};
 use packages::{Login, Package, PublishError, State, Target};
@@ -141,6 +141,12 @@ pub trait Registry: Send + Sync {
     /// Attaches evidence to a manifest that the repository has.
     async fn attach(&self, repository: &Reference, attachments: &[Attachment]) -> Result<(), RegistryError>;
 
+    /// What is said of an image there; `None` where there is no such image.
+    async fn evidence(&self, image: &Reference) -> Result<Option<Collected>, RegistryError> {
+        let _ = image;
+        Ok(None)
+    }
+
     /// All tags of a repository; none when there is no such repository.
     async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError>;
 
@@ -204,6 +210,10 @@ impl Registry for registry::Client {
             registry::Client::put_manifest(self, &reference, oci::media_type::MANIFEST, bytes).await?;
         }
         Ok(())
+    }
+
+    async fn evidence(&self, image: &Reference) -> Result<Option<Collected>, RegistryError> {
+        or_absent(evidence::collect(self, image, None).await)
     }
 
     async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {

@@ -12,6 +12,7 @@ mod schema;
 mod sections;
 mod sign;
 mod tags;
+mod trust;
 mod uses;
 mod version;
 
@@ -63,6 +64,10 @@ pub struct PipelineFile {
     pub health: Option<Health>,
     /// Where and under which names the image is published once it has passed.
     pub publish: Option<Publish>,
+    /// Evidence that images have to have before builds, gates and services use them, by keys that are trusted: of the images
+    /// beside those that this file publishes, or by the beginnings of names.
+    #[schemars(with = "Option<schema::TrustForm>")]
+    pub trust: Vec<TrustRule>,
     /// Secrets by name, for `secrets` of gates, setup commands and the build. Change requests from forks get none.
     #[schemars(with = "Option<std::collections::BTreeMap<String, SecretSource>>")]
     pub secrets: Vec<(At<String>, SecretSource)>,
@@ -486,6 +491,24 @@ pub struct Sign {
     /// List of packages that is attached: `spdx` (the default), `cyclonedx`, or `false` for none.
     #[schemars(with = "Option<schema::SbomForm>")]
     pub sbom: Option<SbomFormat>,
+}
+
+/// What is asked of images.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(rename = "Trust", deny_unknown_fields)]
+pub struct TrustRule {
+    /// The place of the rule.
+    #[schemars(skip)]
+    pub span: Span,
+    /// The beginning of their names, up to a slash; `None`: those beside the file's own.
+    #[schemars(skip)]
+    pub prefix: Option<At<String>>,
+    /// Files with public keys in PEM, or the keys themselves.
+    #[schemars(with = "schema::TextsForm")]
+    pub keys: Vec<At<String>>,
+    /// What they need before they are used: `signature`, `gates`, `provenance`, `sbom`. Default: nothing.
+    #[schemars(with = "Option<schema::RequirementsForm>")]
+    pub pull: Vec<At<String>>,
 }
 
 /// Formats of lists of packages.

@@ -28,13 +28,15 @@ pub use packages::PublishError;
 pub use plan::{
     BeforePlan, BoundsPlan, BuildPlan, CommandPlan, EnvironmentPlan, FilesPlan, GatePlan, HealthPlan, ImagePlan,
     KeepPlan, LimitsPlan, MountPlan, Plan, PlanInputs, PublishPlan, SecretPlan, SecretUsePlan, ServicesPlan, SignPlan,
-    TestPlan, TmpfsPlan, UlimitPlan, UsesPlan, Version, plan,
+    TestPlan, TmpfsPlan, TrustPlan, TrustedKey, UlimitPlan, UsesPlan, Version, plan,
 };
 pub use prepare::{
     FILE_NAME, Invalid, PrepareError, PrepareRequest, Prepared, SourceText, find_file, init_yaml, prepare,
 };
 pub use report::{Case, CaseOutcome, InvalidReport, junit};
-pub use run::{FILES_STAGE, GATE_VERDICTS, StageRecord, file_name, known_secrets, report_files, run, stage_record};
+pub use run::{
+    FILES_STAGE, GATE_VERDICTS, StageRecord, file_name, has_passed, known_secrets, report_files, run, stage_record,
+};
 pub use services::{ServiceError, ServiceFailure, ServiceOutcome};
 pub use source::{Head, Source, SourceEvent, changed_paths, read_source};
 pub use tags::{

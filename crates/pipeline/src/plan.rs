@@ -11,6 +11,7 @@ mod matrix;
 mod services;
 mod tags;
 mod test;
+mod trust;
 mod uses;
 mod version;
 
@@ -39,6 +40,7 @@ use crate::{
 pub use environments::EnvironmentPlan;
 pub use files::FilesPlan;
 pub use services::ServicesPlan;
+pub use trust::{TrustPlan, TrustedKey};
 pub use uses::UsesPlan;
 
 /// What will be done. Serialises to what `seatrial config` prints.
@@ -76,6 +78,9 @@ pub struct Plan {
     /// Places that images come to, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub environments: Vec<EnvironmentPlan>,
+    /// What images need before they are used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trust: Vec<TrustPlan>,
     /// What is kept for how long.
     pub keep: KeepPlan,
     /// Limits of the image.
@@ -133,6 +138,9 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
     uses::check(&mut planner, file, &services.project);
     let publish = file.publish.as_ref().map(|publish| planner.publish(publish, file, &image));
     let environments = planner.environments(&file.environments);
+    let own = publish.iter().flat_map(|publish: &PublishPlan| publish.repositories.iter());
+    let own: Vec<Reference> = own.chain(image_is_given.then_some(&image)).cloned().collect();
+    let trust = planner.trust(file, &own);
     let keep = file.keep.clone().unwrap_or_default();
     let limits = file.limits.clone().unwrap_or_default();
     let plan = Plan {
@@ -151,6 +159,7 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
         local_tags: local_tags(),
         publish,
         environments,
+        trust,
         keep: KeepPlan {
             failed: keep.failed.unwrap_or(KEEP_FAILED_DEFAULT),
             runs: keep.runs.and_then(|runs| usize::try_from(runs).ok()).unwrap_or(KEEP_RUNS_DEFAULT),

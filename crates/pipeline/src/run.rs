@@ -3,6 +3,7 @@
 mod before;
 mod build;
 mod checks;
+mod elsewhere;
 mod evidence;
 mod files;
 mod gate;
@@ -28,7 +29,7 @@ use engine::{BuildError, Built, Cancel, FailedStep, Scope};
 use events::{Event, RunId, Verdict};
 
 pub use files::STAGE as FILES_STAGE;
-pub use record::{StageRecord, stage_record};
+pub use record::{StageRecord, has_passed, stage_record};
 pub use reports::matching as report_files;
 pub use secrets::known_secrets;
 pub use verdicts::NAMESPACE as GATE_VERDICTS;

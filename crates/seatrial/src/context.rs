@@ -5,6 +5,7 @@ use std::{cell::OnceCell, path::Path, sync::Arc};
 use anyhow::Context as _;
 use engine::Cancel;
 use engine_embedded::{CacheImport, Embedded, EmbeddedOptions};
+use evidence::Trust;
 use registry::{Client, ClientOptions, Credentials, HostFiles};
 use runtime::{Network, Privilege};
 use store::{Compression, Store, StoreOptions};
@@ -77,11 +78,16 @@ impl Context {
 
     /// The embedded engine on the store.
     pub(crate) fn engine(&self, args: &EngineArgs) -> anyhow::Result<Embedded> {
-        self.engine_with_cache(args, Vec::new())
+        self.engine_with_cache(args, Vec::new(), Trust::default())
     }
 
-    /// The same, taking steps from other places as well.
-    pub(crate) fn engine_with_cache(&self, args: &EngineArgs, imports: Vec<CacheImport>) -> anyhow::Result<Embedded> {
+    /// The same, taking steps from other places as well, and images only where they have what is asked of them.
+    pub(crate) fn engine_with_cache(
+        &self,
+        args: &EngineArgs,
+        imports: Vec<CacheImport>,
+        trust: Trust,
+    ) -> anyhow::Result<Embedded> {
         // A bare name is looked for in PATH when it is needed.
         if let Some(runtime) = args.runtime.as_ref().filter(|runtime| runtime.is_absolute() && !runtime.is_file()) {
             return Err(Failure::usage(format!("there is no OCI runtime {}", runtime.display()))
@@ -99,6 +105,7 @@ impl Context {
             // Builds have to reach package mirrors, and private networks are not there yet.
             default_network: Network::Host,
             compression: Compression::Gzip,
+            trust: Arc::new(trust),
         };
         Ok(Embedded::with_cache(options, imports))
     }

@@ -180,6 +180,13 @@ pub(crate) fn build_of(stage: &str, error: BuildError, run: u64) -> Failure {
                 failure
             }
         }
+        BuildError::Untrusted { place, .. } => {
+            let mut failure = Failure::refused(message);
+            failure.place = place.map(Box::new);
+            failure.hint(
+                "see what is said of it with `seatrial evidence IMAGE`; `trust` in seatrial.yaml says what it needs",
+            )
+        }
         BuildError::Remote { place, is_auth, source, .. } => {
             let mut failure = Failure::surroundings(message).because(source.as_ref());
             failure.place = place.map(Box::new);

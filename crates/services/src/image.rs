@@ -22,8 +22,8 @@ pub(crate) struct Image {
 }
 
 pub(crate) async fn find(cx: &ServiceContext<'_>, service: &Service) -> Result<Image, ServiceError> {
-    if !service.verify.is_empty() {
-        return Err(ServiceError::invalid(service, "`verify` is not supported yet: nothing was started"));
+    if !service.verify.is_empty() && service.image.is_none() {
+        return Err(ServiceError::invalid(service, "`verify` speaks of an `image` from a registry"));
     }
     let failed = |source| match source {
         BuildError::Cancelled => ServiceError::Cancelled,
@@ -51,6 +51,7 @@ pub(crate) async fn find(cx: &ServiceContext<'_>, service: &Service) -> Result<I
                 platform: service.platform.clone().unwrap_or_else(Platform::host),
                 pull: cx.pull || service.pull_policy == Some(PullPolicy::Always),
                 place: service.place.clone(),
+                verify: service.verify.iter().map(|evidence| evidence.as_str().to_owned()).collect(),
                 cancel: cx.cancel.clone(),
             };
             let found = cx.engine.image(request, cx.events).await.map_err(failed)?;

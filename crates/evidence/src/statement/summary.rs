@@ -19,8 +19,6 @@ pub struct Summary {
     pub resource: String,
     /// Who says so.
     pub verifier: String,
-    /// Version of Seatrial.
-    pub version: String,
     /// When.
     pub time: SystemTime,
     /// The pipeline file's name.
@@ -40,7 +38,7 @@ impl Summary {
         // Level 1 asks for provenance, which is attached with this (SLSA v1.0, "Build track").
         let levels = if self.passed { vec!["SLSA_BUILD_LEVEL_1", GATES_LEVEL] } else { vec!["FAILED"] };
         let predicate = json!({
-            "verifier": { "id": self.verifier, "version": { "seatrial": self.version } },
+            "verifier": { "id": self.verifier },
             "timeVerified": timestamp(self.time),
             "resourceUri": self.resource,
             "policy": Resource { uri: Some(self.policy.clone()), ..Resource::content(&self.definition) },

@@ -2,6 +2,7 @@
 //! that may be changed on the way.
 #![expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
 
+mod interop;
 mod keys;
 mod policies;
 mod sbom;

@@ -54,7 +54,6 @@ pub(super) fn summary(finished: u64) -> Statement {
         subject: resource(),
         resource: "registry.example/acme/app".into(),
         verifier: evidence::BUILDER_ID.into(),
-        version: "0.1.0".into(),
         time: UNIX_EPOCH + Duration::from_secs(finished),
         policy: "seatrial.yaml".into(),
         definition: Digest::of(b"definition"),

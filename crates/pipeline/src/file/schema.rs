@@ -8,8 +8,8 @@ use schemars::{
 use serde_json::Value;
 
 use super::{
-    Before, Build, Environment, Flavor, Gate, Health, PipelineFile, PublishFiles, SetupStep, Sign, Tag, VersionRule,
-    WhenRule,
+    Before, Build, Environment, Flavor, Gate, Health, PipelineFile, PublishFiles, SetupStep, Sign, Tag, TrustRule,
+    VersionRule, WhenRule,
 };
 use crate::version::DescribeForm;
 
@@ -186,6 +186,13 @@ one_of!(BeforeForm = Before, Vec<Before>);
 one_of!(FilesForm = PublishFiles, Vec<PublishFiles>);
 one_of!(HealthForm = bool, Health);
 one_of!(SignForm = String, Sign);
+one_of!(TrustForm = TrustRule, BTreeMap<String, TrustRule>);
+form!(RequirementsForm, {
+    "anyOf": [
+        { "enum": ["signature", "provenance", "sbom", "gates"] },
+        { "type": "array", "items": { "enum": ["signature", "provenance", "sbom", "gates"] } }
+    ]
+});
 form!(SbomForm, { "enum": ["spdx", "cyclonedx", false] });
 one_of!(GateForm = String, Vec<String>, Gate);
 one_of!(SetupCommandForm = String, SetupStep);
@@ -265,7 +272,7 @@ impl JsonSchema for VersionRule {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{before, bounds, files, gates, sections, sign},
+        super::{before, bounds, files, gates, sections, sign, trust},
         *,
     };
 
@@ -294,6 +301,7 @@ mod tests {
             ("Publish", &sections::PUBLISH),
             ("Sign", &sign::SIGN),
             ("PublishFiles", &files::FILES),
+            ("Trust", &trust::TRUST),
             ("Tag", &super::super::tags::TAG),
             ("Flavor", &super::super::tags::FLAVOR),
             ("WhenRule", &sections::WHEN),

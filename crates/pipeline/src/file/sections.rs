@@ -7,7 +7,7 @@ use super::{
     environments::environments,
     files, gates,
     read::{Fields, Keys, Reader, shorten},
-    sign, tags, uses,
+    sign, tags, trust, uses,
     version::version,
     yaml::{Kind, Node},
 };
@@ -32,8 +32,9 @@ pub(super) const FILE: Keys = Keys {
         "volumes",
         "configs",
         "environments",
+        "trust",
     ],
-    later: &["images", "trust", "bump", "triggers", "profiles", "develop"],
+    later: &["images", "bump", "triggers", "profiles", "develop"],
     foreign: &[
         ("tests", "test"),
         ("gates", "test"),
@@ -151,6 +152,7 @@ pub(super) fn pipeline_file(reader: &mut Reader, root: &Node) -> PipelineFile {
         test: fields.get("test").and_then(|node| gates::test(reader, node)),
         health: fields.get("health").and_then(|node| health(reader, node)),
         publish: fields.get("publish").and_then(|node| publish(reader, node)),
+        trust: fields.get("trust").map(|node| trust::trust(reader, node)).unwrap_or_default(),
         secrets: fields.get("secrets").map(|node| bounds::secret_sources(reader, node)).unwrap_or_default(),
         keep: fields.get("keep").and_then(|node| keep(reader, node)),
         limits: fields.get("limits").and_then(|node| limits(reader, node)),

@@ -102,7 +102,6 @@ pub(super) fn say(
         subject: image,
         resource: name(plan).repository(),
         verifier: BUILDER_ID.into(),
-        version: env!("CARGO_PKG_VERSION").into(),
         time: finished,
         policy: plan.file.clone().unwrap_or_else(|| crate::FILE_NAME.to_owned()),
         definition: record::definition(plan),

@@ -35,6 +35,7 @@ impl<'a> Images<'a> {
             platform: Platform::host(),
             pull: self.pull,
             place: image.place.clone(),
+            verify: Vec::new(),
             cancel: self.cx.cancel.clone(),
         };
         let found = slot.get_or_try_init(|| self.cx.engine.image(request, self.cx.events)).await;

@@ -125,7 +125,7 @@ pub(super) async fn seal_and_upload(
     cx.events
         .emit(Event::ImageSealed { digest: sealed.manifest.digest.clone(), size_bytes: sealed.manifest.size_bytes });
     if work.needs_verdict {
-        record::require_passed(cx, plan, &sealed)?;
+        record::require_passed(cx, plan, &sealed).await?;
     }
     if intention.is_planned {
         if plan.source.is_dirty {

@@ -7,7 +7,7 @@ use oci::{Digest, ImageConfig};
 use serde::{Deserialize, Serialize};
 use store::{RunDir, Store};
 
-use super::publish::Sealed;
+use super::{elsewhere, publish::Sealed};
 use crate::{Plan, RunContext, RunError};
 
 /// How a gate's container was started, so that `shell` can start another one like it.
@@ -106,8 +106,16 @@ pub(super) fn remember_passed(cx: RunContext<'_>, plan: &Plan, sealed: &Sealed) 
         .map_err(|error| RunError::local("remember the verdict", error))
 }
 
-/// `publish` alone: an earlier run has to have passed with this very image, commit and definition.
-pub(super) fn require_passed(cx: RunContext<'_>, plan: &Plan, sealed: &Sealed) -> Result<(), RunError> {
+/// `publish` alone: an earlier run has to have passed with this very image, commit and definition, here or where a trusted
+/// key has signed its verdicts.
+pub(super) async fn require_passed(cx: RunContext<'_>, plan: &Plan, sealed: &Sealed) -> Result<(), RunError> {
+    match passed_here(cx, plan, sealed) {
+        Err(_) if !plan.source.is_dirty && elsewhere::has_passed(cx, plan, sealed).await? => Ok(()),
+        here => here,
+    }
+}
+
+fn passed_here(cx: RunContext<'_>, plan: &Plan, sealed: &Sealed) -> Result<(), RunError> {
     let refuse = |message: &str| {
         Err(RunError::Refused {
             message: message.into(),
@@ -127,6 +135,11 @@ pub(super) fn require_passed(cx: RunContext<'_>, plan: &Plan, sealed: &Sealed) -
         }
         Some(_) => Ok(()),
     }
+}
+
+/// Whether an image has passed the pipeline in a run of this machine.
+pub fn has_passed(store: &Store, image: &Digest) -> bool {
+    recall(store, image).is_some()
 }
 
 fn recall(store: &Store, id: &Digest) -> Option<Passed> {

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &EvidenceArgs, context: &Context) -> anyhow::Result<Exit
     let format = Format::parse(args.format.as_deref())?;
     let image = named::with_default_tag(&args.image);
     let keys = match args.key.as_slice() {
-        [] => Vec::new(),
+        [] => verify::rule_of_file(&image, context)?.map(|policy| policy.keys).unwrap_or_default(),
         given => verify::keys(given, context)?,
     };
     let collected = verify::collect(&image, args.platform.as_ref(), &args.engine, context)?;

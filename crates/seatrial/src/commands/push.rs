@@ -1,9 +1,10 @@
 //! `seatrial push`.
 
 use oci::Reference;
+use store::{Image, Store};
 
 use super::{
-    named,
+    named, run,
     transfer::{self, Transfers},
 };
 use crate::{
@@ -30,6 +31,21 @@ pub(crate) struct PushArgs {
     engine: EngineArgs,
 }
 
+/// Where a repository's pipeline has gates, its own image is pushed only once it has passed them.
+fn refuse_unjudged(name: &Reference, images: &[Image], store: &Store, context: &Context) -> Result<(), Failure> {
+    if pipeline::find_file(&context.settings.cwd).is_none() {
+        return Ok(());
+    }
+    let plan = run::prepare(context, None, None)?.plan;
+    let published = plan.publish.iter().flat_map(|publish| &publish.repositories);
+    let is_ours = published.chain([&plan.image]).any(|own| own.repository() == name.repository());
+    if !is_ours || plan.test.gates.is_empty() || images.iter().all(|image| pipeline::has_passed(store, &image.id)) {
+        return Ok(());
+    }
+    Err(Failure::refused(format!("{} has not passed the gates of the pipeline file here", name.familiar()))
+        .hint("test and publish it with `seatrial run --publish`"))
+}
+
 /// Pushes images; prints `NAME@DIGEST` for each.
 pub(crate) fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Exit> {
     let store = context.store()?;
@@ -41,6 +57,7 @@ pub(crate) fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Exit> {
             Failure::usage(format!("`{name}` is no name with a tag"))
                 .hint(format!("name it first: `seatrial tag {name} REGISTRY/NAME:TAG`"))
         })?;
+        refuse_unjudged(&reference, &found, store, context)?;
         images.push((reference, found));
     }
 

@@ -26,6 +26,7 @@ use super::{
     init::environment,
     record::{GateRecord, RunRecord},
     sign::SignArgs,
+    verify,
 };
 use crate::{
     cli::{EngineArgs, Progress},
@@ -201,7 +202,7 @@ fn trial(
         terminal::message(&drawn(file, &warnings, &plan.services.included));
     }
     let caches = Caches::read(&args.cache, context)?;
-    let embedded = context.engine_with_cache(&args.engine, caches.imports.clone())?;
+    let embedded = context.engine_with_cache(&args.engine, caches.imports.clone(), verify::trust(&plan)?)?;
     let for_demo = ForDemo(&embedded);
     let engine: &dyn Engine = if is_for_demo(&plan, context) { &for_demo } else { &embedded };
     let options = RunOptions {

@@ -6,11 +6,11 @@ use std::{
     time::SystemTime,
 };
 
-use evidence::{Collected, NamedKey, Policy, PolicyError, PolicyFile, Report, Requirement, Sought};
+use evidence::{Collected, NamedKey, Policy, PolicyError, PolicyFile, Report, Requirement, Sought, Trust};
 use oci::{Platform, Reference};
 use serde_json::json;
 
-use super::named;
+use super::{named, run};
 use crate::{
     cli::EngineArgs,
     context::Context,
@@ -100,9 +100,26 @@ fn policy(args: &VerifyArgs, image: &Reference, context: &Context) -> anyhow::Re
         let require = if args.require.is_empty() { vec![Requirement::Signature] } else { args.require.clone() };
         return Ok(Policy { keys: keys(&args.key, context)?, require, ..Policy::default() });
     }
+    if let Some(policy) = rule_of_file(image, context)?.filter(|policy| !policy.require.is_empty()) {
+        return Ok(policy);
+    }
     Err(Failure::usage(format!("nothing says what {} needs", image.familiar()))
         .hint("name a key (`--key FILE`) or a policy (`--policy FILE`), or write `trust` into seatrial.yaml")
         .into())
+}
+
+/// What the pipeline file here asks of an image.
+pub(super) fn rule_of_file(image: &Reference, context: &Context) -> Result<Option<Policy>, Failure> {
+    if pipeline::find_file(&context.settings.cwd).is_none() {
+        return Ok(None);
+    }
+    let trust = trust(&run::prepare(context, None, None)?.plan)?;
+    Ok(trust.rule_for(image).map(|rule| rule.policy.clone()))
+}
+
+/// The rules of a pipeline file with their keys.
+pub(super) fn trust(plan: &pipeline::Plan) -> Result<Trust, Failure> {
+    plan.trust().map_err(policy_failure)
 }
 
 /// Public keys of files.

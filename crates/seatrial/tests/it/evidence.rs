@@ -8,6 +8,7 @@ use crate::{world, world_with_image};
 
 const PIPELINE: &str = "\
 image: REGISTRY/team/app
+trust: {keys: [keys/release.pub, keys/other.pub], pull: [signature, gates]}
 test:
   mounts: [tests]
   gates:
@@ -23,6 +24,7 @@ publish:
 fn published() -> (World, String) {
     let world = world_with_image();
     let pipeline = PIPELINE.replace("REGISTRY", &world.registry().to_string());
+    make_keys(&world);
     world
         .file("Dockerfile", "FROM tiny:1\nARG COLOUR=red\nCOPY app.sh /\n")
         .file("app.sh", "echo hello\n")
@@ -30,11 +32,18 @@ fn published() -> (World, String) {
         .file("seatrial.yaml", &pipeline)
         .commit()
         .git(&["remote", "add", "origin", "https://ann:secret@git.example/team/app.git"]);
-    world.seatrial(["keys", "generate", "../release"]).env("COSIGN_PASSWORD", "open sesame").run().exits(0);
-    world.seatrial(["keys", "generate", "../other", "--type", "ed25519"]).run().exits(0);
     publish(&world).exits(0).stderr_has("6 statements signed by SHA256:");
     let name = format!("{}/team/app:1.0", world.registry());
     (world, name)
+}
+
+/// `release.key`, with a password, and `other.key`; their public halves are in the repository as well.
+fn make_keys(world: &World) {
+    world.seatrial(["keys", "generate", "../release"]).env("COSIGN_PASSWORD", "open sesame").run().exits(0);
+    world.seatrial(["keys", "generate", "../other", "--type", "ed25519"]).run().exits(0);
+    for name in ["release.pub", "other.pub"] {
+        world.file(&format!("keys/{name}"), &fs::read_to_string(world.path(name)).expect("the key was made"));
+    }
 }
 
 fn publish(world: &World) -> Finished {
@@ -97,7 +106,9 @@ fn what_is_there_verifies_and_what_is_missing_is_named() {
     verify(&world, &name, &["--key", "../other.pub"])
         .exits(1)
         .stderr_has("is not verified: no signature (6 found that are not signed by a trusted key, or changed since)");
-    verify(&world, &name, &[]).exits(2).stderr_has("nothing says what");
+    // Without a key or a policy, what the pipeline file here asks of such images.
+    verify(&world, &name, &[]).exits(0).stderr_has("✓ gates: by release");
+    world.seatrial(["verify", "elsewhere.example/app"]).run().exits(2).stderr_has("nothing says what");
     world.file(
         "policy.yaml",
         "keys: {release: ../release.pub, security: ../other.pub}\nrequire: [signature, provenance, sbom, gates]\n\
@@ -146,6 +157,7 @@ fn evidence_travels_with_a_copy_and_not_to_another_image() {
 fn a_key_that_cannot_be_used_stops_the_run_before_anything_has_a_name() {
     let world = world_with_image();
     let pipeline = PIPELINE.replace("REGISTRY", &world.registry().to_string());
+    make_keys(&world);
     world.file("Dockerfile", "FROM tiny:1\n").file("tests/unit.sh", "true\n").file("seatrial.yaml", &pipeline).commit();
     world
         .seatrial(["run", "--publish"])
@@ -158,6 +170,59 @@ fn a_key_that_cannot_be_used_stops_the_run_before_anything_has_a_name() {
     world.file("seatrial.yaml", &pipeline.replace("env://COSIGN_KEY", "exec://touch ../started")).commit();
     world.seatrial(["run", "--publish"]).run().exits(2).stderr_has("which this machine does not allow");
     assert!(!world.path("started").exists());
+}
+
+#[test]
+fn images_are_used_only_with_the_evidence_that_is_asked_of_them() {
+    let (world, name) = published();
+    let unsigned = format!("{}/team/tiny:1", world.registry());
+    world.seatrial(["tag", "tiny:1", &unsigned]).run().exits(0);
+    world.seatrial(["push", &unsigned]).run().exits(0);
+    let trust = |keys: &str| format!("trust: {{keys: [{keys}], pull: [signature, gates]}}\n");
+    let build = |base: &str, trust: &str, more: &str| {
+        let image = format!("image: {}/team/second\n", world.registry());
+        world.file("Dockerfile", &format!("FROM {base}\nCOPY app.sh /again\n"));
+        world.file("seatrial.yaml", &format!("{image}{trust}health: false\n{more}"));
+        world.seatrial(["run"]).run()
+    };
+    // What is in the store already is judged as well: nobody knows how it came there.
+    build(&name, &trust("keys/release.pub"), "").exits(0);
+    build(&name, &trust("keys/other.pub"), "")
+        .exits(1)
+        .stderr_has("is not trusted: no signature")
+        .stderr_has("Dockerfile:1");
+    build(&unsigned, &trust("keys/release.pub"), "").exits(1).stderr_has("is not trusted: no signature; no summary");
+    // Other registries' images are not spoken of, nor is what is in no registry.
+    build("tiny:1", &trust("keys/release.pub"), "").exits(0);
+    build(&unsigned, "trust: {elsewhere.example/: {keys: keys/release.pub, pull: signature}}\n", "").exits(0);
+    // Images of gates are as bases are.
+    let gate = format!("test: {{gates: {{a: {{in: \"{unsigned}\", run: 'true'}}}}}}\n");
+    build("tiny:1", &trust("keys/release.pub"), &gate).exits(1).stderr_has("is not trusted");
+    for (pull, message) in [("signatures", "did you mean `signature`?"), ("gates", "does not say of which images")] {
+        world.file("seatrial.yaml", &format!("trust: {{keys: [keys/release.pub], pull: [{pull}]}}\n"));
+        world.seatrial(["run"]).run().exits(2).stderr_has(message);
+    }
+}
+
+#[test]
+fn verdicts_of_elsewhere_count_when_a_trusted_key_has_signed_them() {
+    let (world, _) = published();
+    let key = fs::read_to_string(world.path("release.key")).expect("the key was made");
+    // Another machine: nothing of the run is known there.
+    let other = |words: &[&str]| {
+        let session = world.seatrial(words).env("SEATRIAL_HOME", world.path("other-store"));
+        session.env("COSIGN_KEY", &key).env("COSIGN_PASSWORD", "open sesame")
+    };
+    other(&["load", "--name", "tiny:1"]).arg(world.path("tiny.tar")).run().exits(0);
+    other(&["publish"]).run().exits(0).stderr_has("published");
+    // Another commit has passed nowhere.
+    world.file("app.sh", "echo goodbye\n").git(&["commit", "--quiet", "--all", "--message", "Second"]);
+    other(&["publish"]).run().exits(1).stderr_has("this image has not passed its gates yet");
+    // Nor is it pushed by hand as what the pipeline publishes.
+    let name = format!("{}/team/app:2.0", world.registry());
+    other(&["build", "-q", "-t", &name, "."]).run().exits(0);
+    other(&["push", &name]).run().exits(1).stderr_has("has not passed the gates of the pipeline file here");
+    assert_eq!(world.registry_tags("team/app"), ["1.0"]);
 }
 
 #[test]

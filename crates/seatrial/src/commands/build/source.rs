@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use engine::{BuildContext, DockerfileSource, NamedContext, RemoteSource};
 use engine_embedded::{CacheImport, Embedded, looks_like_archive};
 use events::EventSink;
+use evidence::Trust;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::{flags::BuildArgs, no_dockerfile};
@@ -49,7 +50,7 @@ impl<'a> LazyEngine<'a> {
         if let Some(engine) = self.made.get() {
             return Ok(engine);
         }
-        let engine = self.context.engine_with_cache(self.args, self.imports.to_vec())?;
+        let engine = self.context.engine_with_cache(self.args, self.imports.to_vec(), Trust::default())?;
         Ok(self.made.get_or_init(|| engine))
     }
 }
