@@ -107,7 +107,7 @@ fn row(project: &str, one: &Container) -> Value {
         "CreatedAt": seconds(one.created),
         "RunningFor": text::ago(age(one.created)),
         "State": one.status.state,
-        "Health": one.status.health.map_or_else(|| json!(""), |health| json!(health)),
+        "Health": one.status.health.filter(|_| one.status.state == State::Running).map_or_else(|| json!(""), |health| json!(health)),
         "ExitCode": one.status.exit_code.filter(|_| one.status.state != State::Running).unwrap_or(0),
         "Restarts": one.status.restarts,
         "Status": status(one),

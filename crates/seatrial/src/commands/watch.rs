@@ -189,16 +189,11 @@ impl<'p> Watched<'p> {
             })
         };
         let context = service.build.as_ref().map(|build| PathBuf::from(&build.context));
-        let context = context.filter(|context| context.is_absolute()).map(|context| {
+        let context = context.filter(|context| context.is_absolute()).and_then(|context| {
             let text = std::fs::read_to_string(context.join(".dockerignore")).unwrap_or_default();
             // One that is wrong is told by the build.
-            let ignore = DockerIgnore::parse(&text).or_else(|_| DockerIgnore::parse(""));
-            (context, ignore)
+            Some((context, DockerIgnore::parse(&text).ok()?))
         });
-        let context = match context {
-            Some((context, Ok(ignore))) => Some((context, ignore)),
-            _ => None,
-        };
         Ok(Self { service, rule, ignored: set(&rule.ignore)?, included: set(&rule.include)?, context })
     }
 
