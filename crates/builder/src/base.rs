@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use dockerfile::{Diagnostic, Span};
-use engine::{BuildError, ImageRequest, NamedContext};
+use engine::{BuildError, EngineError, ImageRequest, NamedContext};
 use events::{Event, EventSink, Place};
 use oci::{ChainId, Digest, Platform, Reference};
 use store::Image;
@@ -96,6 +96,13 @@ pub(crate) fn find(
         Some(NamedContext::OciLayout { path, name: within }) => {
             layout::image(work.host, path, within.as_deref(), wanted)
                 .during(|| format!("cannot use the OCI layout {} as `{name}`", path.display()))?
+        }
+        Some(NamedContext::Stored(id)) => {
+            let found = work.host.store.image(id).during(|| format!("cannot use image {id} as `{name}`"))?;
+            found.ok_or_else(|| {
+                let message = format!("image {id}, which is `{name}` here, is not in the store any more");
+                EngineError { message, hint: None, command_code: None, source: None }
+            })?
         }
         Some(NamedContext::Image(reference)) => by_reference(work, reference, wanted, name, span)?,
         // Directories and stages were recognised before.

@@ -9,14 +9,14 @@ use std::{
 
 use dockerfile::Diagnostic;
 use events::Place;
-use oci::{Platform, Reference};
+use oci::{Digest, Platform, Reference};
 
 use crate::{BindMount, Cancel, EngineError, KeptRoot, Masks, MemoryFile, RemoteSource, Root, RunSettings};
 
 /// `docker build`'s question, resolved: no environment, no defaults left to look up.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
-    /// Stage id for events: `build`, or `build NAME` with several images.
+    /// Stage id for events: `build`, or `NAME/build` with several images.
     pub stage: String,
     /// Where COPY reads from.
     pub context: BuildContext,
@@ -96,6 +96,8 @@ pub enum NamedContext {
     Directory(PathBuf),
     /// `docker-image://`.
     Image(Reference),
+    /// An image of the store, by its id.
+    Stored(Digest),
     /// `oci-layout://PATH[:TAG|@DIGEST]`.
     OciLayout {
         /// The layout's directory.

@@ -22,6 +22,14 @@ pub struct Root {
     pub config: oci::ImageConfig,
 }
 
+impl Root {
+    /// Follows from content and configuration: what stands for an image's id where it has none yet.
+    pub fn digest(&self) -> oci::Digest {
+        let config = serde_json::to_string(&self.config).unwrap_or_default();
+        oci::Digest::of(format!("{}\n{config}", self.id).as_bytes())
+    }
+}
+
 /// A root filesystem as a failed command left it, and how that command was started there: what `shell` enters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptRoot {

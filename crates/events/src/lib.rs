@@ -59,12 +59,16 @@ pub struct Record {
     pub v: u32,
     /// Milliseconds since the run started, by a monotonic clock.
     pub at_ms: u64,
+    /// The image that it is about, where a run has several: its name in the pipeline file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Arc<str>>,
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
 }
 
-/// What can happen in a run. Ids of stages (`build`, a gate's name, `health`, `publish`) and steps are unique in a run.
+/// What can happen in a run. Ids of stages (`build`, a gate's name, `health`, `publish`; with several images `api/build`) and steps
+/// are unique in a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event")]
 pub enum Event {
@@ -394,13 +398,14 @@ pub trait Subscriber: Send + Sync {
 pub struct EventSink {
     start: std::time::Instant,
     subscribers: Arc<[Arc<dyn Subscriber>]>,
+    image: Option<Arc<str>>,
     steps: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl EventSink {
     /// A sink for these subscribers; the run's clock starts now.
     pub fn new(subscribers: Vec<Arc<dyn Subscriber>>) -> Self {
-        Self { start: std::time::Instant::now(), subscribers: subscribers.into(), steps: Arc::default() }
+        Self { start: std::time::Instant::now(), subscribers: subscribers.into(), image: None, steps: Arc::default() }
     }
 
     /// A sink that nobody hears.
@@ -408,10 +413,15 @@ impl EventSink {
         Self::new(Vec::new())
     }
 
+    /// The same sink for what is about one of several images.
+    pub fn of_image(&self, name: &str) -> Self {
+        Self { image: Some(name.into()), ..self.clone() }
+    }
+
     /// Tells every subscriber.
     pub fn emit(&self, event: Event) {
         let at_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let record = Record { v: FORMAT_VERSION, at_ms, event };
+        let record = Record { v: FORMAT_VERSION, at_ms, image: self.image.clone(), event };
         for subscriber in self.subscribers.iter() {
             subscriber.event(&record);
         }

@@ -81,6 +81,32 @@ pub const ALL: &[(&str, &str, &str)] = &[
         "What the template names is not there: no Git tag at this commit, no such environment variable. A tag with such a \
          template is skipped; elsewhere it is an error. `${VARIABLE:-default}` gives a value for that case.",
     ),
+    (
+        UNKNOWN_IMAGE,
+        "the image is not built in this run",
+        "`image:NAME` in `additional_contexts` and in `image` of a service, `from` of a service, and `in` of a gate name an \
+         image that the same run builds: an entry of `images:`, or the only image by its own name.",
+    ),
+    (
+        IMAGE_CYCLE,
+        "images wait for each other",
+        "An image is built when those that it is built on (`image:NAME` in `additional_contexts`) have passed, and it passes \
+         when its gates have, which may use other images as services. One that waits for itself in this way would wait for ever. \
+         Move the gate that uses both images to the top level.",
+    ),
+    (
+        SAME_NAME,
+        "two images have the same name",
+        "Images of one run may share a repository as long as their tags differ. Where two would get the same tag, the second \
+         would hide the first, so that nothing is built. Give each an `image` of its own, or tags such as `base-${version}`.",
+    ),
+    (
+        BUILT_TWICE,
+        "a service is built beside the image of its name",
+        "A service with the name of an entry of `images:` is that image if its `build` says the same: context, Dockerfile, \
+         target and arguments. Here they differ, so that what the gates see is not what is published. Make them equal, or \
+         write `from: NAME` in the service.",
+    ),
 ];
 
 pub(crate) use compose::codes::{
@@ -90,6 +116,10 @@ pub(crate) use compose::codes::{
 
 pub(crate) const UNKNOWN_GATE: &str = "ST308";
 pub(crate) const NEEDS_CYCLE: &str = "ST309";
+pub(crate) const UNKNOWN_IMAGE: &str = "ST320";
+pub(crate) const IMAGE_CYCLE: &str = "ST321";
+pub(crate) const SAME_NAME: &str = "ST322";
+pub(crate) const BUILT_TWICE: &str = "ST323";
 
 /// `(code, wrong, right)`: pieces of a pipeline file.
 const EXAMPLES: &[(&str, &str, &str)] = &[
@@ -112,6 +142,16 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
         NEEDS_CYCLE,
         "test:\n  gates:\n    a: {run: make a, needs: [b]}\n    b: {run: make b, needs: [a]}\n",
         "test:\n  gates:\n    a: make a\n    b: {run: make b, needs: [a]}\n",
+    ),
+    (
+        UNKNOWN_IMAGE,
+        "images:\n  base: ./base\n  app: {build: {additional_contexts: {base: \"image:bsae\"}}}\n",
+        "images:\n  base: ./base\n  app: {build: {additional_contexts: {base: \"image:base\"}}}\n",
+    ),
+    (
+        SAME_NAME,
+        "image: registry.example/app\npublish: {tags: latest}\nimages: {base: ./base, app: ./app}\n",
+        "image: registry.example/app\nimages:\n  base: {build: ./base, publish: {tags: base}}\n  app: {build: ./app, publish: {tags: latest}}\n",
     ),
     (NO_SUCH_PATH, "test:\n  mounts: [test]\n", "test:\n  mounts: [tests]\n"),
     (LEAVES_REPOSITORY, "test:\n  mounts: [../shared/tests]\n", "test:\n  mounts: [tests]\n"),

@@ -62,6 +62,8 @@ pub struct RunOptions {
     pub dry_run: bool,
     /// Which part of the pipeline.
     pub stages: Stages,
+    /// Images, by their names under `images`, with those that they are built on; none means all.
+    pub images: Vec<String>,
     /// `--no-cache`.
     pub no_cache: bool,
     /// `--pull`.
@@ -88,6 +90,7 @@ impl Default for RunOptions {
             publish: false,
             dry_run: false,
             stages: Stages::All,
+            images: Vec::new(),
             no_cache: false,
             pull: false,
             keep_failed: None,
@@ -109,7 +112,8 @@ pub enum Stages {
     All,
     /// `build` by the pipeline file: build, seal, local tags.
     Build,
-    /// `test [GATE…]`: these gates with what they need; none named means all.
+    /// `test [GATE…]`: these gates with what they need; none named means all. With several images `api/unit` is a gate of the
+    /// image `api`, `api` means all of its gates, and `unit` those of this name in all images.
     Gates(Vec<String>),
     /// `health`.
     Health,

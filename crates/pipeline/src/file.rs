@@ -7,6 +7,7 @@ mod bounds;
 mod environments;
 mod files;
 mod gates;
+mod images;
 mod matrix;
 mod schema;
 mod sections;
@@ -54,6 +55,10 @@ pub struct PipelineFile {
     /// How the image is built, in Compose's words. A text is the directory of the context.
     #[schemars(with = "Option<schema::BuildForm>")]
     pub build: Option<Build>,
+    /// Several images by name, built in the order in which they need one another and otherwise side by side. What an entry does
+    /// not say is taken from the top level, whose gates are those of the whole: each says `in` which image it runs.
+    #[schemars(with = "Option<BTreeMap<String, schema::ImageForm>>")]
+    pub images: Vec<(At<String>, ImageEntry)>,
     /// Where the version comes from; `${version}` in tags and labels, `SEATRIAL_VERSION` in gates.
     #[schemars(with = "Option<schema::VersionForm>")]
     pub version: Option<VersionRule>,
@@ -62,7 +67,8 @@ pub struct PipelineFile {
     /// How the container's own HEALTHCHECK is awaited; `false` switches it off.
     #[schemars(with = "Option<schema::HealthForm>")]
     pub health: Option<Health>,
-    /// Where and under which names the image is published once it has passed.
+    /// Where and under which names the image is published once it has passed; `false`: nowhere.
+    #[schemars(with = "Option<schema::PublishForm>")]
     pub publish: Option<Publish>,
     /// Evidence that images have to have before builds, gates and services use them, by keys that are trusted: of the images
     /// beside those that this file publishes, or by the beginnings of names.
@@ -96,6 +102,35 @@ pub struct PipelineFile {
     /// The section `secrets` once more, for services.
     #[schemars(skip)]
     pub secret_section: Option<Section>,
+}
+
+/// One of several images. Its keys are those of the file itself, which gives what is left out here. A text is the directory of
+/// the build context.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct ImageEntry {
+    /// Name of the image with its registry, without a tag. Default: the file's `image`, for which its images share one
+    /// repository; without that, the name of the entry, which `publish.to` is put before.
+    pub image: Option<At<String>>,
+    /// What is made of the source before the image is built.
+    #[schemars(with = "Option<schema::BeforeForm>")]
+    pub before: Vec<Before>,
+    /// How the image is built. In `additional_contexts`, `image:NAME` is another image of the run, which has to pass first.
+    #[schemars(with = "Option<schema::BuildForm>")]
+    pub build: Option<Build>,
+    /// Where the version comes from.
+    #[schemars(with = "Option<schema::VersionForm>")]
+    pub version: Option<VersionRule>,
+    /// Checks that run inside this image; the gate `unit` of the image `api` is called `api/unit`.
+    pub test: Option<Test>,
+    /// How the container's own HEALTHCHECK is awaited; `false` switches it off.
+    #[schemars(with = "Option<schema::HealthForm>")]
+    pub health: Option<Health>,
+    /// Where and under which names it is published once all images have passed; `false`: nowhere.
+    #[schemars(with = "Option<schema::PublishForm>")]
+    pub publish: Option<Publish>,
+    /// Limits of the image; breaking one makes the verdict no.
+    pub limits: Option<Limits>,
 }
 
 /// A section in Compose's words, as it stands in the file; [`crate::plan()`](fn@crate::plan) reads it.
@@ -162,7 +197,8 @@ pub struct Build {
     /// Labels of the image.
     #[schemars(with = "Option<schema::PairsForm>")]
     pub labels: Pairs,
-    /// Names that FROM and COPY --from may use: a directory, `docker-image://…` or `oci-layout://…`.
+    /// Names that FROM and COPY --from may use: a directory, `docker-image://…`, `oci-layout://…`, or `image:NAME` of another
+    /// image of the run.
     #[schemars(with = "Option<schema::PairsForm>")]
     pub additional_contexts: Pairs,
     /// Network of RUN.
@@ -367,7 +403,8 @@ pub struct Gate {
     /// The place of the whole gate.
     #[schemars(skip)]
     pub span: Span,
-    /// Another image to run in, such as `docker.io/library/node:22`. Default: the built image with its setup.
+    /// Another image to run in, such as `docker.io/library/node:22`, or the name of an image of the run. Default: the built
+    /// image with its setup.
     #[schemars(rename = "in")]
     pub image: Option<At<String>>,
     /// One gate for each combination of values, which are variables of its environment and of its templates.
@@ -459,6 +496,9 @@ pub struct Health {
 #[derive(Clone, Debug, Default, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Publish {
+    /// `publish: false`.
+    #[schemars(skip)]
+    pub off: bool,
     /// Registries, with a namespace if wanted, that the image's path is appended to. Default: the registry in `image`.
     #[schemars(with = "Option<schema::TextsForm>")]
     pub to: Vec<At<String>>,
@@ -663,6 +703,9 @@ pub struct Limits {
     /// Size of all layers, uncompressed, such as `300MB`.
     #[schemars(with = "Option<schema::SizeForm>")]
     pub size: Option<u64>,
+    /// Size of the layers that the image adds to its base, uncompressed: what a deployment moves where the base is already.
+    #[schemars(with = "Option<schema::SizeForm>")]
+    pub above_base: Option<u64>,
 }
 
 #[cfg(test)]

@@ -16,10 +16,16 @@ pub struct Outcome {
     pub run: RunId,
     /// Name of what was built, for people.
     pub name: String,
+    /// The entry of `images` that this is the outcome of.
+    pub entry: Option<String>,
+    /// With several images, the outcome of each; this one is then that of the whole, whose gates are those of the top level.
+    pub images: Vec<Outcome>,
     /// What Git said.
     pub source: Source,
-    /// Passed or failed; `Skipped` when nothing was asked but the build.
+    /// Passed or failed; `Skipped` when nothing was asked but the build, or an image that it needs did not pass.
     pub verdict: Verdict,
+    /// Why an image of several was not tried.
+    pub skipped: Option<String>,
     /// The image; `None` when the build failed.
     pub image: Option<TriedImage>,
     /// The instruction that stopped the build.
@@ -70,6 +76,21 @@ pub struct Outcome {
     pub stages: Vec<(String, Duration)>,
     /// From the start to the end.
     pub duration: Duration,
+}
+
+impl Outcome {
+    /// The outcomes of all images, then that of the whole; of a single image its own.
+    pub fn parts(&self) -> impl Iterator<Item = &Outcome> {
+        self.images.iter().chain([self])
+    }
+
+    /// The stage of this name; see [`crate::Plan::stage`].
+    pub fn stage(&self, name: &str) -> String {
+        match &self.entry {
+            Some(entry) => format!("{entry}/{name}"),
+            None => name.to_owned(),
+        }
+    }
 }
 
 /// The image that was tried.

@@ -6,6 +6,7 @@ pub(crate) mod build;
 mod environments;
 mod files;
 mod gates;
+mod images;
 mod labels;
 mod matrix;
 mod services;
@@ -39,6 +40,7 @@ use crate::{
 
 pub use environments::EnvironmentPlan;
 pub use files::FilesPlan;
+pub(crate) use images::OF_RUN;
 pub use services::ServicesPlan;
 pub use trust::{TrustPlan, TrustedKey};
 pub use uses::UsesPlan;
@@ -46,8 +48,14 @@ pub use uses::UsesPlan;
 /// What will be done. Serialises to what `seatrial config` prints.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// Name of what is built, for people: the last part of the image's name.
+    /// Name of what is built, for people: the last part of the image's name, or the name of the entry of `images`.
     pub name: String,
+    /// The entry of `images` that this is the plan of.
+    #[serde(skip)]
+    pub entry: Option<String>,
+    /// With `images`, the plan of each. Then this plan builds nothing itself: its gates are those of the whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Plan>,
     /// Repository of the image, without a tag.
     pub image: Reference,
     /// Whether [`Plan::image`] was given by the file; otherwise it is made from the directory's name.
@@ -71,6 +79,9 @@ pub struct Plan {
     pub health: HealthPlan,
     /// The services that gates may need.
     pub services: ServicesPlan,
+    /// What local tags begin with, so that images of one repository differ: `base-`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub tag_prefix: String,
     /// Local tags; always the short commit and the branch.
     pub local_tags: Vec<TagRule>,
     /// Publishing; `None` when the file does not say so.
@@ -115,60 +126,27 @@ pub fn plan(inputs: PlanInputs<'_>) -> (Plan, Vec<Diagnostic>) {
     let values = Values::of(source, Some(run_number.unwrap_or(0)), env.clone());
     let root = source.root.clone().unwrap_or_else(|| base.to_path_buf());
     let root = root.canonicalize().unwrap_or(root);
-    let mut planner = Planner { text, base, root, source, values, secrets: BTreeMap::new(), diagnostics: Vec::new() };
+    let mut planner = Planner {
+        text,
+        base,
+        root,
+        source,
+        values,
+        secrets: BTreeMap::new(),
+        names: Vec::new(),
+        entry: None,
+        image_uses: Vec::new(),
+        diagnostics: Vec::new(),
+    };
     planner.secrets = bounds::secrets(&mut planner, &file.secrets);
 
-    let (image, image_is_given) = build::image(&mut planner, file);
-    // Build arguments may be the version's source, and labels may name the version: first without, then with it.
-    let version = {
-        let before = planner.diagnostics.len();
-        let draft = build::build(&mut planner, file.build.as_ref());
-        planner.diagnostics.truncate(before);
-        version::version(&mut planner, file, &draft)
-    };
-    planner.values.version = version.clone();
-    let mut build = build::build(&mut planner, file.build.as_ref());
-    if file.build.as_ref().is_some_and(|build| build.oci_labels) {
-        labels::add(&mut build, source, &planner.values, &image);
-    }
-    let before = planner.before(file);
-    let test = gates::test(&mut planner, file.test.as_ref());
-    let health = planner.health(file);
-    let services = services::services(&mut planner, file, &image);
-    uses::check(&mut planner, file, &services.project);
-    let publish = file.publish.as_ref().map(|publish| planner.publish(publish, file, &image));
-    let environments = planner.environments(&file.environments);
-    let own = publish.iter().flat_map(|publish: &PublishPlan| publish.repositories.iter());
-    let own: Vec<Reference> = own.chain(image_is_given.then_some(&image)).cloned().collect();
-    let trust = planner.trust(file, &own);
-    let keep = file.keep.clone().unwrap_or_default();
-    let limits = file.limits.clone().unwrap_or_default();
-    let plan = Plan {
-        name: image.path().rsplit('/').next().unwrap_or("app").to_owned(),
-        image,
-        image_is_given,
-        file: text.map(|text| text.name.clone()),
-        source: source.clone(),
-        version,
-        before,
-        build,
-        test,
-        secrets: planner.secrets,
-        health,
-        services,
-        local_tags: local_tags(),
-        publish,
-        environments,
-        trust,
-        keep: KeepPlan {
-            failed: keep.failed.unwrap_or(KEEP_FAILED_DEFAULT),
-            runs: keep.runs.and_then(|runs| usize::try_from(runs).ok()).unwrap_or(KEEP_RUNS_DEFAULT),
-        },
-        limits: LimitsPlan {
-            layers: limits.layers.and_then(|layers| usize::try_from(layers).ok()),
-            size_bytes: limits.size,
-        },
-        values: planner.values,
+    let plan = if file.images.is_empty() {
+        let plan = planner.image(file, None);
+        let services = services::services(&mut planner, file, &plan.image);
+        uses::check(&mut planner, file, &services.project);
+        Plan { services, ..plan }
+    } else {
+        images::solution(&mut planner, file)
     };
     let mut diagnostics = planner.diagnostics;
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map_or(0, |span| span.start));
@@ -181,17 +159,37 @@ const KEEP_FAILED_DEFAULT: Duration = Duration::from_secs(2 * 60 * 60);
 const KEEP_RUNS_DEFAULT: usize = 50;
 
 /// The short commit and the branch.
-fn local_tags() -> Vec<TagRule> {
-    ["${git.short}", "${git.branch}"].map(|tag| TagRule { tag: tag.into(), ..TagRule::default() }).into()
+fn local_tags(prefix: &str) -> Vec<TagRule> {
+    ["${git.short}", "${git.branch}"].map(|tag| TagRule { tag: format!("{prefix}{tag}"), ..TagRule::default() }).into()
 }
 
 impl Plan {
     /// Whether a rule asks which files changed, so that [`Source::changed`] has to be known.
     pub fn needs_changed_paths(file: &PipelineFile) -> bool {
-        file.publish.as_ref().is_some_and(|publish| {
+        let of_images = file.images.iter().filter_map(|(_, image)| image.publish.as_ref());
+        file.publish.iter().chain(of_images).any(|publish| {
             let tags = publish.tags.iter().flatten().flat_map(|tag| &tag.when);
             publish.when.iter().chain(tags).any(|when| !when.path.is_empty())
         })
+    }
+
+    /// The stage of this name: with several images, `api/build` is the build of the image `api`.
+    pub fn stage(&self, name: &str) -> String {
+        match &self.entry {
+            Some(entry) => format!("{entry}/{name}"),
+            None => name.to_owned(),
+        }
+    }
+
+    /// Where the image is known: where it is published, and the name that the file gives it.
+    fn own_names(&self) -> Vec<Reference> {
+        let published = self.publish.iter().flat_map(|publish| &publish.repositories);
+        published.chain(self.image_is_given.then_some(&self.image)).cloned().collect()
+    }
+
+    /// The plans of all images, then that of the whole; of a single image its own.
+    pub fn parts(&self) -> impl Iterator<Item = &Plan> {
+        self.images.iter().chain([self])
     }
 }
 
@@ -205,10 +203,93 @@ pub(crate) struct Planner<'a> {
     values: Values,
     /// The file's secrets, which others name.
     secrets: BTreeMap<String, SecretPlan>,
+    /// The images of the run.
+    names: Vec<String>,
+    /// The one that is looked at.
+    entry: Option<String>,
+    /// Where one names another.
+    image_uses: Vec<images::Use>,
     diagnostics: Vec<Diagnostic>,
 }
 
 impl Planner<'_> {
+    /// All of an image's own, without services. `entry` is its name where there are several.
+    fn image(&mut self, file: &PipelineFile, entry: Option<&At<String>>) -> Plan {
+        let (image, image_is_given) = build::image(self, file.image.as_ref(), entry);
+        // Build arguments may be the version's source, and labels may name the version: first without, then with it.
+        let version = {
+            let (before, uses) = (self.diagnostics.len(), self.image_uses.len());
+            let draft = build::build(self, file.build.as_ref());
+            self.diagnostics.truncate(before);
+            self.image_uses.truncate(uses);
+            version::version(self, file, &draft)
+        };
+        self.values.version = version.clone();
+        let mut build = build::build(self, file.build.as_ref());
+        if file.build.as_ref().is_some_and(|build| build.oci_labels) {
+            labels::add(&mut build, self.source, &self.values, &image);
+        }
+        let before = self.before(file);
+        let test = gates::test(self, file.test.as_ref());
+        let health = self.health(file);
+        let publish = file.publish.as_ref().filter(|publish| !publish.off);
+        let publish = publish.map(|publish| self.publish(publish, file, &image));
+        let mut plan = Plan {
+            name: image.path().rsplit('/').next().unwrap_or("app").to_owned(),
+            image,
+            image_is_given,
+            version,
+            before,
+            build,
+            test,
+            health,
+            publish,
+            ..self.rest_of_plan(file)
+        };
+        if entry.is_none() {
+            plan.environments = self.environments(&file.environments);
+            plan.trust = self.trust(file, &plan.own_names());
+        }
+        plan
+    }
+
+    /// What does not depend on which image it is, and nothing where it does.
+    fn rest_of_plan(&self, file: &PipelineFile) -> Plan {
+        let keep = file.keep.clone().unwrap_or_default();
+        let limits = file.limits.clone().unwrap_or_default();
+        Plan {
+            name: String::new(),
+            entry: None,
+            images: Vec::new(),
+            image: build::directory_reference(self.base),
+            image_is_given: false,
+            file: self.text.map(|text| text.name.clone()),
+            source: self.source.clone(),
+            version: self.values.version.clone(),
+            before: Vec::new(),
+            build: BuildPlan::default(),
+            test: TestPlan::default(),
+            secrets: self.secrets.clone(),
+            health: HealthPlan::default(),
+            services: ServicesPlan::default(),
+            tag_prefix: String::new(),
+            local_tags: local_tags(""),
+            publish: None,
+            environments: Vec::new(),
+            trust: Vec::new(),
+            keep: KeepPlan {
+                failed: keep.failed.unwrap_or(KEEP_FAILED_DEFAULT),
+                runs: keep.runs.and_then(|runs| usize::try_from(runs).ok()).unwrap_or(KEEP_RUNS_DEFAULT),
+            },
+            limits: LimitsPlan {
+                layers: limits.layers.and_then(|layers| usize::try_from(layers).ok()),
+                size_bytes: limits.size,
+                above_base_bytes: limits.above_base,
+            },
+            values: self.values.clone(),
+        }
+    }
+
     fn has_file(&self) -> bool {
         self.text.is_some()
     }
@@ -355,7 +436,7 @@ impl Planner<'_> {
             repositories.push(image.clone());
         }
         let tags = match &publish.tags {
-            None => local_tags(),
+            None => local_tags(""),
             Some(tags) => tags.iter().map(|tag| self.tag_rule(tag)).collect(),
         };
         if let Some(git_tag) = &publish.git_tag {
@@ -476,7 +557,7 @@ pub struct BeforePlan {
 }
 
 /// The parts of an [`engine::BuildRequest`] that the file decides.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct BuildPlan {
     /// Directory of the context, absolute.
     pub context: PathBuf,
@@ -492,7 +573,7 @@ pub struct BuildPlan {
     pub args: BTreeMap<String, String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Named contexts: a directory, `docker-image://…` or `oci-layout://…`.
+    /// Named contexts: a directory, `docker-image://…`, `oci-layout://…`, or `image:NAME` of another image of the run.
     pub additional_contexts: BTreeMap<String, String>,
     /// Network of RUN: `default`, `none` or `host`.
     pub network: String,
@@ -510,7 +591,7 @@ pub struct BuildPlan {
 }
 
 /// The health check; `None` where the image's HEALTHCHECK or a default decides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HealthPlan {
     /// `false` switches it off.
     pub enabled: bool,
@@ -590,4 +671,7 @@ pub struct LimitsPlan {
     pub layers: Option<usize>,
     /// Bytes of all layers, uncompressed.
     pub size_bytes: Option<u64>,
+    /// Bytes of the layers above the base, uncompressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub above_base_bytes: Option<u64>,
 }

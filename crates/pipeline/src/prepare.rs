@@ -166,6 +166,10 @@ pub fn find_file(directory: &Path) -> Option<PathBuf> {
 /// The file that `seatrial init` writes: what is inferred without one, with the modeline that names the schema.
 pub fn init_yaml(directory: &Path) -> String {
     let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_path_buf());
+    let parts = parts(&directory);
+    if !parts.is_empty() {
+        return init_several(&parts);
+    }
     let image = plan::build::directory_reference(&directory).familiar();
     let name =
         ["Dockerfile", "Containerfile"].into_iter().find(|name| directory.join(name).is_file()).unwrap_or("Dockerfile");
@@ -196,6 +200,51 @@ pub fn init_yaml(directory: &Path) -> String {
          {health}\
          \n\
          # Without this, the image is only named in the local store: by short commit and branch.\n\
+         # publish:\n\
+         #   to: registry.example/team\n\
+         #   when: {{branch: main}}\n\
+         #   tags: [\"${{git.short}}\", latest]\n",
+        schema = file::SCHEMA_ID,
+    )
+}
+
+/// Directories with a Dockerfile each, as `(name of the image, directory)`, where `directory` has none itself.
+fn parts(directory: &Path) -> Vec<(String, String)> {
+    /// More are no solution but a collection.
+    const PARTS_MAX: usize = 20;
+    let has_dockerfile =
+        |directory: &Path| ["Dockerfile", "Containerfile"].iter().any(|name| directory.join(name).is_file());
+    let entries = match fs_err::read_dir(directory) {
+        Ok(entries) if !has_dockerfile(directory) => entries,
+        _ => return Vec::new(),
+    };
+    let with_dockerfile = entries.flatten().map(|entry| entry.path()).filter(|path| has_dockerfile(path));
+    let name = |path: PathBuf| {
+        let directory = path.file_name()?.to_str()?.to_owned();
+        Some((plan::build::directory_reference(&path).familiar(), directory))
+    };
+    let mut parts: Vec<(String, String)> = with_dockerfile.filter_map(name).collect();
+    parts.sort();
+    parts.dedup_by(|one, other| one.0 == other.0);
+    if (2..=PARTS_MAX).contains(&parts.len()) { parts } else { Vec::new() }
+}
+
+fn init_several(parts: &[(String, String)]) -> String {
+    let images: String = parts.iter().map(|(name, directory)| format!("  {name}: {directory:?}\n")).collect();
+    let first = &parts[0].0;
+    format!(
+        "# yaml-language-server: $schema={schema}\n\
+         # The schema: seatrial schema > {schema}\n\
+         # What the images have in common; each may say its own.\n\
+         build: {{labels: {{commit: \"${{git.sha:-unknown}}\"}}}}\n\
+         images:\n\
+         {images}\n\
+         # Checks of the whole, each in an image of the run or in any other; those of one image stand in its own `test`.\n\
+         # test:\n\
+         #   gates:\n\
+         #     e2e: {{in: {first}, services: [{first}], run: ./e2e.sh}}\n\
+         \n\
+         # Without this, the images are only named in the local store: by short commit and branch.\n\
          # publish:\n\
          #   to: registry.example/team\n\
          #   when: {{branch: main}}\n\

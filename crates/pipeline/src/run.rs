@@ -9,6 +9,7 @@ mod files;
 mod gate;
 mod git_tag;
 mod health;
+mod image;
 mod images;
 mod locate;
 mod log;
@@ -18,15 +19,20 @@ mod publish;
 mod record;
 mod reports;
 mod secrets;
+mod selection;
 mod services;
+mod several;
+mod siblings;
 mod verdicts;
 mod version;
 mod words;
 
-use std::time::{Instant, SystemTime};
+use std::{collections::BTreeMap, time::Instant};
 
-use engine::{BuildError, Built, Cancel, FailedStep, Scope};
-use events::{Event, RunId, Verdict};
+use engine::{Built, FailedStep, Scope};
+use events::{Event, EventSink, RunId, Verdict};
+use futures::FutureExt as _;
+use tokio::sync::Semaphore;
 
 pub use files::STAGE as FILES_STAGE;
 pub use record::{StageRecord, has_passed, stage_record};
@@ -34,11 +40,13 @@ pub use reports::matching as report_files;
 pub use secrets::known_secrets;
 pub use verdicts::NAMESPACE as GATE_VERDICTS;
 pub(crate) use words::FILE_NAME_BYTES_MAX;
-pub use words::file_name;
+pub use words::{file_name, name_in_image};
 
-use crate::{GateOutcome, HealthOutcome, Outcome, Plan, RunContext, RunError, RunOptions, Stages, TriedImage};
+use crate::{GateOutcome, HealthOutcome, Outcome, Plan, RunContext, RunError, RunOptions, TriedImage};
+use images::Images;
 use publish::{Intention, Sealed};
-use secrets::Secrets;
+use selection::Course;
+use siblings::Siblings;
 
 /// Does what the plan says, as far as the options ask for it. Everything that was started has ended when this returns,
 /// on every path.
@@ -46,13 +54,13 @@ use secrets::Secrets;
 /// # Errors
 /// We could not find out: see [`RunError`]. A failing step, gate or health check is an [`Outcome`].
 pub async fn run(cx: RunContext<'_>, plan: &Plan, options: &RunOptions) -> Result<Outcome, RunError> {
-    let work = checks::Selection::of(plan, options)?;
-    work.check_rights(options)?;
+    let course = Course::of(plan, options)?;
+    course.check_rights(options)?;
     let started = Instant::now();
-    announce(cx, plan, options, &work);
+    announce(cx, plan, options, &course);
     let result = match cx.engine.open_scope(RunId(cx.run.number)).await {
         Ok(mut scope) => {
-            let outcome = trial(cx, plan, options, &work, &*scope).await;
+            let outcome = trial(cx, plan, options, &course, &*scope).await;
             let closed = scope.close().await;
             match (outcome, closed) {
                 (Ok(outcome), Ok(())) => Ok(outcome),
@@ -73,120 +81,70 @@ pub async fn run(cx: RunContext<'_>, plan: &Plan, options: &RunOptions) -> Resul
     result
 }
 
+/// What all parts of a run share.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    cx: RunContext<'a>,
+    /// The plan of the file; of a single image that image's.
+    whole: &'a Plan,
+    options: &'a RunOptions,
+    course: &'a Course<'a>,
+    scope: &'a dyn Scope,
+    siblings: &'a Siblings,
+    images: &'a Images<'a>,
+    /// One for each gate that may run at the same time.
+    permits: &'a Semaphore,
+}
+
+impl<'a> Run<'a> {
+    fn heard_by(self, events: &'a EventSink) -> Run<'a> {
+        Run { cx: RunContext { events, ..self.cx }, ..self }
+    }
+}
+
 /// The story itself. The scope is the caller's, who closes it whatever happens here.
 async fn trial(
     cx: RunContext<'_>,
     plan: &Plan,
     options: &RunOptions,
-    work: &checks::Selection<'_>,
+    course: &Course<'_>,
     scope: &dyn Scope,
 ) -> Result<Outcome, RunError> {
-    let (mut outcome, began) = (Outcome::new(cx, plan), SystemTime::now());
-    let secrets = Secrets::read(cx, plan, options, work)?;
-    let start = Instant::now();
-    let context = match before::prepare(cx, plan, options).await? {
-        Ok(context) => context,
-        Err(failed) => return Ok(outcome.build_failed(failed)),
-    };
-    if !plan.before.is_empty() {
-        outcome.stages.push((before::STAGE.to_owned(), start.elapsed()));
+    let siblings = Siblings::new(course.parts.iter().map(|part| part.plan.name.as_str()));
+    let (images, permits) = (Images::new(cx, options.pull, &siblings), Semaphore::new(checks::jobs(options)));
+    let (siblings, images, permits) = (&siblings, &images, &permits);
+    let run = Run { cx, whole: plan, options, course, scope, siblings, images, permits };
+    // Boxed: the whole story as one type would be too deep for the compiler.
+    let [part] = course.parts.as_slice() else { return several::trial(run).boxed().await };
+    if part.plan.entry.is_some() {
+        return several::trial(run).boxed().await;
     }
-    let start = Instant::now();
-    let built = match build::build_image(cx, plan, options, context, &secrets).await {
-        Ok(built) => built,
-        Err(RunError::Build(BuildError::Step(failed))) => return Ok(outcome.build_failed(*failed)),
-        Err(error) => return Err(error),
-    };
-    outcome.stages.push((build::STAGE.to_owned(), start.elapsed()));
-    let values = version::values(cx, plan, options, scope, &built).await?;
-    let intention = Intention::of(plan, options, &built);
-
-    // Gates need the root filesystem only: sealing and upload go on beside them, and stop when the verdict is no.
-    let abandon = Cancel::new();
-    let (sealed, checked) = tokio::join!(
-        publish::seal_and_upload(cx, plan, work, &built, &intention, &abandon),
-        checks::check(
-            cx,
-            plan,
-            options,
-            work,
-            scope,
-            checks::Subject { built: &built, secrets: &secrets, values: &values },
-            &abandon
-        ),
-    );
-    let checked = checked?;
-    let failed = checked.verdict() == Verdict::Failed;
-    outcome = outcome.checked(&built, checked);
-    if failed {
-        return Ok(outcome.with_sealed(sealed.ok().flatten()));
-    }
-    let Some(sealed) = sealed? else { return Ok(outcome.with_built(built)) };
-
-    let broken_limits = build::broken_limits(plan, &built, &sealed.image);
-    if !broken_limits.is_empty() {
-        return Ok(Outcome { verdict: Verdict::Failed, broken_limits, ..outcome }.with_sealed(Some(sealed)));
-    }
-    // A Git tag that stands in the way is found before anything is written, unless its name has the number.
-    let early = match git_tag::is_numbered(plan) {
-        true => None,
-        false => Some(git_tag::look(cx, plan, &intention, &values).await?),
-    };
-    let values = number::reserve(cx, plan, &intention, values.clone(), &sealed).await?;
-    let git_tag = match early {
-        Some(found) => found,
-        None => git_tag::look(cx, plan, &intention, &values).await?,
-    };
-    let mut tags = publish::choose(cx, plan, &intention, &values, &sealed);
-    if let git_tag::Wanted::Skipped(skipped) = &git_tag {
-        tags.skipped.push(skipped.clone());
-    }
-    outcome.tagged = publish::tag_locally(cx, plan, &sealed, &tags).await?;
-    if options.stages == Stages::All {
-        record::remember_passed(cx, plan, &sealed)?;
-    }
-    let said = match options.stages {
-        Stages::All if plan.publish.is_some() => evidence::say(cx, plan, &built, &sealed, &outcome, began),
-        _ => evidence::recall(cx, &sealed),
-    };
-    let signed = evidence::sign(plan, &sealed, said).await?;
-    let secrets = &secrets;
-    let work = files::Work { cx, plan, options, scope, built: &built, secrets, values: &values };
-    match files::publish(&work, &intention).await? {
-        Ok(published) => outcome.files = published,
-        Err(failure) => {
-            let failed = Outcome { verdict: Verdict::Failed, files_failure: Some(failure), ..outcome };
-            return Ok(failed.with_sealed(Some(sealed)));
+    let image::Tried { outcome, ready } = image::attempt(run, part, &BTreeMap::new()).boxed().await?;
+    match ready {
+        Some(ready) => {
+            let names = ready.names(run, plan).await?;
+            image::give_names(run, plan, outcome, &ready, names, &[]).await
         }
+        None => Ok(outcome),
     }
-    let named = names::write_names(cx, &intention, &sealed, &tags, signed).await;
-    let named = named.map_err(|error| files::in_part(&outcome.files, vec!["the image".into()], error))?;
-    outcome.evidence = named.attached.words().filter(|_| !named.published.is_empty());
-    (outcome.published, outcome.kept_tags, outcome.foreseen) = (named.published, named.kept, named.foreseen);
-    if let git_tag::Wanted::Tag(tag) = git_tag {
-        if intention.is_dry {
-            outcome.foreseen.push(tag.foresee());
-        } else if !outcome.published.is_empty() || !outcome.files.is_empty() {
-            outcome.git_tag = Some(tag.make().await?);
-        }
-    }
-    Ok(outcome.with_tags(tags, &intention).with_sealed(Some(sealed)))
 }
 
-fn announce(cx: RunContext<'_>, plan: &Plan, options: &RunOptions, work: &checks::Selection<'_>) {
-    let before = (!plan.before.is_empty()).then(|| before::STAGE.to_owned());
-    let mut stages: Vec<String> = before.into_iter().chain([build::STAGE.to_owned()]).collect();
-    if work.has_setup(plan) {
-        stages.push(checks::SETUP_STAGE.to_owned());
+fn announce(cx: RunContext<'_>, plan: &Plan, options: &RunOptions, course: &Course<'_>) {
+    let mut stages: Vec<String> = Vec::new();
+    for selection::Part { plan, work } in &course.parts {
+        let before = (!plan.before.is_empty()).then_some(before::STAGE);
+        let setup = work.has_setup(plan).then_some(checks::SETUP_STAGE);
+        let first = before.into_iter().chain([build::STAGE]).chain(setup);
+        let health = (work.health && plan.health.enabled).then_some(health::STAGE);
+        let publishes = options.publish && plan.publish.is_some() && work.names;
+        let last = health.into_iter().chain(publishes.then_some(publish::STAGE));
+        let files = if publishes { files::stages(plan) } else { Vec::new() };
+        stages.extend(first.map(|stage| plan.stage(stage)));
+        stages.extend(work.gates.iter().map(|gate| gate.name.clone()));
+        stages.extend(files);
+        stages.extend(last.map(|stage| plan.stage(stage)));
     }
-    stages.extend(work.gates.iter().map(|gate| gate.name.clone()));
-    if work.health && plan.health.enabled {
-        stages.push(health::STAGE.to_owned());
-    }
-    if options.publish && plan.publish.is_some() && work.seals {
-        stages.extend(files::stages(plan));
-        stages.push(publish::STAGE.to_owned());
-    }
+    stages.extend(course.whole.gates.iter().map(|gate| gate.name.clone()));
     cx.events.emit(Event::RunStarted {
         run: RunId(cx.run.number),
         name: plan.name.clone(),
@@ -194,7 +152,7 @@ fn announce(cx: RunContext<'_>, plan: &Plan, options: &RunOptions, work: &checks
         branch: plan.source.branch.clone().or_else(|| plan.source.tag.clone()),
         stages,
     });
-    if options.publish && plan.publish.is_some() && plan.source.is_dirty {
+    if options.publish && plan.parts().any(|part| part.publish.is_some()) && plan.source.is_dirty {
         let commit = plan.source.short.as_deref().unwrap_or_default();
         let message = format!("the working tree has changes: what is published is not what commit {commit} holds");
         cx.events.emit(Event::Warning { message, place: None });
@@ -209,8 +167,11 @@ impl Outcome {
         Outcome {
             run: RunId(cx.run.number),
             name: plan.name.clone(),
+            entry: plan.entry.clone(),
+            images: Vec::new(),
             source: plan.source.clone(),
             verdict: Verdict::Passed,
+            skipped: None,
             image: None,
             build_failure: None,
             setup_failure: None,
@@ -243,18 +204,18 @@ impl Outcome {
         Outcome { verdict: Verdict::Failed, build_failure: Some(failed), ..self }
     }
 
-    fn checked(mut self, built: &Built, checked: checks::Checked) -> Outcome {
+    fn checked(mut self, plan: &Plan, checked: checks::Checked) -> Outcome {
         let verdict = checked.verdict();
         let gates = &checked.gates;
         let tests = gates.iter().filter_map(|gate| gate.tests).reduce(|sum, one| sum + one);
         let coverage = gates.iter().filter_map(|gate| gate.coverage).reduce(|sum, one| sum + one);
         let findings = gates.iter().filter_map(|gate| gate.findings).reduce(|sum, one| sum + one);
-        let slowest = slowest(&checked.gates, checked.health.as_ref());
+        let slowest = slowest(plan, &checked.gates, checked.health.as_ref());
         let gates = checked.gates.iter().filter(|gate| gate.verdict != Verdict::Skipped);
         let health = checked.health.iter().filter(|health| health.verdict != Verdict::Skipped);
-        self.stages.extend(checked.setup.map(|duration| (checks::SETUP_STAGE.to_owned(), duration)));
+        self.stages.extend(checked.setup.map(|duration| (plan.stage(checks::SETUP_STAGE), duration)));
         self.stages.extend(gates.map(|gate| (gate.gate.clone(), gate.duration)));
-        self.stages.extend(health.map(|health| (health::STAGE.to_owned(), health.duration)));
+        self.stages.extend(health.map(|health| (plan.stage(health::STAGE), health.duration)));
         Outcome {
             verdict,
             setup_failure: checked.setup_failure,
@@ -267,7 +228,6 @@ impl Outcome {
             slowest,
             ..self
         }
-        .with_built(built.clone())
     }
 
     fn with_built(self, built: Built) -> Outcome {
@@ -275,10 +235,10 @@ impl Outcome {
         Outcome { image: Some(image), ..self }
     }
 
-    fn with_sealed(mut self, sealed: Option<Sealed>) -> Outcome {
+    fn with_sealed(mut self, sealed: Option<&Sealed>) -> Outcome {
         if let (Some(image), Some(sealed)) = (&mut self.image, sealed) {
-            image.id = Some(sealed.image.id);
-            image.digest = Some(sealed.manifest.digest);
+            image.id = Some(sealed.image.id.clone());
+            image.digest = Some(sealed.manifest.digest.clone());
             image.size_bytes = Some(sealed.image.size_bytes);
             image.compressed_bytes = Some(sealed.manifest.size_bytes);
         }
@@ -305,9 +265,9 @@ impl Outcome {
 /// Parts worth showing as slow.
 const SLOWEST_MAX: usize = 3;
 
-fn slowest(gates: &[GateOutcome], health: Option<&HealthOutcome>) -> Vec<(String, std::time::Duration)> {
+fn slowest(plan: &Plan, gates: &[GateOutcome], health: Option<&HealthOutcome>) -> Vec<(String, std::time::Duration)> {
     let mut parts: Vec<_> = gates.iter().map(|gate| (gate.gate.clone(), gate.busy)).collect();
-    parts.extend(health.map(|health| (health::STAGE.to_owned(), health.duration)));
+    parts.extend(health.map(|health| (plan.stage(health::STAGE), health.duration)));
     parts.sort_by_key(|(_, duration)| std::cmp::Reverse(*duration));
     parts.truncate(SLOWEST_MAX);
     parts

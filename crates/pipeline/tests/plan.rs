@@ -1,5 +1,8 @@
 //! From a directory to a plan: what is inferred, resolved and refused.
 
+#[path = "plan/images.rs"]
+mod images;
+
 use std::{collections::BTreeMap, path::Path};
 
 use pipeline::{Plan, PrepareError, PrepareRequest, Prepared, Version, choose_tags, prepare};
@@ -551,7 +554,7 @@ fn mistakes_in_services_are_shown_at_their_place() {
     for (services, expected) in [
         ("{db: {image: x, prots: [80]}}", "ST302 2:27 a service has no key `prots` (did you mean `ports`?)"),
         ("{db: {user: x}}", "ST346 2:12 service `db` needs `image`, `build` or `from`"),
-        ("{db: {from: other}}", "ST306 2:23 no image `other` is built here"),
+        ("{db: {from: other}}", "ST320 2:23 no image `other` is built here"),
         ("{db: {from: app, image: x}}", "ST345 2:23 `from` names the image; `image` and `build` go without it"),
         ("{db: {image: x, ready: {timeout: 1s}}}", "ST307 2:34 `ready` needs one of `log`, `http`, `port`, `command`"),
         ("{db: {image: x, ready: {log: \"(\"}}}", "ST306 2:40 the regular expression is not valid: unclosed group"),

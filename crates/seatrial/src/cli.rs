@@ -155,7 +155,6 @@ impl Command {
     pub(crate) fn needs(&self, cwd: &Path) -> Needs {
         match self {
             Command::Registry(args) if args.needs_store(cwd) => Needs::Store,
-            Command::Run(args) if args.image.is_some() => Needs::Nothing,
             Command::Build(args) if !args.needs_store() => Needs::Nothing,
             Command::Copy(args) if args.needs_store() => Needs::Store,
             Command::Explain(args) if args.is_topic() => Needs::Nothing,

@@ -67,8 +67,7 @@ pub(crate) fn is_own(service: &Service) -> bool {
 }
 
 fn unsealed(name: String, root: Root) -> Image {
-    let config = serde_json::to_string(&root.config).unwrap_or_default();
-    let id = Digest::of(format!("{}\n{config}", root.id).as_bytes());
+    let id = root.digest();
     Image { name, root, id }
 }
 

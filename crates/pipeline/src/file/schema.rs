@@ -8,8 +8,8 @@ use schemars::{
 use serde_json::Value;
 
 use super::{
-    Before, Build, Environment, Flavor, Gate, Health, PipelineFile, PublishFiles, SetupStep, Sign, Tag, TrustRule,
-    VersionRule, WhenRule,
+    Before, Build, Environment, Flavor, Gate, Health, ImageEntry, PipelineFile, Publish, PublishFiles, SetupStep, Sign,
+    Tag, TrustRule, VersionRule, WhenRule,
 };
 use crate::version::DescribeForm;
 
@@ -194,6 +194,8 @@ form!(RequirementsForm, {
     ]
 });
 form!(SbomForm, { "enum": ["spdx", "cyclonedx", false] });
+one_of!(PublishForm = bool, Publish);
+one_of!(ImageForm = String, ImageEntry);
 one_of!(GateForm = String, Vec<String>, Gate);
 one_of!(SetupCommandForm = String, SetupStep);
 one_of!(SetupForm = SetupCommandForm, Vec<SetupCommandForm>);
@@ -272,7 +274,7 @@ impl JsonSchema for VersionRule {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{before, bounds, files, gates, sections, sign, trust},
+        super::{before, bounds, files, gates, images, sections, sign, trust},
         *,
     };
 
@@ -289,6 +291,7 @@ mod tests {
         let schema = schema();
         for (name, keys) in [
             ("", &sections::FILE),
+            ("ImageEntry", &images::IMAGE),
             ("Before", &super::super::before::BEFORE),
             ("Before", &before::BEFORE),
             ("Build", &sections::BUILD),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     At, Build, Health, Keep, Limits, PipelineFile, Publish, Section, WhenRule, before, bounds,
     environments::environments,
-    files, gates,
+    files, gates, images,
     read::{Fields, Keys, Reader, shorten},
     sign, tags, trust, uses,
     version::version,
@@ -17,6 +17,7 @@ pub(super) const FILE: Keys = Keys {
     what: "the pipeline file",
     known: &[
         "image",
+        "images",
         "before",
         "build",
         "version",
@@ -34,7 +35,7 @@ pub(super) const FILE: Keys = Keys {
         "environments",
         "trust",
     ],
-    later: &["images", "bump", "triggers", "profiles", "develop"],
+    later: &["bump", "triggers", "profiles", "develop"],
     foreign: &[
         ("tests", "test"),
         ("gates", "test"),
@@ -135,7 +136,7 @@ pub(super) const WHEN: Keys = Keys {
 pub(super) const KEEP: Keys = Keys { what: "`keep`", known: &["failed", "runs"], later: &["images"], foreign: &[] };
 
 pub(super) const LIMITS: Keys =
-    Keys { what: "`limits`", known: &["layers", "size"], later: &["above_base"], foreign: &[("bytes", "size")] };
+    Keys { what: "`limits`", known: &["layers", "size", "above_base"], later: &[], foreign: &[("bytes", "size")] };
 
 /// More attempts than a day has seconds are a slip.
 const ATTEMPTS_MAX: u64 = 86_400;
@@ -146,6 +147,7 @@ pub(super) fn pipeline_file(reader: &mut Reader, root: &Node) -> PipelineFile {
     };
     PipelineFile {
         image: text(reader, &fields, "image"),
+        images: fields.get("images").map(|node| images::images(reader, node)).unwrap_or_default(),
         before: fields.get("before").map(|node| before::before(reader, node)).unwrap_or_default(),
         build: fields.get("build").and_then(|node| build(reader, node)),
         version: fields.get("version").and_then(|node| version(reader, node)),
@@ -176,7 +178,7 @@ fn section(fields: &Fields<'_>, key: &str) -> Option<Section> {
     Some(Section { key: key.to_owned(), key_span: span.clone(), value: Arc::clone(value) })
 }
 
-fn build(reader: &mut Reader, node: &Node) -> Option<Build> {
+pub(super) fn build(reader: &mut Reader, node: &Node) -> Option<Build> {
     if matches!(node.kind, Kind::Scalar { .. }) {
         return Some(Build { context: reader.text(node), ..Build::default() });
     }
@@ -240,7 +242,7 @@ pub(super) fn required_text(
     }
 }
 
-fn health(reader: &mut Reader, node: &Node) -> Option<Health> {
+pub(super) fn health(reader: &mut Reader, node: &Node) -> Option<Health> {
     if matches!(node.kind, Kind::Scalar { .. }) {
         let on = reader.boolean(node)?;
         return Some(Health { span: node.span.clone(), off: !on, ..Health::default() });
@@ -280,9 +282,14 @@ fn health_command(reader: &mut Reader, node: &Node) -> Option<At<Vec<String>>> {
     Some(At::new(words, node.span.clone()))
 }
 
-fn publish(reader: &mut Reader, node: &Node) -> Option<Publish> {
-    let fields = reader.fields(node, &PUBLISH, "a map with keys such as `tags`")?;
+pub(super) fn publish(reader: &mut Reader, node: &Node) -> Option<Publish> {
+    if matches!(node.kind, Kind::Scalar { .. }) {
+        let on = reader.boolean(node)?;
+        return Some(Publish { off: !on, ..Publish::default() });
+    }
+    let fields = reader.fields(node, &PUBLISH, "a map with keys such as `tags`, or `false`")?;
     let publish = Publish {
+        off: false,
         to: fields.get("to").map(|node| reader.texts(node)).unwrap_or_default(),
         when: fields.get("when").map(|node| when(reader, node)).unwrap_or_default(),
         tags: fields.get("tags").map(|node| tags::tags(reader, node)),
@@ -363,10 +370,11 @@ fn keep(reader: &mut Reader, node: &Node) -> Option<Keep> {
     })
 }
 
-fn limits(reader: &mut Reader, node: &Node) -> Option<Limits> {
+pub(super) fn limits(reader: &mut Reader, node: &Node) -> Option<Limits> {
     let fields = reader.fields(node, &LIMITS, "a map with keys such as `layers`")?;
     Some(Limits {
         layers: fields.get("layers").and_then(|node| reader.number(node, 1, 500)),
         size: fields.get("size").and_then(|node| reader.size(node)),
+        above_base: fields.get("above_base").and_then(|node| reader.size(node)),
     })
 }

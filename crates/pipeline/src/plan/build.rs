@@ -4,18 +4,22 @@ use std::path::{Path, PathBuf};
 
 use oci::{Platform, Reference};
 
-use super::{BuildPlan, Planner, bounds};
+use super::{BuildPlan, OF_RUN, Planner, bounds};
 use crate::{
     codes,
-    file::{At, Build, Pairs, PipelineFile},
+    file::{At, Build, Pairs},
 };
 
 /// Names under which the Dockerfile is looked for, in order.
-const DOCKERFILE_NAMES: [&str; 2] = ["Dockerfile", "Containerfile"];
+pub(super) const DOCKERFILE_NAMES: [&str; 2] = ["Dockerfile", "Containerfile"];
 
-/// The image's repository: given, or made from the directory's name.
-pub(super) fn image(planner: &mut Planner<'_>, file: &PipelineFile) -> (Reference, bool) {
-    if let Some(given) = &file.image
+/// The image's repository: given, or the name of the entry of `images`, or made from the directory's name.
+pub(super) fn image(
+    planner: &mut Planner<'_>,
+    given: Option<&At<String>>,
+    entry: Option<&At<String>>,
+) -> (Reference, bool) {
+    if let Some(given) = given
         && let Some(text) = planner.fill(given)
     {
         match text.parse::<Reference>() {
@@ -30,7 +34,8 @@ pub(super) fn image(planner: &mut Planner<'_>, file: &PipelineFile) -> (Referenc
             }
         }
     }
-    (directory_reference(planner.base), file.image.is_some())
+    let entry = entry.and_then(|entry| entry.value.parse().ok());
+    (entry.unwrap_or_else(|| directory_reference(planner.base)), given.is_some())
 }
 
 /// `My App` becomes `my-app`.
@@ -130,13 +135,12 @@ fn additional_contexts(planner: &mut Planner<'_>, pairs: &Pairs) -> std::collect
             planner
                 .path(&At::new(path.to_owned(), value.span.clone()), planner.base)
                 .map(|path| format!("oci-layout://{}{rest}", path.display()))
-        } else if let Some((scheme, _)) = text.split_once("://").or_else(|| text.split_once("image:")) {
-            let message = format!(
-                "contexts of the kind `{}` are not supported yet",
-                if scheme.is_empty() { "image" } else { scheme }
-            );
+        } else if let Some(name) = text.strip_prefix(OF_RUN) {
+            planner.image_of_run(name, &value.span).map(|name| format!("{OF_RUN}{name}"))
+        } else if let Some((scheme, _)) = text.split_once("://") {
+            let message = format!("contexts of the kind `{scheme}` are not supported yet");
             planner.error(codes::NOT_YET, message, &value.span).help =
-                Some("there are directories, `docker-image://NAME` and `oci-layout://PATH`".into());
+                Some("there are directories, `docker-image://NAME`, `oci-layout://PATH` and `image:NAME`".into());
             None
         } else {
             planner.path(&At::new(text, value.span.clone()), planner.base).map(|path| path.display().to_string())

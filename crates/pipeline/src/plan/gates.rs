@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dockerfile::nearest;
 
-use super::{CommandPlan, GatePlan, ImagePlan, MountPlan, Planner, TestPlan, bounds, matrix, uses};
+use super::{CommandPlan, GatePlan, ImagePlan, MountPlan, OF_RUN, Planner, TestPlan, bounds, matrix, uses};
 use crate::{
     codes,
     file::{At, Gate, Mount, Test},
@@ -145,8 +145,14 @@ fn gate(
 
 fn image(planner: &mut Planner<'_>, given: &At<String>) -> Option<ImagePlan> {
     let text = planner.fill(given)?;
+    let is_marked = !planner.names.is_empty() && text.starts_with(OF_RUN);
+    let (text, is_of_run) = match text.strip_prefix(OF_RUN).filter(|_| is_marked) {
+        Some(name) => (name.to_owned(), true),
+        None => (text.clone(), planner.names.contains(&text)),
+    };
+    let of_run = if is_of_run { Some(planner.image_of_run(&text, &given.span)?) } else { None };
     match text.parse() {
-        Ok(reference) => Some(ImagePlan { reference, place: planner.place(&given.span) }),
+        Ok(reference) => Some(ImagePlan { reference, of_run, place: planner.place(&given.span) }),
         Err(error) => {
             let error: oci::InvalidReference = error;
             planner.error(codes::INVALID_VALUE, error.to_string(), &given.span);
@@ -223,5 +229,13 @@ fn check_needs(planner: &mut Planner<'_>, gates: &[(At<String>, Gate)]) {
                 path.push((needed, 0));
             }
         }
+    }
+}
+
+impl GatePlan {
+    /// The name in the file, without that of its image and the values of its matrix.
+    pub(super) fn file_name(&self) -> &str {
+        let name = self.group.as_deref().unwrap_or(&self.name);
+        name.rsplit('/').next().unwrap_or(name)
     }
 }

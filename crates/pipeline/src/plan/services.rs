@@ -7,7 +7,7 @@ use dockerfile::Diagnostic;
 use oci::Reference;
 use serde::Serialize;
 
-use super::Planner;
+use super::{OF_RUN, Planner};
 use crate::{codes, file::PipelineFile};
 
 /// The services of the pipeline file and of the files that it includes. They are started when a gate or another service
@@ -41,15 +41,29 @@ pub(super) fn services(planner: &mut Planner<'_>, file: &PipelineFile, image: &R
     };
     let new: Vec<Diagnostic> = read.diagnostics.into_iter().filter(is_new).collect();
     planner.diagnostics.extend(new);
-    for service in &read.project.services {
-        let Some(from) = service.from.as_deref().filter(|from| *from != last) else { continue };
-        let named = file.services.as_ref().and_then(|services| services.value.get(&service.name)?.get("from").cloned());
-        let Some(node) = named else { continue };
-        let near = dockerfile::nearest(from, [last]).map(|near| format!("did you mean `{near}`?"));
+    let mut project = read.project;
+    let built = if planner.names.is_empty() { vec![last.to_owned()] } else { planner.names.clone() };
+    for service in &mut project.services {
+        let named = service.image.as_ref().map(Reference::familiar);
+        if let Some(name) =
+            named.as_deref().and_then(|named| named.strip_prefix(OF_RUN)).filter(|_| !planner.names.is_empty())
+        {
+            (service.from, service.image) = (Some(name.to_owned()), None);
+        }
+        let Some(from) = service.from.as_deref().filter(|from| !built.iter().any(|built| built == from)) else {
+            continue;
+        };
+        let said = file.services.as_ref().and_then(|services| services.value.get(&service.name));
+        let Some(node) = said.and_then(|said| said.get("from").or_else(|| said.get("image"))) else { continue };
+        let near = dockerfile::nearest(from, built.iter().map(String::as_str));
+        let near = near.map(|near| format!("did you mean `{near}`?"));
         let message = format!("no image `{from}` is built here");
-        let diagnostic = planner.error(codes::INVALID_VALUE, message, &node.span);
+        let diagnostic = planner.error(codes::UNKNOWN_IMAGE, message, &node.span);
         diagnostic.label = near;
-        diagnostic.notes.push(format!("the run builds `{last}`"));
+        diagnostic.notes.push(format!(
+            "the run builds {}",
+            built.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ));
     }
-    ServicesPlan { project: read.project, included: read.included }
+    ServicesPlan { project, included: read.included }
 }

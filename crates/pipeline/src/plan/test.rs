@@ -94,6 +94,9 @@ pub struct GatePlan {
 pub struct ImagePlan {
     /// Its name, with a tag or digest.
     pub reference: Reference,
+    /// The image of the run that it is, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_run: Option<String>,
     /// Where it is named.
     pub place: Option<Place>,
 }

@@ -1,6 +1,6 @@
 //! The services that gates use, resolved and checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use compose::{Link, Project};
 use dockerfile::nearest;
@@ -24,6 +24,15 @@ pub struct UsesPlan {
     /// They are started for this gate alone.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub fresh: bool,
+}
+
+impl UsesPlan {
+    /// Images of the run that these services and what they need are started from.
+    pub(crate) fn images(&self, project: &Project) -> BTreeSet<String> {
+        // A service that does not exist is told of where it is started.
+        let needed = services::needed(&project.services, &self.names).unwrap_or_default();
+        needed.into_iter().filter_map(|service| service.from.clone()).collect()
+    }
 }
 
 /// What a gate uses beside what all gates do.

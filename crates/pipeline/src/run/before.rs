@@ -35,8 +35,8 @@ pub(super) async fn prepare(
     if plan.before.is_empty() {
         return Ok(Ok(BuildContext::Directory(base)));
     }
-    let stage = Stage::start(cx.events, STAGE);
-    let work = Work { cx, plan, options, base: &base, over: output_dir(cx) };
+    let stage = Stage::start(cx.events, &plan.stage(STAGE));
+    let work = Work { cx, plan, options, base: &base, over: output_dir(cx, plan) };
     let made = async {
         fs_err::create_dir_all(&work.over).map_err(|error| RunError::local("prepare `before`", error))?;
         for (index, entry) in plan.before.iter().enumerate() {
@@ -65,8 +65,8 @@ pub(super) async fn prepare(
 }
 
 /// Where all that `before` made is.
-pub(super) fn output_dir(cx: RunContext<'_>) -> PathBuf {
-    cx.run.path.join("work").join("before")
+pub(super) fn output_dir(cx: RunContext<'_>, plan: &Plan) -> PathBuf {
+    cx.run.path.join("work").join(words::file_name(&plan.stage(STAGE)))
 }
 
 struct Work<'a> {
@@ -79,8 +79,13 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Name of an entry's files.
+    fn name(&self, index: usize) -> String {
+        words::file_name(&self.plan.stage(&format!("{STAGE}-{index}")))
+    }
+
     async fn make(&self, index: usize, entry: &BeforePlan) -> Result<Result<(), FailedStep>, RunError> {
-        let out = self.cx.run.path.join("work").join(format!("before-{index}"));
+        let out = self.cx.run.path.join("work").join(self.name(index));
         let done = match &entry.image {
             Some(image) => self.in_image(index, entry, image, &out).await?,
             None => on_host::run(self, entry, &out).await?,
@@ -104,7 +109,7 @@ impl Work<'_> {
             None => Ok(Ok(())),
             Some(index) => Err(RunError::Refused {
                 message: format!("`before` made nothing that matches `{}`", entry.output[*index]),
-                hint: format!("look at its log: `seatrial logs {} {STAGE}`", self.cx.run.number),
+                hint: format!("look at its log: `seatrial logs {} {}`", self.cx.run.number, self.plan.stage(STAGE)),
             }),
         }
     }
@@ -119,7 +124,7 @@ impl Work<'_> {
     ) -> Result<Result<(), FailedStep>, RunError> {
         let prepare = |error| RunError::local("prepare `before`", error);
         // An ignore file of its own: the image's may hide all but the output.
-        let dockerfile = self.cx.run.path.join("work").join(format!("before-{index}.dockerfile"));
+        let dockerfile = self.cx.run.path.join("work").join(format!("{}.dockerfile", self.name(index)));
         let ignored = text::ignore_file(&self.ignored_by_git().await);
         fs_err::write(dockerfile.with_extension("dockerfile.dockerignore"), ignored).map_err(prepare)?;
         let text = text::dockerfile(image, entry);
@@ -128,7 +133,7 @@ impl Work<'_> {
             _ => BuildContext::Layered { base: self.base.to_owned(), over: self.over.clone() },
         };
         let request = BuildRequest {
-            stage: STAGE.into(),
+            stage: self.plan.stage(STAGE),
             context,
             dockerfile: DockerfileSource { name: STAGE.into(), path: Some(dockerfile), text: text.text },
             build_contexts: Default::default(),

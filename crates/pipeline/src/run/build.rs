@@ -8,13 +8,13 @@ use std::{
 
 use engine::{BuildContext, BuildError, BuildRequest, Built, DockerfileSource, NamedContext, NetworkMode};
 use events::{Event, Verdict};
-use oci::Platform;
+use oci::{Digest, Platform};
 
 use super::{
     secrets::Secrets,
     words::{self, Stage},
 };
-use crate::{Plan, RunContext, RunError, RunOptions};
+use crate::{Plan, RunContext, RunError, RunOptions, plan::OF_RUN};
 
 /// The stage's id.
 pub(super) const STAGE: &str = "build";
@@ -25,9 +25,10 @@ pub(super) async fn build_image(
     options: &RunOptions,
     context: BuildContext,
     secrets: &Secrets,
+    bases: &BTreeMap<String, Digest>,
 ) -> Result<Built, RunError> {
-    let stage = Stage::start(cx.events, STAGE);
-    let built = match request(cx, plan, options, context, secrets) {
+    let stage = Stage::start(cx.events, &plan.stage(STAGE));
+    let built = match request(cx, plan, options, context, secrets, bases) {
         Ok(request) => cx.engine.build(request, cx.events).await.map_err(not_cancelled),
         Err(error) => Err(error),
     };
@@ -82,6 +83,7 @@ fn request(
     options: &RunOptions,
     context: BuildContext,
     secrets: &Secrets,
+    bases: &BTreeMap<String, Digest>,
 ) -> Result<BuildRequest, RunError> {
     let build = &plan.build;
     let text = match (&build.dockerfile_inline, &build.dockerfile_path) {
@@ -94,7 +96,10 @@ fn request(
     let invalid = |error: String| RunError::Usage { message: error, hint: None };
     let mut build_contexts = BTreeMap::new();
     for (name, text) in &build.additional_contexts {
-        let context = named_context(text).map_err(invalid)?;
+        let context = match text.strip_prefix(OF_RUN).and_then(|name| bases.get(name)) {
+            Some(id) => NamedContext::Stored(id.clone()),
+            None => named_context(text).map_err(invalid)?,
+        };
         build_contexts.insert(name.clone(), context);
     }
     let platform = match &build.platform {
@@ -102,7 +107,7 @@ fn request(
         None => Platform::host(),
     };
     Ok(BuildRequest {
-        stage: STAGE.into(),
+        stage: plan.stage(STAGE),
         context,
         dockerfile: DockerfileSource { name: build.dockerfile.clone(), path: build.dockerfile_path.clone(), text },
         build_contexts,
@@ -150,11 +155,25 @@ fn named_context(text: &str) -> Result<NamedContext, String> {
 }
 
 /// Limits of the file that the image does not keep, as sentences.
-pub(super) fn broken_limits(plan: &Plan, built: &Built, image: &store::Image) -> Vec<String> {
+pub(super) fn broken_limits(cx: RunContext<'_>, plan: &Plan, built: &Built, image: &store::Image) -> Vec<String> {
     let layers = plan.limits.layers.filter(|limit| built.layers.len() > *limit);
     let size = plan.limits.size_bytes.filter(|limit| image.size_bytes > *limit);
     let layers = layers.map(|limit| format!("the image has {} layers, the limit is {limit}", built.layers.len()));
     let size = size
         .map(|limit| format!("the image has {}, the limit is {}", words::bytes(image.size_bytes), words::bytes(limit)));
-    layers.into_iter().chain(size).collect()
+    let above = plan.limits.above_base_bytes.and_then(|limit| {
+        let above = above_base_bytes(cx, built, image);
+        let words =
+            || format!("the image adds {} to its base, the limit is {}", words::bytes(above), words::bytes(limit));
+        (above > limit).then(words)
+    });
+    layers.into_iter().chain(size).chain(above).collect()
+}
+
+/// Bytes of the layers above the base of the last stage: the image that this one begins with. Without a base, all of them.
+fn above_base_bytes(cx: RunContext<'_>, built: &Built, image: &store::Image) -> u64 {
+    let bases = built.bases.iter().filter_map(|(_, id)| cx.store.image(id).ok().flatten());
+    let below = bases.filter(|base| !base.layers.is_empty() && image.layers.starts_with(&base.layers));
+    let base_bytes = below.map(|base| base.size_bytes).max().unwrap_or(0);
+    image.size_bytes.saturating_sub(base_bytes)
 }

@@ -1,110 +1,32 @@
-//! Setup, gates and health of a built image: what is wanted, in which order, and what came out.
+//! Setup, gates and health of a built image: in which order, and what came out.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use engine::{BuildError, Built, Cancel, FailedStep, NetworkMode, Root, Scope, SetupCommand, SetupRequest};
+use engine::{BuildError, Built, Cancel, FailedStep, NetworkMode, Root, SetupCommand, SetupRequest};
 use events::Verdict;
 use futures::future::join_all;
 use services::ServiceOutcome;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::{
-    gate, health,
-    images::Images,
+    Run, gate, health,
     secrets::Secrets,
+    selection::{Part, Selection, images_of},
     services::{Sets, Surroundings},
     words::{self, Stage},
 };
-use crate::{GateOutcome, GatePlan, HealthOutcome, Plan, RunContext, RunError, RunOptions, Stages, Values};
+use crate::{GateOutcome, GatePlan, HealthOutcome, Plan, RunError, RunOptions, Values};
 
 /// The stage's id.
 pub(super) const SETUP_STAGE: &str = "setup";
 /// Gates mostly wait for their own processes; with one processor two still overlap well.
 const JOBS_MIN: usize = 2;
 
-/// What is wanted of a run.
-pub(super) struct Selection<'p> {
-    /// Gates, with those that they need, in the order of the file.
-    pub(super) gates: Vec<&'p GatePlan>,
-    /// Whether the health check is wanted.
-    pub(super) health: bool,
-    /// Whether the image becomes a sealed one with names.
-    pub(super) seals: bool,
-    /// Whether an earlier run must have passed with this image.
-    pub(super) needs_verdict: bool,
-}
-
-impl<'p> Selection<'p> {
-    pub(super) fn of(plan: &'p Plan, options: &RunOptions) -> Result<Self, RunError> {
-        let all = || plan.test.gates.iter().collect();
-        let nothing = Self { gates: Vec::new(), health: false, seals: false, needs_verdict: false };
-        Ok(match &options.stages {
-            Stages::All => Self { gates: all(), health: true, seals: true, ..nothing },
-            Stages::Build => Self { seals: true, ..nothing },
-            Stages::Publish => Self { seals: true, needs_verdict: true, ..nothing },
-            Stages::Gates(names) if names.is_empty() => Self { gates: all(), ..nothing },
-            Stages::Gates(names) => Self { gates: with_needs(plan, names)?, ..nothing },
-            Stages::Health => Self { health: true, ..nothing },
-        })
-    }
-
-    pub(super) fn has_setup(&self, plan: &Plan) -> bool {
-        self.gates.iter().any(|gate| gate.image.is_none()) && !plan.test.setup.is_empty()
-    }
-
-    /// The file of a change request may ask for the host's network; only the machine's owner can give it.
-    pub(super) fn check_rights(&self, options: &RunOptions) -> Result<(), RunError> {
-        let asks = |gate: &&&GatePlan| gate.bounds.network.as_deref() == Some("host");
-        match self.gates.iter().find(asks).filter(|_| !options.allow_host_network) {
-            None => Ok(()),
-            Some(gate) => Err(RunError::Usage {
-                message: format!("gate `{}` asks for the host's network, which this machine does not allow", gate.name),
-                hint: Some(
-                    "allow it to all pipelines that run here: write `network.host` into /etc/seatrial/allow or \
-                     ~/.config/seatrial/allow"
-                        .into(),
-                ),
-            }),
-        }
-    }
-}
-
-fn with_needs<'p>(plan: &'p Plan, names: &[String]) -> Result<Vec<&'p GatePlan>, RunError> {
-    let is_meant = |gate: &GatePlan, name: &str| gate.name == name || gate.group.as_deref() == Some(name);
-    let known =
-        || plan.test.gates.iter().flat_map(|gate| gate.group.as_deref().into_iter().chain([gate.name.as_str()]));
-    let mut wanted = BTreeSet::new();
-    let mut open: Vec<&str> = names.iter().map(String::as_str).collect();
-    while let Some(name) = open.pop() {
-        let found: Vec<&GatePlan> = plan.test.gates.iter().filter(|gate| is_meant(gate, name)).collect();
-        if found.is_empty() {
-            return Err(unknown_gate(name, &known().collect::<Vec<_>>()));
-        }
-        for gate in found {
-            if wanted.insert(gate.name.as_str()) {
-                open.extend(gate.needs.iter().map(String::as_str));
-            }
-        }
-    }
-    Ok(plan.test.gates.iter().filter(|gate| wanted.contains(gate.name.as_str())).collect())
-}
-
-fn unknown_gate(name: &str, known: &[&str]) -> RunError {
-    RunError::Usage {
-        message: format!("there is no gate `{name}`"),
-        hint: Some(match dockerfile::nearest(name, known.iter().copied()) {
-            Some(near) if near.contains(' ') => format!("did you mean `seatrial test '{near}'`?"),
-            Some(near) => format!("did you mean `seatrial test {near}`?"),
-            None if known.is_empty() => "add gates under `test.gates` in `seatrial.yaml`".into(),
-            None => format!("there are {}", known.join(", ")),
-        }),
-    }
-}
-
 /// What the checks found out.
+#[derive(Default)]
 pub(super) struct Checked {
     /// Time of the setup, if there is one.
     pub(super) setup: Option<Duration>,
@@ -131,19 +53,24 @@ pub(super) struct Subject<'a> {
     pub(super) values: &'a Values,
 }
 
+/// Gates that may run at the same time.
+pub(super) fn jobs(options: &RunOptions) -> usize {
+    match options.jobs {
+        0 => std::thread::available_parallelism().map_or(JOBS_MIN, |number| number.get().max(JOBS_MIN)),
+        jobs => jobs,
+    }
+}
+
 /// Setup and gates beside the health check. `abandon` is set as soon as the verdict can only be no.
 pub(super) async fn check(
-    cx: RunContext<'_>,
-    plan: &Plan,
-    options: &RunOptions,
-    work: &Selection<'_>,
-    scope: &dyn Scope,
+    run: Run<'_>,
+    part: &Part<'_>,
     subject: Subject<'_>,
     abandon: &Cancel,
 ) -> Result<Checked, RunError> {
     let gates_ended = Cancel::new();
     let gates = async {
-        let result = setup_and_gates(cx, plan, options, work, scope, subject).await;
+        let result = setup_and_gates(run, part, subject).await;
         gates_ended.cancel();
         if !matches!(&result, Ok((_, None, gates, _)) if !gates.iter().any(GateOutcome::blocks)) {
             abandon.cancel();
@@ -151,11 +78,14 @@ pub(super) async fn check(
         result
     };
     let health = async {
-        if !work.health {
+        if !part.work.health {
             return Ok(None);
         }
-        let surroundings = Surroundings::new(cx, plan, options, scope, &subject.built.root);
-        let result = health::probe(cx, plan, scope, &subject.built.root, &surroundings, &gates_ended).await;
+        let uses = part.plan.health.uses.images(&part.plan.services.project);
+        let used = used_images(run, part, Some(&subject.built.root), uses).await;
+        let surroundings = Surroundings::new(run, part.plan, &used);
+        let root = &subject.built.root;
+        let result = health::probe(run.cx, part.plan, run.scope, root, &surroundings, &gates_ended).await;
         if !matches!(&result, Ok(health) if health.verdict != Verdict::Failed) {
             abandon.cancel();
         }
@@ -167,42 +97,40 @@ pub(super) async fn check(
 }
 
 async fn setup_and_gates(
-    cx: RunContext<'_>,
-    plan: &Plan,
-    options: &RunOptions,
-    work: &Selection<'_>,
-    scope: &dyn Scope,
+    run: Run<'_>,
+    part: &Part<'_>,
     subject: Subject<'_>,
 ) -> Result<(Option<Duration>, Option<FailedStep>, Vec<GateOutcome>, Vec<ServiceOutcome>), RunError> {
     let start = Instant::now();
     let mut duration = None;
-    let root = if work.has_setup(plan) {
-        let made = setup(cx, plan, options, scope, &subject.built.root, subject.secrets).await?;
+    let root = if part.work.has_setup(part.plan) {
+        let made = setup(run, part.plan, &subject.built.root, subject.secrets).await?;
         duration = Some(start.elapsed());
         match made {
             Ok(root) => root,
             Err(failed) => {
-                let skipped = work.gates.iter().map(|gate| gate::skipped(cx, gate, "setup failed")).collect();
+                let gates = part.work.gates.iter();
+                let skipped = gates.map(|gate| gate::skipped(run.cx, gate, "setup failed")).collect();
                 return Ok((duration, Some(failed), skipped, Vec::new()));
             }
         }
     } else {
         subject.built.root.clone()
     };
-    let (gates, services) = run_gates(cx, plan, options, work, scope, &root, subject).await?;
+    let own = Own { built: subject.built, values: subject.values, root: &root };
+    let (gates, services) = run_gates(run, part, Some(own), subject.secrets).await?;
     Ok((duration, None, gates, services))
 }
 
 /// The root with the setup's layer, or the command that failed.
 async fn setup(
-    cx: RunContext<'_>,
+    run: Run<'_>,
     plan: &Plan,
-    options: &RunOptions,
-    scope: &dyn Scope,
     root: &Root,
     secrets: &Secrets,
 ) -> Result<Result<Root, FailedStep>, RunError> {
-    let stage = Stage::start(cx.events, SETUP_STAGE);
+    let Run { cx, options, scope, .. } = run;
+    let stage = Stage::start(cx.events, &plan.stage(SETUP_STAGE));
     let workdir = gate::workdir(plan.test.setup_workdir.as_deref(), root);
     // Nothing of the commit is in this environment: it would make a new layer for each one.
     let env = gate::environment(root, &plan.test.setup_environment, &[("CI".into(), "true".into())]);
@@ -216,7 +144,7 @@ async fn setup(
         files: secrets.files(&command.secrets),
     };
     let request = SetupRequest {
-        stage: SETUP_STAGE.into(),
+        stage: plan.stage(SETUP_STAGE),
         root: root.clone(),
         commands: plan.test.setup.iter().map(command).collect(),
         mounts: plan.test.setup_mounts.iter().map(|mount| mount.bind(&workdir)).collect(),
@@ -250,35 +178,41 @@ async fn setup(
     }
 }
 
-/// All gates, side by side as far as `needs` and the number of jobs allow. One that fails does not stop the others.
-async fn run_gates(
-    cx: RunContext<'_>,
-    plan: &Plan,
-    options: &RunOptions,
-    work: &Selection<'_>,
-    scope: &dyn Scope,
-    root: &Root,
-    subject: Subject<'_>,
+/// The image that gates run in which name no other one.
+#[derive(Clone, Copy)]
+pub(super) struct Own<'a> {
+    built: &'a Built,
+    values: &'a Values,
+    /// The same with its setup.
+    root: &'a Root,
+}
+
+/// All gates, side by side as far as `needs` and the number of jobs allow. One that fails does not stop the others. They
+/// begin when the images of the run that they use are built.
+pub(super) async fn run_gates(
+    run: Run<'_>,
+    part: &Part<'_>,
+    own: Option<Own<'_>>,
+    secrets: &Secrets,
 ) -> Result<(Vec<GateOutcome>, Vec<ServiceOutcome>), RunError> {
-    let jobs = match options.jobs {
-        0 => std::thread::available_parallelism().map_or(JOBS_MIN, |number| number.get().max(JOBS_MIN)),
-        jobs => jobs,
-    };
-    let permits = Semaphore::new(jobs);
-    let Subject { built, secrets, values } = subject;
-    let images = Images::new(cx, options.pull);
-    let (built, images) = (&built.root, &images);
-    let surroundings = Surroundings::new(cx, plan, options, scope, built);
+    let (Run { cx, permits, .. }, Part { plan, work }) = (run, part);
+    let values = own.map_or(&plan.values, |own| own.values);
+    let names = work.gates.iter().flat_map(|gate| images_of(plan, gate)).collect();
+    let used = used_images(run, part, own.map(|own| &own.built.root), names).await;
+    let surroundings = Surroundings::new(run, plan, &used);
     let services = &Sets::new(&surroundings);
-    let trial = gate::Trial { cx, plan, options, scope, built, root, values, secrets, images, services };
+    let (built, root) = (own.map(|own| &own.built.root), own.map(|own| own.root));
+    let trial = gate::Trial { run, cx, plan, built, root, values, secrets, services };
     // Whether a gate lets those that need it begin; `None` until it has ended.
     let ended: Vec<watch::Sender<Option<bool>>> = work.gates.iter().map(|_| watch::channel(None).0).collect();
     let one = |index: usize| {
-        let (gate, ended, permits, trial) = (work.gates[index], &ended, &permits, &trial);
+        let (gate, ended, trial, used) = (work.gates[index], &ended, &trial, &used);
         async move {
-            let outcome = match unmet_need(work, gate, ended).await {
-                Some(need) => Ok(gate::skipped(cx, gate, &format!("needs {need}, which did not pass"))),
-                None => {
+            let missing = images_of(plan, gate).into_iter().find(|image| !used.contains_key(image));
+            let outcome = match (missing, unmet_need(work, gate, ended).await) {
+                (Some(image), _) => Ok(gate::skipped(cx, gate, &format!("needs {image}, which was not built"))),
+                (None, Some(need)) => Ok(gate::skipped(cx, gate, &format!("needs {need}, which did not pass"))),
+                (None, None) => {
                     let _permit = permits.acquire().await.expect("the semaphore is never closed");
                     gate::run(trial, gate).await
                 }
@@ -293,6 +227,25 @@ async fn run_gates(
     // A service that is not up is why gates were not tried: that leads.
     let ready = services.finish().await?;
     Ok((outcomes.into_iter().collect::<Result<_, _>>()?, ready))
+}
+
+/// Images of the run that gates use, once they are built; those that will not be are left out.
+async fn used_images(
+    run: Run<'_>,
+    part: &Part<'_>,
+    own: Option<&Root>,
+    names: BTreeSet<String>,
+) -> BTreeMap<String, Root> {
+    let mut used: BTreeMap<String, Root> = own.iter().map(|root| (part.plan.name.clone(), (*root).clone())).collect();
+    for name in names {
+        if used.contains_key(&name) || !run.siblings.has(&name) {
+            continue;
+        }
+        if let Ok(root) = run.siblings.built(&name).await {
+            used.insert(name, root);
+        }
+    }
+    used
 }
 
 /// Waits for the gates that this one needs; the first that did not pass.

@@ -12,8 +12,10 @@ use evidence::{
 use oci::{Descriptor, Platform, Reference};
 use store::{Stop, Store};
 
-use super::{health, publish::Sealed, record, words};
-use crate::{GateOutcome, OpenSigner, Outcome, Plan, RunContext, RunError, SbomFormat, Source, SourceEvent, source};
+use super::{Run, health, publish::Sealed, record, words};
+use crate::{
+    GateOutcome, HealthOutcome, OpenSigner, Plan, RunContext, RunError, SbomFormat, Source, SourceEvent, source,
+};
 
 /// Where the store remembers what was said of an image, by the digest of its manifest: for `publish` later.
 const NAMESPACE: &str = "evidence";
@@ -71,15 +73,22 @@ fn packages(
     })
 }
 
+/// What passed.
+pub(super) struct Passed<'a, G> {
+    pub(super) gates: G,
+    pub(super) health: Option<&'a HealthOutcome>,
+}
+
 /// Everything that a passing run says, the sum last. Kept for a later `publish`, unless the tree has changes.
-pub(super) fn say(
-    cx: RunContext<'_>,
+pub(super) fn say<'a>(
+    run: Run<'_>,
     plan: &Plan,
     built: &Built,
     sealed: &Sealed,
-    outcome: &Outcome,
+    passed: Passed<'a, impl Iterator<Item = &'a GateOutcome>>,
     began: SystemTime,
 ) -> Vec<Statement> {
+    let cx = run.cx;
     let finished = SystemTime::now();
     let image = Resource::image(&name(plan).repository(), &sealed.manifest.digest);
     // A directory of this machine tells nobody anything.
@@ -90,9 +99,9 @@ pub(super) fn say(
     // What passed was not the commit, where files had changes.
     let commit = commit.filter(|_| !plan.source.is_dirty);
     let subjects: Vec<Resource> = [image.clone()].into_iter().chain(commit).collect();
-    let tried = outcome.gates.iter().filter(|gate| gate.verdict != Verdict::Skipped);
+    let tried = passed.gates.filter(|gate| gate.verdict != Verdict::Skipped);
     statements.extend(tried.map(|gate| result_of(gate, &subjects)));
-    if let Some(health) = outcome.health.as_ref().filter(|health| health.verdict == Verdict::Passed) {
+    if let Some(health) = passed.health.filter(|health| health.verdict == Verdict::Passed) {
         let configuration = vec![Resource::content(&record::health_definition(plan)).named(health::STAGE)];
         let gate = health::STAGE.to_owned();
         let result = if health.flaps > 0 { GateResult::Warned } else { GateResult::Passed };
@@ -104,7 +113,7 @@ pub(super) fn say(
         verifier: BUILDER_ID.into(),
         time: finished,
         policy: plan.file.clone().unwrap_or_else(|| crate::FILE_NAME.to_owned()),
-        definition: record::definition(plan),
+        definition: record::definition(run, plan),
         inputs: statements.iter().map(|statement| oci::Digest::of(&statement.to_bytes())).collect(),
         passed: true,
     };

@@ -57,11 +57,11 @@ struct Made {
 /// The stages of a plan's entries.
 pub(super) fn stages(plan: &Plan) -> Vec<String> {
     let entries = plan.publish.as_ref().map_or(0, |publish| publish.files.len());
-    (0..entries).map(stage_of).collect()
+    (0..entries).map(|index| stage_of(plan, index)).collect()
 }
 
-fn stage_of(index: usize) -> String {
-    if index == 0 { STAGE.into() } else { format!("{STAGE}-{}", index + 1) }
+fn stage_of(plan: &Plan, index: usize) -> String {
+    if index == 0 { plan.stage(STAGE) } else { plan.stage(&format!("{STAGE}-{}", index + 1)) }
 }
 
 /// Makes and sends all files, or says which command failed. With `--dry-run` it makes them and asks the indexes.
@@ -75,8 +75,8 @@ pub(super) async fn publish(
     }
     let (mut stages, mut made) = (Vec::new(), Vec::new());
     for (index, entry) in entries.iter().enumerate() {
-        let stage = Stage::start(work.cx.events, &stage_of(index));
-        let failed = match make(work, entry, &stage_of(index)).await {
+        let stage = Stage::start(work.cx.events, &stage_of(work.plan, index));
+        let failed = match make(work, entry, &stage_of(work.plan, index)).await {
             Ok(Ok(one)) => {
                 made.push(one);
                 stages.push(stage);
@@ -157,7 +157,7 @@ async fn make(work: &Work<'_>, entry: &FilesPlan, stage: &str) -> Result<Result<
         None => None,
     };
     let directory = if entry.commands.is_empty() {
-        super::before::output_dir(work.cx)
+        super::before::output_dir(work.cx, work.plan)
     } else {
         match run(work, entry, stage).await? {
             Ok(directory) => directory,

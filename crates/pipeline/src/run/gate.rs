@@ -5,17 +5,17 @@ mod spec;
 
 use std::{path::Path, time::Duration};
 
-use engine::{ContainerSpec, Root, Scope};
+use engine::{ContainerSpec, Root};
 use events::{Event, GateImage, Verdict};
 
 use super::{
-    images::Images,
+    Run,
     secrets::Secrets,
     services::Sets,
     verdicts,
     words::{self, Stage},
 };
-use crate::{FormerAttempt, GateFailure, GateOutcome, GatePlan, Plan, RunContext, RunError, RunOptions, Values};
+use crate::{FormerAttempt, GateFailure, GateOutcome, GatePlan, Plan, RunContext, RunError, Values};
 
 pub(super) use attempt::{Ending, reason, run_to_end, warn};
 pub(super) use spec::{SHELL, args, container_name, environment, nonce, seatrial_environment, workdir};
@@ -25,28 +25,26 @@ const PROBLEMS_TOLD_MAX: usize = 20;
 
 /// What the gates of a run have in common.
 pub(super) struct Trial<'a> {
+    pub(super) run: Run<'a>,
     pub(super) cx: RunContext<'a>,
     pub(super) plan: &'a Plan,
-    pub(super) options: &'a RunOptions,
-    pub(super) scope: &'a dyn Scope,
-    /// The built image.
-    pub(super) built: &'a Root,
+    /// The built image; gates of several images have none of their own.
+    pub(super) built: Option<&'a Root>,
     /// The same with its setup.
-    pub(super) root: &'a Root,
+    pub(super) root: Option<&'a Root>,
     pub(super) values: &'a Values,
     pub(super) secrets: &'a Secrets,
-    pub(super) images: &'a Images<'a>,
     pub(super) services: &'a Sets<'a>,
 }
 
 impl Trial<'_> {
     fn keep_failed(&self) -> Duration {
-        self.options.keep_failed.unwrap_or(self.plan.keep.failed)
+        self.run.options.keep_failed.unwrap_or(self.plan.keep.failed)
     }
 
     /// Whether what passed in an earlier run is good enough.
     fn trusts_verdicts(&self) -> bool {
-        !self.options.rerun && !self.options.no_cache
+        !self.run.options.rerun && !self.run.options.no_cache
     }
 }
 
@@ -74,15 +72,16 @@ pub(super) async fn run(trial: &Trial<'_>, gate: &GatePlan) -> Result<GateOutcom
 async fn verdict(trial: &Trial<'_>, gate: &GatePlan) -> Result<(GateOutcome, String), RunError> {
     let cx = trial.cx;
     let found = match &gate.image {
-        Some(image) => Some((image, trial.images.find(&gate.name, image).await?)),
+        Some(image) => Some((image, trial.run.images.find(&gate.name, image).await?)),
         None => None,
     };
-    let root = found.as_ref().map_or(trial.root, |(_, found)| &found.root);
+    let root = found.as_ref().map(|(_, found)| &found.root).or(trial.root);
+    let root = root.expect("the plan gives each gate of several images an image");
     let image =
         found.as_ref().map(|(image, found)| GateImage { reference: image.reference.familiar(), id: found.id.clone() });
     let spec = spec::spec(trial, gate, root);
     let services = trial.services.identities(gate).await?;
-    let inputs = verdicts::Inputs { gate, built: trial.built, spec: &spec, further: &services };
+    let inputs = verdicts::Inputs { gate, built: trial.built.unwrap_or(root), spec: &spec, further: &services };
     let verdicts::Looked { key, configuration } = verdicts::look(cx, &inputs).await?;
     if let Some(known) =
         key.as_ref().filter(|_| trial.trusts_verdicts()).and_then(|key| verdicts::recall(cx.store, key))

@@ -45,15 +45,21 @@ pub(super) async fn probe(
     let args: Vec<String> = config.entrypoint.iter().chain(&config.cmd).flatten().cloned().collect();
     if args.is_empty() {
         let outcome = skipped("the image has no command to start");
-        Stage::start(cx.events, STAGE).finish(Verdict::Skipped, outcome.summary.clone());
+        Stage::start(cx.events, &plan.stage(STAGE)).finish(Verdict::Skipped, outcome.summary.clone());
         return Ok(outcome);
     }
-    let trial =
-        Trial { cx, health: &plan.health, check: Check::of(root, &given(&plan.health)), root, text: args.join(" ") };
+    let trial = Trial {
+        cx,
+        name: plan.stage(STAGE),
+        health: &plan.health,
+        check: Check::of(root, &given(&plan.health)),
+        root,
+        text: args.join(" "),
+    };
     let spec = trial.spec(gate::container_name(&format!("{}-health", plan.name)), args);
     let sets = Sets::new(surroundings);
-    let outcome =
-        sets.during(STAGE, &plan.health.uses, &spec, async |spec| trial.tell(scope, spec.clone(), gates_ended).await);
+    let outcome = sets
+        .during(&trial.name, &plan.health.uses, &spec, async |spec| trial.tell(scope, spec.clone(), gates_ended).await);
     let outcome = outcome.await;
     // A service that is not up is why nothing was tried: that leads.
     sets.finish().await?;
@@ -86,6 +92,8 @@ fn skipped(summary: &str) -> HealthOutcome {
 /// What is tried.
 struct Trial<'a> {
     cx: RunContext<'a>,
+    /// Of the stage.
+    name: String,
     health: &'a HealthPlan,
     check: Check,
     root: &'a Root,
@@ -127,7 +135,7 @@ impl Trial<'_> {
         spec: ContainerSpec,
         gates_ended: &Cancel,
     ) -> Result<HealthOutcome, RunError> {
-        let stage = Stage::start(self.cx.events, STAGE);
+        let stage = Stage::start(self.cx.events, &self.name);
         match self.run(scope, spec, &stage, gates_ended).await {
             Ok(outcome) => {
                 let event = Event::HealthFinished {
@@ -156,7 +164,7 @@ impl Trial<'_> {
         gates_ended: &Cancel,
     ) -> Result<HealthOutcome, RunError> {
         let cx = self.cx;
-        let log = StageLog::open(cx, STAGE, vec![StepText { text: self.text.clone(), place: None }], None, None)?;
+        let log = StageLog::open(cx, &self.name, vec![StepText { text: self.text.clone(), place: None }], None, None)?;
         spec.stdio = Stdio::Sink(log.sink());
         let exec = ExecSpec {
             args: Vec::new(),
@@ -172,7 +180,7 @@ impl Trial<'_> {
         }
         let found = match scope.start(spec).await {
             Ok(container) => {
-                gate::warn(cx, STAGE, &*container);
+                gate::warn(cx, &self.name, &*container);
                 let found = self.look(&*container, &exec, gates_ended).await;
                 // The first failure leads; a container that is gone already needs no stopping.
                 let stopped = container.stop(self.stop_signal(), STOP_GRACE).await;
@@ -331,7 +339,7 @@ impl Trial<'_> {
         let Tail { mut lines, earlier, path } = log.finish(exit.code);
         lines.extend(extra.lines().map(str::to_owned));
         let failure = GateFailure {
-            gate: STAGE.into(),
+            gate: self.name.clone(),
             command: command.to_owned(),
             place: self.health.place.clone(),
             exit,

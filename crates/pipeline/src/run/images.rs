@@ -1,4 +1,4 @@
-//! Images that gates run in beside the built one: looked up once in a run, by whoever needs them first.
+//! Images that gates run in beside the built one: of the same run, or looked up once in it, by whoever needs them first.
 
 use std::{
     collections::BTreeMap,
@@ -9,22 +9,30 @@ use engine::{BuildError, ImageRequest, ResolvedImage};
 use oci::{Platform, Reference};
 use tokio::sync::OnceCell;
 
+use super::siblings::Siblings;
 use crate::{ImagePlan, RunContext, RunError};
 
 /// What names stood for in this run.
 pub(super) struct Images<'a> {
     cx: RunContext<'a>,
     pull: bool,
+    siblings: &'a Siblings,
     known: Mutex<BTreeMap<Reference, Arc<OnceCell<ResolvedImage>>>>,
 }
 
 impl<'a> Images<'a> {
-    pub(super) fn new(cx: RunContext<'a>, pull: bool) -> Self {
-        Self { cx, pull, known: Mutex::default() }
+    pub(super) fn new(cx: RunContext<'a>, pull: bool, siblings: &'a Siblings) -> Self {
+        Self { cx, pull, siblings, known: Mutex::default() }
     }
 
     /// The image that `in` names; two gates with the same name have the same one.
     pub(super) async fn find(&self, gate: &str, image: &ImagePlan) -> Result<ResolvedImage, RunError> {
+        if let Some(name) = &image.of_run {
+            let root = self.siblings.built(name).await;
+            let root = root.expect("a gate is skipped whose image is not built");
+            let id = root.digest();
+            return Ok(ResolvedImage { root, id });
+        }
         let slot = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(known.entry(image.reference.clone()).or_default())

@@ -10,7 +10,7 @@ use super::{
     publish::{Intention, STAGE, Sealed, Tags},
     words::Stage,
 };
-use crate::{Foreseen, Judgement, KeptTag, Published, RunContext, RunError, TagFate, TagState};
+use crate::{Foreseen, Judgement, KeptTag, Plan, Published, RunContext, RunError, TagFate, TagState};
 
 /// Somebody else moved a tag each time between our looking and our writing: more than this is no race but a fault.
 const RACES_MAX: u32 = 16;
@@ -28,6 +28,7 @@ pub(super) struct Named {
 /// Writes manifest and names: by digest first, so that a name never means something incomplete. With `--dry-run` it only asks.
 pub(super) async fn write_names(
     cx: RunContext<'_>,
+    plan: &Plan,
     intention: &Intention,
     sealed: &Sealed,
     tags: &Tags,
@@ -49,7 +50,7 @@ pub(super) async fn write_names(
     if cx.cancel.is_cancelled() {
         return Err(RunError::Cancelled);
     }
-    let stage = Stage::start(cx.events, STAGE);
+    let stage = Stage::start(cx.events, &plan.stage(STAGE));
     match write_all(cx, intention, sealed, tags, &mut named).await {
         Ok(()) => {
             stage.finish(Verdict::Passed, summary(&named));

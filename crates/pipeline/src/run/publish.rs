@@ -7,7 +7,7 @@ use events::{Event, Transfers};
 use oci::{Descriptor, Digest, Reference};
 use registry::{Progress, RegistryError};
 
-use super::{checks::Selection, evidence, record};
+use super::{Run, evidence, record, selection::Part};
 use crate::{
     Flavor, Judgement, OpenSigner, PlainTag, Plan, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent,
     Stages, TagInputs, TagRule, TagState, Values, Version, choose_tags, choose_tags_by, is_moving, judge_tag,
@@ -43,7 +43,8 @@ impl Intention {
             && plan.publish.as_ref().is_some_and(|publish| holds(&publish.when))
     }
 
-    pub(super) fn of(plan: &Plan, options: &RunOptions, built: &Built) -> Intention {
+    pub(super) fn of(run: Run<'_>, part: &Part<'_>, built: &Built) -> Intention {
+        let (options, plan) = (run.options, part.plan);
         let wanted = options.publish || options.stages == Stages::Publish;
         let none = |refusal| Intention {
             repositories: Vec::new(),
@@ -54,6 +55,9 @@ impl Intention {
             signer: None,
         };
         let refused = |reason: String| none(Some(reason));
+        if plan.entry.is_some() && !part.work.names {
+            return none(None);
+        }
         let Some(publish) = &plan.publish else {
             let reason = wanted.then(|| "the pipeline file has no `publish`".to_owned());
             return none(reason);
@@ -72,6 +76,9 @@ impl Intention {
         }
         if !wanted {
             return refused("`--publish` was not given".into());
+        }
+        if !run.course.is_whole && !run.whole.test.gates.is_empty() {
+            return refused("the gates of the whole were left out: publish without naming images".into());
         }
         Intention {
             repositories: publish.repositories.clone(),
@@ -103,13 +110,13 @@ impl Sealed {
 /// Seals, and uploads if publishing is planned, beside the gates. Nothing gets a name here: until the verdict, the
 /// registry has blobs that nobody can find. `abandon`: the verdict is no, so that uploading more is of no use.
 pub(super) async fn seal_and_upload(
-    cx: RunContext<'_>,
-    plan: &Plan,
-    work: &Selection<'_>,
+    run: Run<'_>,
+    part: &Part<'_>,
     built: &Built,
     intention: &Intention,
     abandon: &Cancel,
 ) -> Result<Option<Sealed>, RunError> {
+    let (cx, Part { plan, work }) = (run.cx, part);
     if !work.seals {
         return Ok(None);
     }
@@ -125,7 +132,7 @@ pub(super) async fn seal_and_upload(
     cx.events
         .emit(Event::ImageSealed { digest: sealed.manifest.digest.clone(), size_bytes: sealed.manifest.size_bytes });
     if work.needs_verdict {
-        record::require_passed(cx, plan, &sealed).await?;
+        record::require_passed(run, plan, &sealed).await?;
     }
     if intention.is_planned {
         if plan.source.is_dirty {
@@ -134,7 +141,7 @@ pub(super) async fn seal_and_upload(
         }
         let upload = async {
             for repository in &intention.repositories {
-                upload(cx, repository, &sealed).await?;
+                upload(cx, plan, repository, &sealed).await?;
             }
             Ok::<_, RunError>(())
         };
@@ -166,10 +173,10 @@ fn check_same(built: &Built, sealed: &Sealed) {
     );
 }
 
-async fn upload(cx: RunContext<'_>, repository: &Reference, sealed: &Sealed) -> Result<(), RegistryError> {
+async fn upload(cx: RunContext<'_>, plan: &Plan, repository: &Reference, sealed: &Sealed) -> Result<(), RegistryError> {
     let manifest = &sealed.manifest.manifest;
     let blobs: Vec<Descriptor> = manifest.layers.iter().chain([&manifest.config]).cloned().collect();
-    let progress = Told(Transfers::new(cx.events, STAGE));
+    let progress = Told(Transfers::new(cx.events, &plan.stage(STAGE)));
     cx.registry.push_blobs(repository, &blobs, cx.store, &progress).await
 }
 
@@ -225,13 +232,24 @@ impl Tags {
     }
 }
 
+impl Tags {
+    /// Full names in the store, and in registries as far as they are to be written there.
+    pub(super) fn names(&self, plan: &Plan, intention: &Intention) -> Vec<String> {
+        let local = self.local.iter().map(|tag| plan.image.with_tag(tag).familiar());
+        let repositories = intention.repositories.iter();
+        let published =
+            repositories.flat_map(|repository| self.registry.iter().map(|tag| repository.with_tag(tag).familiar()));
+        local.chain(published).collect()
+    }
+}
+
 /// Chooses local and published tags, and tells which rules do not apply.
 pub(super) fn choose(cx: RunContext<'_>, plan: &Plan, intention: &Intention, values: &Values, sealed: &Sealed) -> Tags {
     let local_tags: Vec<TagRule> = plan.local_tags.iter().map(|rule| of_tree(rule, &plan.source)).collect();
     let mut local = choose_tags(&local_tags, &plan.source, values).tags;
     if local.is_empty() {
         // Without Git the image would have no name at all.
-        local.push("latest".into());
+        local.push(plan.tag_prefix.strip_suffix('-').unwrap_or("latest").to_owned());
     }
     let plain = Flavor::default();
     let (rules, flavor) = match &plan.publish {

@@ -7,7 +7,7 @@ use oci::{Digest, ImageConfig};
 use serde::{Deserialize, Serialize};
 use store::{RunDir, Store};
 
-use super::{elsewhere, publish::Sealed};
+use super::{Run, elsewhere, publish::Sealed};
 use crate::{Plan, RunContext, RunError};
 
 /// How a gate's container was started, so that `shell` can start another one like it.
@@ -94,12 +94,13 @@ struct Passed {
     run: u64,
 }
 
-pub(super) fn remember_passed(cx: RunContext<'_>, plan: &Plan, sealed: &Sealed) -> Result<(), RunError> {
+pub(super) fn remember_passed(run: Run<'_>, plan: &Plan, sealed: &Sealed) -> Result<(), RunError> {
+    let cx = run.cx;
     // What passed was not the commit; nobody may publish it later as that.
     if plan.source.is_dirty {
         return Ok(());
     }
-    let passed = Passed { commit: plan.source.sha.clone(), definition: definition(plan), run: cx.run.number };
+    let passed = Passed { commit: plan.source.sha.clone(), definition: definition(run, plan), run: cx.run.number };
     let value = serde_json::to_vec(&passed).map_err(|error| RunError::local("remember the verdict", error))?;
     cx.store
         .memo_put(NAMESPACE, &sealed.image.id.to_string(), &value)
@@ -108,14 +109,14 @@ pub(super) fn remember_passed(cx: RunContext<'_>, plan: &Plan, sealed: &Sealed) 
 
 /// `publish` alone: an earlier run has to have passed with this very image, commit and definition, here or where a trusted
 /// key has signed its verdicts.
-pub(super) async fn require_passed(cx: RunContext<'_>, plan: &Plan, sealed: &Sealed) -> Result<(), RunError> {
-    match passed_here(cx, plan, sealed) {
-        Err(_) if !plan.source.is_dirty && elsewhere::has_passed(cx, plan, sealed).await? => Ok(()),
+pub(super) async fn require_passed(run: Run<'_>, plan: &Plan, sealed: &Sealed) -> Result<(), RunError> {
+    match passed_here(run, plan, sealed) {
+        Err(_) if !plan.source.is_dirty && elsewhere::has_passed(run, plan, sealed).await? => Ok(()),
         here => here,
     }
 }
 
-fn passed_here(cx: RunContext<'_>, plan: &Plan, sealed: &Sealed) -> Result<(), RunError> {
+fn passed_here(run: Run<'_>, plan: &Plan, sealed: &Sealed) -> Result<(), RunError> {
     let refuse = |message: &str| {
         Err(RunError::Refused {
             message: message.into(),
@@ -125,12 +126,12 @@ fn passed_here(cx: RunContext<'_>, plan: &Plan, sealed: &Sealed) -> Result<(), R
     if plan.source.is_dirty {
         return refuse("the working tree has changes, so what passed is not what would be published");
     }
-    match recall(cx.store, &sealed.image.id) {
+    match recall(run.cx.store, &sealed.image.id) {
         None => refuse("this image has not passed its gates yet"),
         Some(passed) if passed.commit != plan.source.sha => {
             refuse("the image passed for another commit, not for this one")
         }
-        Some(passed) if passed.definition != definition(plan) => {
+        Some(passed) if passed.definition != definition(run, plan) => {
             refuse("the gates have changed since the image passed")
         }
         Some(_) => Ok(()),
@@ -147,8 +148,12 @@ fn recall(store: &Store, id: &Digest) -> Option<Passed> {
 }
 
 /// Places and run numbers do not belong to it: a comment above a gate changes nothing.
-pub(super) fn definition(plan: &Plan) -> Digest {
+pub(super) fn definition(run: Run<'_>, plan: &Plan) -> Digest {
     let mut value = serde_json::json!({"test": plan.test, "health": plan.health});
+    if plan.entry.is_some() {
+        // It passed together with the others.
+        value["whole"] = serde_json::json!(run.whole.test);
+    }
     strip(&mut value);
     Digest::of(&serde_json::to_vec(&value).unwrap_or_default())
 }

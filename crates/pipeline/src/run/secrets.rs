@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io::Read, path::Path, sync::Arc};
 use engine::{Masks, MemoryFile, Secret};
 use events::{Event, Place};
 
-use super::{checks::Selection, publish::Intention};
+use super::{publish::Intention, selection::Selection};
 use crate::{Plan, RunContext, RunError, RunOptions, SecretPlan, SecretUsePlan, SourceEvent};
 
 /// BuildKit refuses longer ones (`session/secrets`, `MaxSecretSize`).

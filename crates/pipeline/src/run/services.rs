@@ -10,8 +10,11 @@ use compose::{Link, Replicated};
 use engine::{ContainerSpec, Masks, NetworkMode, OutputSink, Root, Scope, Secret};
 use services::{LogEnd, Logs, ServiceContext, ServiceError, ServiceLog, ServiceOutcome, Services};
 
-use super::log::{StageLog, StepText, Tail};
-use crate::{GatePlan, Plan, RunContext, RunError, RunOptions, UsesPlan};
+use super::{
+    Run,
+    log::{StageLog, StepText, Tail},
+};
+use crate::{GatePlan, Plan, RunContext, RunError, UsesPlan};
 
 /// What is needed to start services.
 pub(super) struct Surroundings<'a> {
@@ -21,20 +24,15 @@ pub(super) struct Surroundings<'a> {
     services: Replicated,
     scope: &'a dyn Scope,
     logs: RunLogs<'a>,
-    built: BTreeMap<String, Root>,
+    /// Images of the run, by name.
+    built: &'a BTreeMap<String, Root>,
     pull: bool,
     no_cache: bool,
 }
 
 impl<'a> Surroundings<'a> {
-    pub(super) fn new(
-        cx: RunContext<'a>,
-        plan: &'a Plan,
-        options: &RunOptions,
-        scope: &'a dyn Scope,
-        built: &Root,
-    ) -> Self {
-        let built = BTreeMap::from([(plan.name.clone(), built.clone())]);
+    pub(super) fn new(run: Run<'a>, plan: &'a Plan, built: &'a BTreeMap<String, Root>) -> Self {
+        let Run { cx, scope, options, .. } = run;
         let services = plan.services.project.replicated();
         Self { cx, plan, services, scope, logs: RunLogs { cx }, built, pull: options.pull, no_cache: options.no_cache }
     }
@@ -58,7 +56,7 @@ impl<'a> Surroundings<'a> {
             project: &self.services.project,
             env: &self.plan.values.env,
             directory: self.plan.source.root.as_deref().unwrap_or(Path::new(&self.plan.services.project.directory)),
-            built: &self.built,
+            built: self.built,
             pull: self.pull,
             no_cache: self.no_cache,
             cancel: self.cx.cancel,
@@ -84,7 +82,9 @@ struct Ended {
 impl<'a> Sets<'a> {
     /// Nothing is started yet.
     pub(super) fn new(surroundings: &'a Surroundings<'a>) -> Self {
-        Self { surroundings, shared: Services::new(surroundings.context(), None), ended: Mutex::default() }
+        // Each of several images has services of its own: what the gates of one do to a database is nothing to another's.
+        let own = surroundings.plan.entry.as_deref();
+        Self { surroundings, shared: Services::new(surroundings.context(), own), ended: Mutex::default() }
     }
 
     /// What of a gate's services decides its verdict. Nothing is started for it.

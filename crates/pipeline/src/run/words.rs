@@ -49,6 +49,11 @@ pub fn file_name(stage: &str) -> String {
     name
 }
 
+/// Name of a stage within its image: `build` of `api/build`.
+pub fn name_in_image(stage: &str) -> &str {
+    stage.rsplit_once('/').map_or(stage, |(_, name)| name)
+}
+
 /// Leaves room for `@1` and `.json` in the 255 that file systems have.
 pub(crate) const FILE_NAME_BYTES_MAX: usize = 240;
 

@@ -2,6 +2,7 @@
 
 mod forward;
 mod gates;
+mod images;
 mod script;
 
 use events::Verdict;

@@ -110,6 +110,8 @@ struct Shared {
     specs: Mutex<Vec<ContainerSpec>>,
     setup: Mutex<Option<SetupRequest>>,
     build: Mutex<Option<BuildRequest>>,
+    /// Of several images, by stage.
+    builds: Mutex<BTreeMap<String, BuildRequest>>,
     script: Mutex<Script>,
 }
 
@@ -117,6 +119,8 @@ struct Shared {
 struct Script {
     acts: BTreeMap<String, Act>,
     build_fails: bool,
+    /// Of several images: the stage that fails.
+    fails_at: Option<String>,
     setup_fails: bool,
     close_fails: bool,
     registry_fails: bool,
@@ -181,6 +185,10 @@ impl World {
     }
     pub(crate) fn build_fails(self) -> World {
         self.change(|script| script.build_fails = true)
+    }
+    /// The build of one of several images.
+    pub(crate) fn fails_at(self, stage: &str) -> World {
+        self.change(|script| script.fails_at = Some(stage.into()))
     }
     pub(crate) fn setup_fails(self) -> World {
         self.change(|script| script.setup_fails = true)
@@ -304,6 +312,10 @@ impl World {
         self.shared.build.lock().expect("no panic").clone()
     }
 
+    pub(crate) fn build_of(&self, stage: &str) -> Option<BuildRequest> {
+        self.shared.builds.lock().expect("no panic").get(stage).cloned()
+    }
+
     pub(crate) fn setup_request(&self) -> Option<SetupRequest> {
         self.shared.setup.lock().expect("no panic").clone()
     }
@@ -333,9 +345,15 @@ fn failed_step() -> BuildError {
 #[async_trait]
 impl Engine for Scripted {
     async fn build(&self, request: BuildRequest, _: &EventSink) -> Result<Built, BuildError> {
+        let stage = request.stage.clone();
+        let is_one_of_several = stage.contains('/');
+        if is_one_of_several {
+            self.shared.tell(format!("build {stage}"));
+        }
+        self.shared.builds.lock().expect("no panic").insert(stage.clone(), request.clone());
         *self.shared.build.lock().expect("no panic") = Some(request);
         let script = self.shared.script();
-        if script.build_fails {
+        if script.build_fails || script.fails_at.as_ref() == Some(&stage) {
             return Err(failed_step());
         }
         let mut config = ImageConfig::scratch(&Platform::host());
@@ -348,10 +366,14 @@ impl Engine for Scripted {
         config.config.stop_signal = "SIGQUIT".into();
         let scope = self.store.open_scope().expect("a scope");
         let snapshot = self.store.prepare(&scope, None).expect("a snapshot");
-        std::fs::write(snapshot.upper().join("file"), "content").expect("written");
+        let (content, id) = match is_one_of_several {
+            true => (stage.as_str(), format!("root of {stage}")),
+            false => ("content", "root".to_owned()),
+        };
+        std::fs::write(snapshot.upper().join("file"), content).expect("written");
         let layer = snapshot.commit().expect("committed");
         Ok(Built {
-            root: Root { id: "root".into(), config },
+            root: Root { id, config },
             layers: vec![layer],
             epoch: SystemTime::UNIX_EPOCH,
             steps: 2,

@@ -49,6 +49,9 @@ pub(crate) const FILE_TIMES: &str = "File times later than SOURCE_DATE_EPOCH are
 /// Builds, names, writes and pushes an image as the flags say.
 pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     args.refuse_what_is_missing()?;
+    if let Some(name) = args.pipeline_image() {
+        return super::run::build(name, &args.for_pipeline()?, context);
+    }
     let caches = Caches::read(&args.cache, context)?;
     let engine = LazyEngine::new(context, &args.engine, &caches.imports);
     if let Some(call) = args.call()? {

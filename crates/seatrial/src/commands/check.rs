@@ -9,7 +9,7 @@ use ::dockerfile::{
     lint::{self, LAYER_LIMIT},
 };
 use clap::ValueEnum;
-use pipeline::{PrepareError, PrepareRequest, Prepared, SourceText};
+use pipeline::{Plan, PrepareError, PrepareRequest, Prepared, SourceText};
 
 use super::{init::environment, run::prepare_failure};
 use crate::{
@@ -84,11 +84,11 @@ impl Target {
 /// Checks both files; errors exit 2, warnings 0 (1 with `--strict`).
 pub(crate) fn run(args: &CheckArgs, context: &Context) -> anyhow::Result<Exit> {
     let mut files = Vec::new();
-    let dockerfile = match &args.path {
-        Some(path) => Some(Target::beside(named_dockerfile(path, context)?)),
+    let dockerfiles = match &args.path {
+        Some(path) => vec![Target::beside(named_dockerfile(path, context)?)],
         None => pipeline_file(args, context, &mut files)?,
     };
-    if let Some(target) = dockerfile {
+    for target in dockerfiles {
         files.push(check_file(&target, context)?);
     }
     let findings: Vec<Findings<'_>> = files
@@ -113,8 +113,8 @@ fn named_dockerfile(path: &Path, context: &Context) -> Result<PathBuf, Failure> 
     if path.is_file() { Ok(path) } else { Err(Failure::usage(format!("there is no file {}", path.display()))) }
 }
 
-/// Findings of the pipeline file; returns the Dockerfile that it builds.
-fn pipeline_file(args: &CheckArgs, context: &Context, files: &mut Vec<Checked>) -> anyhow::Result<Option<Target>> {
+/// Findings of the pipeline file; returns the Dockerfiles that it builds.
+fn pipeline_file(args: &CheckArgs, context: &Context, files: &mut Vec<Checked>) -> anyhow::Result<Vec<Target>> {
     let request = PrepareRequest {
         directory: context.settings.cwd.clone(),
         file: args.file.as_ref().map(|file| context.settings.cwd.join(file)),
@@ -126,21 +126,25 @@ fn pipeline_file(args: &CheckArgs, context: &Context, files: &mut Vec<Checked>) 
             if let Some(SourceText { name, text, .. }) = file {
                 files.push(Checked { name, text, diagnostics: warnings });
             }
+            let target = |plan: &Plan| {
+                let build = plan.build.clone();
+                Some(Target {
+                    path: build.dockerfile_path?,
+                    context: Some(build.context),
+                    stage: build.target,
+                    build_args: build.args.into_iter().collect(),
+                    layer_limit: plan.limits.layers.map_or(LAYER_LIMIT, |limit| limit.min(LAYER_LIMIT)),
+                })
+            };
+            let targets = plan.parts().filter_map(target).collect();
             add_included(files, plan.services.included);
-            let build = plan.build;
-            Ok(build.dockerfile_path.map(|path| Target {
-                path,
-                context: Some(build.context),
-                stage: build.target,
-                build_args: build.args.into_iter().collect(),
-                layer_limit: plan.limits.layers.map_or(LAYER_LIMIT, |limit| limit.min(LAYER_LIMIT)),
-            }))
+            Ok(targets)
         }
         Err(PrepareError::Invalid(invalid)) => {
             let SourceText { name, text, .. } = *invalid.file;
             files.push(Checked { name, text, diagnostics: invalid.diagnostics });
             add_included(files, invalid.included);
-            Ok(find_dockerfile(&context.settings.cwd).map(Target::beside))
+            Ok(find_dockerfile(&context.settings.cwd).map(Target::beside).into_iter().collect())
         }
         Err(error) => Err(prepare_failure(error).into()),
     }

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &InitArgs, context: &Context) -> anyhow::Result<Exit> {
         .and_then(|mut out| out.write_all(yaml.as_bytes()))
         .with_context(|| format!("cannot write {}", file.display()))?;
     terminal::message_line(&format!("wrote {}", pipeline::FILE_NAME));
-    if find_dockerfile(directory).is_none() {
+    if find_dockerfile(directory).is_none() && !yaml.contains("\nimages:\n") {
         terminal::message_line(
             "there is no Dockerfile here yet; the smallest one that does something:\n\n    FROM debian:bookworm\n    COPY . /app\n    CMD [\"/app/start\"]\n",
         );

@@ -37,6 +37,9 @@ pub(super) struct RunRecord {
     /// Image id.
     #[serde(default)]
     pub(super) image: Option<String>,
+    /// Image ids by name, of a run with several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) images: BTreeMap<String, String>,
     /// Bytes of the image, uncompressed.
     #[serde(default)]
     pub(super) size_bytes: Option<u64>,
@@ -85,6 +88,7 @@ impl RunRecord {
             verdict,
             cancelled: false,
             image: None,
+            images: BTreeMap::new(),
             size_bytes: None,
             gates: BTreeMap::new(),
             services: BTreeMap::new(),

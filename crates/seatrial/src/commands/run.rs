@@ -34,7 +34,7 @@ use crate::{
     exit::Exit,
     failure::{self, Failure},
     results::{ResultArgs, annotations},
-    settings::{self, Ci},
+    settings::{self, Ci, find_pipeline_file},
     terminal::{self, Palette, diagnostics::Findings, model::State, summary, text, views::Views},
 };
 
@@ -95,17 +95,15 @@ pub(crate) struct RunArgs {
     gates: GateArgs,
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// For those who look for `docker run`: the answer is a hint
-    #[arg(hide = true)]
-    pub(crate) image: Option<String>,
-    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
+    /// Images of `images:` in the pipeline file, with those that they are built on; all without a name
+    #[arg(value_name = "IMAGE")]
+    images: Vec<String>,
 }
 
 /// Flags of `seatrial test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TestArgs {
-    /// Gates to run, with what they need; all without a name
+    /// Gates to run, with what they need; all without a name. With several images: `IMAGE/GATE`, or `IMAGE` for all of its gates
     gates: Vec<String>,
     #[command(flatten)]
     args: GateArgs,
@@ -134,32 +132,65 @@ pub(crate) struct PublishArgs {
 
 /// The whole pipeline.
 pub(crate) fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Exit> {
-    if let Some(image) = &args.image {
-        let command = if args.rest.is_empty() { String::new() } else { format!(" -- {}", args.rest.join(" ")) };
-        return Err(Failure::usage("`seatrial run` runs the pipeline of a repository, and takes no image")
-            .hint(format!("start a command in an image with `seatrial shell {image}{command}`"))
-            .into());
+    if let [image, rest @ ..] = args.images.as_slice() {
+        refuse_foreign_image(&args.pipeline, image, rest, context)?;
     }
     let push = Push::of(args.publish, args.dry_run);
-    trial("run", &args.pipeline, &args.gates, Stages::All, push, &args.sign, context)
+    let wanted = Wanted { stages: Stages::All, images: args.images.clone(), push, sign: args.sign.clone() };
+    trial("run", &args.pipeline, &args.gates, wanted, context)
+}
+
+/// One image of several, with those that it is built on.
+pub(super) fn build(name: &str, args: &PipelineArgs, context: &Context) -> anyhow::Result<Exit> {
+    let wanted =
+        Wanted { stages: Stages::Build, images: vec![name.to_owned()], push: Push::No, sign: SignArgs::default() };
+    trial("build", args, &GateArgs::default(), wanted, context)
+}
+
+impl PipelineArgs {
+    /// Of `build`.
+    pub(super) fn of_build(
+        no_cache: bool,
+        pull: bool,
+        progress: Progress,
+        cache: &CacheArgs,
+        engine: &EngineArgs,
+    ) -> Self {
+        let (cache, engine) = (cache.clone(), engine.clone());
+        Self { file: None, no_cache, pull, keep_failed: None, jobs: 0, progress, cache, engine }
+    }
+}
+
+/// For those who look for `docker run`: the answer is a hint, where the pipeline has no several images that could be meant.
+fn refuse_foreign_image(args: &PipelineArgs, image: &str, rest: &[String], context: &Context) -> anyhow::Result<()> {
+    let has_several = match prepare(context, args.file.as_ref(), None) {
+        Ok(prepared) => !prepared.plan.images.is_empty(),
+        Err(_) => find_pipeline_file(&context.settings.cwd).is_some(),
+    };
+    if has_several {
+        return Ok(());
+    }
+    let command = if rest.is_empty() { String::new() } else { format!(" -- {}", rest.join(" ")) };
+    Err(Failure::usage("`seatrial run` runs the pipeline of a repository, and takes no image")
+        .hint(format!("start a command in an image with `seatrial shell {image}{command}`"))
+        .into())
 }
 
 /// Build and gates.
 pub(crate) fn test(args: &TestArgs, context: &Context) -> anyhow::Result<Exit> {
-    let stages = Stages::Gates(args.gates.clone());
-    trial("test", &args.pipeline, &args.args, stages, Push::No, &SignArgs::default(), context)
+    trial("test", &args.pipeline, &args.args, Wanted::of(Stages::Gates(args.gates.clone()), Push::No), context)
 }
 
 /// Build and health check.
 pub(crate) fn health(args: &HealthArgs, context: &Context) -> anyhow::Result<Exit> {
-    let gates = GateArgs::default();
-    trial("health", &args.pipeline, &gates, Stages::Health, Push::No, &SignArgs::default(), context)
+    trial("health", &args.pipeline, &GateArgs::default(), Wanted::of(Stages::Health, Push::No), context)
 }
 
 /// Push what passed before.
 pub(crate) fn publish(args: &PublishArgs, context: &Context) -> anyhow::Result<Exit> {
     let push = Push::of(true, args.dry_run);
-    trial("publish", &args.pipeline, &GateArgs::default(), Stages::Publish, push, &args.sign, context)
+    let wanted = Wanted { sign: args.sign.clone(), ..Wanted::of(Stages::Publish, push) };
+    trial("publish", &args.pipeline, &GateArgs::default(), wanted, context)
 }
 
 /// Whether what passes is pushed.
@@ -181,16 +212,29 @@ impl Push {
     }
 }
 
+/// What is asked of a run.
+struct Wanted {
+    stages: Stages,
+    images: Vec<String>,
+    push: Push,
+    sign: SignArgs,
+}
+
+impl Wanted {
+    fn of(stages: Stages, push: Push) -> Self {
+        Self { stages, images: Vec::new(), push, sign: SignArgs::default() }
+    }
+}
+
 /// One run: plan, surroundings, the pipeline's own story, what stays of it.
 fn trial(
     command: &str,
     args: &PipelineArgs,
     gate_args: &GateArgs,
-    stages: Stages,
-    push: Push,
-    sign: &SignArgs,
+    wanted: Wanted,
     context: &Context,
 ) -> anyhow::Result<Exit> {
+    let Wanted { stages, images, push, sign } = wanted;
     // A first look, so that a mistake in the file costs no run number.
     prepare(context, args.file.as_ref(), None)?;
     let store = context.store()?;
@@ -209,6 +253,7 @@ fn trial(
         publish: push != Push::No,
         dry_run: push == Push::Dry,
         stages,
+        images,
         no_cache: args.no_cache,
         pull: args.pull,
         keep_failed: args.keep_failed,
@@ -232,12 +277,13 @@ fn trial(
         RunContext { engine, store, registry: &registry, events: views.sink(), run: &run, cancel: &context.cancel };
     let outcome = context.block_on(pipeline::run(cx, &plan, &options))?;
     // Only what passed is worth taking by others.
-    if let Ok(Outcome { verdict: Verdict::Passed, image: Some(image), .. }) = &outcome
-        && let Some(image) = image.id.as_ref().and_then(|id| store.image(id).ok().flatten())
-    {
+    let ids = outcome.iter().filter(|outcome| outcome.verdict == Verdict::Passed).flat_map(Outcome::parts);
+    let ids = ids.filter_map(|part| part.image.as_ref()?.id.as_ref());
+    let passed: Vec<store::Image> = ids.filter_map(|id| store.image(id).ok().flatten()).collect();
+    if !passed.is_empty() {
         let (cancel, sink) = (context.cancel.clone(), views.sink());
         let is_stopped = || cancel.is_cancelled();
-        caches.write(&embedded, std::slice::from_ref(&image), Stop::when(&is_stopped), &|message| {
+        caches.write(&embedded, &passed, Stop::when(&is_stopped), &|message| {
             sink.emit(events::Event::Warning { message, place: None });
         })?;
     }
@@ -255,11 +301,13 @@ fn trial(
                 terminal::message(&annotations::of(&outcome));
             }
             gate_args.results.write(&plan, &outcome, context)?;
-            match outcome.not_published {
-                Some(reason) if outcome.publish_refused => {
-                    Err(Failure::refused(format!("the image may not be published: {reason}")).into())
+            let refused = outcome.parts().find(|part| part.publish_refused);
+            match refused.and_then(|part| Some((part.entry.as_ref(), part.not_published.as_ref()?))) {
+                Some((entry, reason)) => {
+                    let what = entry.map_or_else(|| "the image".to_owned(), |entry| format!("image {entry}"));
+                    Err(Failure::refused(format!("{what} may not be published: {reason}")).into())
                 }
-                _ => Ok(exit),
+                None => Ok(exit),
             }
         }
         Err(error) => {
@@ -286,9 +334,10 @@ fn conclude(
     run: &RunDir,
 ) -> Exit {
     let size_bytes = outcome.image.as_ref().and_then(|image| image.size_bytes);
-    let before_bytes = last_size(store, plan);
+    let plan_of = |part: &Outcome| plan.parts().find(|plan| plan.entry == part.entry);
+    let before_bytes = |part: &Outcome| last_size(store, plan_of(part)?);
     if views.shows_summary() {
-        let text = summary::run(outcome, &views.model(), before_bytes, views.is_terminal(), Palette::stderr());
+        let text = summary::run(outcome, &views.model(), &before_bytes, views.is_terminal(), Palette::stderr());
         terminal::message(text.strip_prefix('\n').unwrap_or(&text));
     }
     let duration_ms = u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX);
@@ -296,21 +345,29 @@ fn conclude(
     record.commit = outcome.source.short.clone();
     record.branch = outcome.source.tag.clone().or_else(|| outcome.source.branch.clone());
     record.image = outcome.image.as_ref().and_then(|image| image.id.as_ref()).map(ToString::to_string);
+    record.images = outcome
+        .images
+        .iter()
+        .filter_map(|part| Some((part.name.clone(), part.image.as_ref()?.id.as_ref()?.to_string())))
+        .collect();
     record.size_bytes = size_bytes;
-    let services = outcome.services.iter();
-    record.services = services.map(|service| (service.service.clone(), service.image.to_string())).collect();
-    record.kept = kept(outcome);
-    record.gates = outcome.gates.iter().map(|gate| (gate.gate.clone(), GateRecord::of(gate))).collect();
+    for part in outcome.parts() {
+        let services = part.services.iter();
+        record.services.extend(services.map(|service| (part.stage(&service.service), service.image.to_string())));
+        record.kept.extend(kept(part));
+        record.gates.extend(part.gates.iter().map(|gate| (gate.gate.clone(), GateRecord::of(gate))));
+    }
     record.write(run);
     capsule::found::remember_image(outcome, run);
     if outcome.verdict == Verdict::Failed {
         capsule::found::remember(plan, base, run);
     }
-    if outcome.verdict != Verdict::Failed
-        && let Some(size_bytes) = size_bytes
-    {
-        // A size that cannot be remembered costs the next summary its difference, nothing else.
-        let _ = store.memo_put("image-size", &plan.image.repository(), size_bytes.to_string().as_bytes());
+    for part in outcome.parts().filter(|_| outcome.verdict != Verdict::Failed) {
+        let size_bytes = part.image.as_ref().and_then(|image| image.size_bytes);
+        if let (Some(size_bytes), Some(plan)) = (size_bytes, plan_of(part)) {
+            // A size that cannot be remembered costs the next summary its difference, nothing else.
+            let _ = store.memo_put("image-size", &size_key(plan), size_bytes.to_string().as_bytes());
+        }
     }
     match outcome.verdict {
         Verdict::Failed => Exit::Refused,
@@ -320,14 +377,20 @@ fn conclude(
 
 /// The size of the last image of this name that passed.
 fn last_size(store: &Store, plan: &Plan) -> Option<u64> {
-    let bytes = store.memo_get("image-size", &plan.image.repository())?;
+    let bytes = store.memo_get("image-size", &size_key(plan))?;
     std::str::from_utf8(&bytes).ok()?.parse().ok()
+}
+
+/// Several images may share a repository.
+fn size_key(plan: &Plan) -> String {
+    plan.stage(&plan.image.repository())
 }
 
 /// What `shell` can enter as it was when it failed.
 fn kept(outcome: &Outcome) -> BTreeMap<String, KeptRoot> {
     let steps = [("build", &outcome.build_failure), ("setup", &outcome.setup_failure)];
-    let steps = steps.into_iter().filter_map(|(stage, step)| Some((stage.to_owned(), step.as_ref()?.kept.clone()?)));
+    let steps =
+        steps.into_iter().filter_map(|(stage, step)| Some((outcome.stage(stage), step.as_ref()?.kept.clone()?)));
     let gates = outcome.gates.iter().filter_map(|gate| gate.failure.as_ref());
     let health = outcome.health.iter().filter_map(|health| health.failure.as_ref());
     let gates = gates.chain(health).filter_map(|failure| Some((failure.gate.clone(), gate_root(failure)?)));
@@ -503,9 +566,9 @@ struct ForDemo<'a>(&'a dyn Engine);
 
 fn is_for_demo(plan: &Plan, context: &Context) -> bool {
     let Some(registry) = &context.settings.demo_registry else { return false };
-    plan.publish
-        .as_ref()
-        .is_some_and(|publish| publish.repositories.iter().all(|repository| repository.domain() == registry))
+    let mut publishes = plan.parts().filter_map(|part| part.publish.as_ref()).peekable();
+    publishes.peek().is_some()
+        && publishes.all(|publish| publish.repositories.iter().all(|repository| repository.domain() == registry))
 }
 
 #[async_trait]

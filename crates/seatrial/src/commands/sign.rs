@@ -9,7 +9,7 @@ use crate::{context::Context, failure::Failure, settings};
 const PROGRAMS: &str = "sign.exec";
 
 /// Flags of what publishes.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct SignArgs {
     /// Private key that signs what is said of the published image: a file, `env://NAME`, or `exec://PROGRAM` [default: the pipeline file's]
     #[arg(long, value_name = "KEY")]
@@ -19,7 +19,8 @@ pub(crate) struct SignArgs {
 impl SignArgs {
     /// How the key is opened; `None` where nobody named one.
     pub(super) fn signer(&self, plan: &Plan, context: &Context) -> Result<Option<OpenSigner>, Failure> {
-        let of_file = plan.publish.as_ref().and_then(|publish| publish.sign.as_ref()).map(|sign| &sign.key);
+        let mut publishes = plan.parts().filter_map(|part| part.publish.as_ref());
+        let of_file = publishes.find_map(|publish| publish.sign.as_ref()).map(|sign| &sign.key);
         let Some(key) = self.sign_key.as_ref().or(of_file) else { return Ok(None) };
         let source = keys::source(key)?;
         let is_ours = self.sign_key.is_some();

@@ -9,7 +9,7 @@ const SHOWN_MAX: usize = 10;
 /// Workflow commands, one on a line.
 pub(crate) fn of(outcome: &Outcome) -> String {
     let (mut errors, mut warnings, mut notices) = (Vec::new(), Vec::new(), Vec::new());
-    for gate in &outcome.gates {
+    for gate in outcome.parts().flat_map(|part| &part.gates) {
         let title = |name: &str| if name.is_empty() { gate.gate.clone() } else { format!("{}: {name}", gate.gate) };
         for problem in &gate.problems {
             let place = problem.file.as_deref().filter(|_| problem.in_repository);

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 pub(super) fn of(outcome: &Outcome) -> String {
     let mut seen = HashSet::new();
-    let problems = outcome.gates.iter().flat_map(|gate| gate.problems.iter().map(move |problem| (&gate.gate, problem)));
+    let gates = outcome.parts().flat_map(|part| &part.gates);
+    let problems = gates.flat_map(|gate| gate.problems.iter().map(move |problem| (&gate.gate, problem)));
     let entries: Vec<Value> = problems.filter_map(|(gate, problem)| entry(gate, problem, &mut seen)).collect();
     serde_json::to_string_pretty(&entries).expect("values of text and numbers always serialise") + "\n"
 }

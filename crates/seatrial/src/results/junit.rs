@@ -9,13 +9,20 @@ use pipeline::{Case, CaseOutcome, GateFailure, GateOutcome, Outcome, Plan};
 const REPORT_BYTES_MAX: u64 = 64 << 20;
 
 pub(super) fn of(plan: &Plan, outcome: &Outcome) -> String {
+    let suites: Vec<Suite> = outcome.parts().flat_map(|part| suites(plan, part)).collect();
+    document(&outcome.name, outcome.duration, &suites)
+}
+
+/// Of one image, or of the whole.
+fn suites(plan: &Plan, outcome: &Outcome) -> Vec<Suite> {
     let mut suites = Vec::new();
     for (stage, step) in [("build", &outcome.build_failure), ("setup", &outcome.setup_failure)] {
+        let stage = &outcome.stage(stage);
         if let Some(step) = step {
             let message = format!("`{}` exited {}", step.text, step.exit.code);
             let text = step.tail.join("\n");
             suites.push(Suite {
-                name: stage.into(),
+                name: stage.clone(),
                 seconds: step.duration.as_secs_f64(),
                 cases: vec![failed(stage, message, text)],
             });
@@ -23,17 +30,18 @@ pub(super) fn of(plan: &Plan, outcome: &Outcome) -> String {
     }
     suites.extend(outcome.gates.iter().map(|gate| of_gate(plan, gate)));
     if let Some(health) = outcome.health.as_ref().filter(|health| health.verdict != Verdict::Skipped) {
-        let own = own_case("health", health.duration, health.failure.as_ref(), None);
-        suites.push(Suite { name: "health".into(), seconds: health.duration.as_secs_f64(), cases: vec![own] });
+        let stage = outcome.stage("health");
+        let own = own_case(&stage, health.duration, health.failure.as_ref(), None);
+        suites.push(Suite { name: stage, seconds: health.duration.as_secs_f64(), cases: vec![own] });
     }
     for broken in &outcome.broken_limits {
         suites.push(Suite {
-            name: "limits".into(),
+            name: outcome.stage("limits"),
             seconds: 0.0,
-            cases: vec![failed("limits", broken.clone(), String::new())],
+            cases: vec![failed(&outcome.stage("limits"), broken.clone(), String::new())],
         });
     }
-    document(&outcome.name, outcome.duration, &suites)
+    suites
 }
 
 pub(super) fn of_error(name: &str, message: &str) -> String {
@@ -67,8 +75,8 @@ fn of_gate(plan: &Plan, gate: &GateOutcome) -> Suite {
         own.properties.push(("seatrial.image", format!("{} {}", image.reference, image.id)));
     }
     let mut cases = vec![own];
-    let patterns =
-        plan.test.gates.iter().find(|known| known.name == gate.gate).and_then(|gate| gate.reports.get("junit"));
+    let mut gates = plan.parts().flat_map(|part| &part.test.gates);
+    let patterns = gates.find(|known| known.name == gate.gate).and_then(|gate| gate.reports.get("junit"));
     if let (Some(directory), Some(patterns)) = (&gate.reports, patterns) {
         let files = pipeline::report_files(directory, patterns);
         // Those that are malformed were warned of when they were collected.

@@ -123,6 +123,7 @@ impl Subscriber for RunLog {
 
 /// Builds and setups tell their output as events only; the logs of gates are written by the pipeline, byte by byte.
 fn is_ours(stage: &str) -> bool {
+    let stage = pipeline::name_in_image(stage);
     stage == "build" || stage.starts_with("build ") || stage == "setup"
 }
 
@@ -152,7 +153,7 @@ mod tests {
             Event::StepLog { stage: "build".into(), step: 1, line: "hello".into() },
             Event::Transfer { stage: "build".into(), item: "x".into(), done_bytes: 1, total_bytes: None, rate: None },
         ] {
-            log.event(&Record { v: 1, at_ms: 5, event });
+            log.event(&Record { v: 1, at_ms: 5, image: None, event });
         }
         drop(log);
         let events = std::fs::read_to_string(directory.path().join("events.jsonl")).unwrap();

@@ -235,7 +235,7 @@ mod tests {
     fn model(events: &[(u64, Event)]) -> Model {
         let mut model = Model::default();
         for (at_ms, event) in events {
-            model.apply(&Record { v: 1, at_ms: *at_ms, event: event.clone() });
+            model.apply(&Record { v: 1, at_ms: *at_ms, image: None, event: event.clone() });
         }
         model
     }

@@ -141,7 +141,8 @@ impl Model {
                     stage.transfers.push((text::one_line(item), *done_bytes, *total_bytes));
                 }
             }
-            Event::ImageBuilt { layers, saved_ms, .. } => {
+            // Of several images the outcome tells.
+            Event::ImageBuilt { layers, saved_ms, .. } if record.image.is_none() => {
                 self.image = Some(ImageFacts { layers: *layers, saved_ms: *saved_ms });
             }
             Event::StageFinished { stage, verdict, duration_ms, summary } => {
@@ -160,7 +161,8 @@ impl Model {
                     self.miss = what.map(|what| (what, text::one_line(&cause.summary())));
                 }
             }
-            Event::ImageSealed { .. }
+            Event::ImageBuilt { .. }
+            | Event::ImageSealed { .. }
             | Event::GateRetried { .. }
             | Event::GateFinished { .. }
             | Event::HealthAttempt { .. }

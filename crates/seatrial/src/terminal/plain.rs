@@ -204,7 +204,9 @@ impl Lines {
                 let words = if *exit_code == 0 { "healthy".to_owned() } else { format!("exited {exit_code}") };
                 let output = text::one_line(output);
                 let line = format!("  attempt {attempt} of {attempts}: {words} {output}");
-                self.output("health", line.trim_end().to_owned(), &mut out);
+                let stage =
+                    record.image.as_ref().map_or_else(|| "health".to_owned(), |image| format!("{image}/health"));
+                self.output(&stage, line.trim_end().to_owned(), &mut out);
             }
             Event::Transfer { stage, .. } => self.transfer(stage, &mut out),
             Event::StageFinished { stage, verdict, .. } => self.block(stage, Some(*verdict), &mut out),
@@ -452,7 +454,7 @@ mod tests {
             finished("style", Verdict::Passed, "2 commands"),
             finished("unit", Verdict::Failed, "exited 1"),
         ] {
-            out.push_str(&lines.event(&Record { v: 1, at_ms: 0, event }));
+            out.push_str(&lines.event(&Record { v: 1, at_ms: 0, image: None, event }));
         }
         expected.assert_eq(&out);
     }

@@ -67,13 +67,13 @@ impl Failed {
     /// A failed gate or health check.
     pub(crate) fn gate(run: u64, failure: &GateFailure) -> Self {
         let name = shell_word(&failure.gate);
-        let is_health = failure.gate == "health";
+        let is_health = pipeline::name_in_image(&failure.gate) == "health";
         let mut hints = Vec::new();
         hints.extend(failure.hint.clone());
         if failure.kept.is_some() {
             hints.push(format!("enter the failed container with `seatrial shell {run} {name}`"));
         }
-        let is_files = failure.gate.starts_with(pipeline::FILES_STAGE);
+        let is_files = pipeline::name_in_image(&failure.gate).starts_with(pipeline::FILES_STAGE);
         hints.push(if is_health {
             "repeat the health check alone with `seatrial health`".to_owned()
         } else if is_files {
@@ -82,10 +82,11 @@ impl Failed {
             format!("repeat this gate alone with `seatrial test {name}`")
         });
         Self {
-            what: match (is_health, is_files) {
-                (true, _) => "health check".to_owned(),
-                (_, true) => "publish.files".to_owned(),
-                _ => format!("gate {}", failure.gate),
+            what: match failure.gate.strip_suffix("/health") {
+                Some(image) => format!("health check of {image}"),
+                None if is_files => "publish.files".to_owned(),
+                None if is_health => "health check".to_owned(),
+                None => format!("gate {}", failure.gate),
             },
             command: failure.command.clone(),
             reason: failure.reason.clone(),
@@ -169,7 +170,7 @@ fn problem_words(problem: &Problem) -> String {
 /// A name as an argument of a command that can be copied.
 fn shell_word(name: &str) -> String {
     let name = text::one_line(name);
-    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
     if name.chars().all(is_plain) { name } else { format!("'{}'", name.replace('\'', r"'\''")) }
 }
 
@@ -229,36 +230,31 @@ pub(crate) fn block_lines_max(is_terminal: bool) -> usize {
 pub(crate) fn run(
     outcome: &Outcome,
     model: &Model,
-    before_bytes: Option<u64>,
+    before_bytes: &dyn Fn(&Outcome) -> Option<u64>,
     is_terminal: bool,
     palette: Palette,
 ) -> String {
     let lines_max = block_lines_max(is_terminal);
     let mut out = String::new();
-    for failed in failures(outcome) {
+    for failed in outcome.parts().flat_map(failures) {
         out.push('\n');
         out.push_str(&failed.render(palette, lines_max));
     }
-    for broken in &outcome.broken_limits {
-        out.push_str(&format!(
-            "\n{} {}\n",
-            palette.bad("✗"),
-            palette.strong(&format!("limit: {}", text::one_line(broken)))
-        ));
+    for (part, broken) in outcome.parts().flat_map(|part| part.broken_limits.iter().map(move |broken| (part, broken))) {
+        let of = part.entry.as_ref().map(|entry| format!(" of {entry}")).unwrap_or_default();
+        let words = palette.strong(&format!("limit{of}: {}", text::one_line(broken)));
+        out.push_str(&format!("\n{} {words}\n", palette.bad("✗")));
     }
     out.push('\n');
-    out.push_str(&verdict_line(outcome, model, before_bytes, palette));
-    for line in [
-        counts_line(outcome, model),
-        services_line(outcome),
-        miss_line(model),
-        tags_line(outcome),
-        slowest_line(outcome, model),
-    ] {
-        if !line.is_empty() {
-            out.push_str(&format!("  {line}\n"));
-        }
+    out.push_str(&verdict_line(outcome, model, before_bytes(outcome), palette));
+    let push = |out: &mut String, lines: &[String]| {
+        lines.iter().filter(|line| !line.is_empty()).for_each(|line| out.push_str(&format!("  {line}\n")));
+    };
+    push(&mut out, &[counts_line(outcome, model), services_line(outcome)]);
+    for image in &outcome.images {
+        out.push_str(&image_lines(image, model, before_bytes(image), palette));
     }
+    push(&mut out, &[miss_line(model), tags_line(outcome), slowest_line(outcome, model)]);
     foreseen_lines(outcome).iter().for_each(|line| out.push_str(&format!("    {line}\n")));
     out
 }
@@ -273,13 +269,15 @@ pub(crate) fn miss_line(model: &Model) -> String {
 /// What failed, in the order in which it was tried.
 fn failures(outcome: &Outcome) -> Vec<Failed> {
     let run = outcome.run.0;
-    let build = outcome.build_failure.iter().map(|step| Failed::step("build", "build", run, step));
-    let setup = outcome.setup_failure.iter().map(|step| Failed::step("setup", "setup", run, step));
+    let of = outcome.entry.as_ref().map(|entry| format!(" of {entry}")).unwrap_or_default();
+    let failed = |stage: &str, step| Failed::step(&format!("{stage}{of}"), &outcome.stage(stage), run, step);
+    let build = outcome.build_failure.iter().map(|step| failed("build", step));
+    let setup = outcome.setup_failure.iter().map(|step| failed("setup", step));
     let gates = outcome.gates.iter().filter_map(|gate| Some(failed_gate(run, gate, gate.failure.as_ref()?)));
     let health =
         outcome.health.iter().filter_map(|health| health.failure.as_ref()).map(|failure| Failed::gate(run, failure));
     let files = outcome.files_failure.iter().map(|failure| Failed::gate(run, failure));
-    build.chain(setup).chain(gates).chain(health).chain(files).collect()
+    build.chain(setup).chain(gates).chain(health).chain(files).collect::<Vec<_>>()
 }
 
 /// Tests that failed come first; of findings only errors are worth a line here.
@@ -299,23 +297,49 @@ fn verdict_line(outcome: &Outcome, model: &Model, before_bytes: Option<u64>, pal
         Verdict::Skipped => format!("{} {}", palette.good("✓"), palette.strong(&format!("built in {took}"))),
         Verdict::Failed => format!("{} {}", palette.bad("✗"), palette.strong(&format!("failed in {took}"))),
     };
-    if let Some(image) = &outcome.image {
-        if let Some(digest) = image.digest.as_ref().or(image.id.as_ref()) {
-            line.push_str(&format!("  {}…", &digest.to_string()[..15]));
-        }
-        if let Some(size_bytes) = image.size_bytes {
-            line.push_str(&format!("  {}", text::bytes(size_bytes)));
-            let delta = before_bytes.map(|before| text::delta(size_bytes, before)).unwrap_or_default();
-            if !delta.is_empty() {
-                line.push_str(&format!(" {delta}"));
-            }
-            line.push_str(&format!(
-                ", {}",
-                text::count(model.image.as_ref().map_or(image.built.layers.len(), |image| image.layers), "layer")
-            ));
-        }
+    if !outcome.images.is_empty() {
+        line.push_str(&format!("  {}", text::count(outcome.images.len(), "image")));
     }
-    line + "\n"
+    line + &image_words(outcome, model, before_bytes) + "\n"
+}
+
+/// `  sha256:9cde3ad6…  58.1 MB (+0.2 MB), 7 layers`, as far as there is an image.
+fn image_words(outcome: &Outcome, model: &Model, before_bytes: Option<u64>) -> String {
+    let Some(image) = &outcome.image else { return String::new() };
+    let mut line = String::new();
+    if let Some(digest) = image.digest.as_ref().or(image.id.as_ref()) {
+        line.push_str(&format!("  {}…", &digest.to_string()[..15]));
+    }
+    if let Some(size_bytes) = image.size_bytes {
+        line.push_str(&format!("  {}", text::bytes(size_bytes)));
+        let delta = before_bytes.map(|before| text::delta(size_bytes, before)).unwrap_or_default();
+        if !delta.is_empty() {
+            line.push_str(&format!(" {delta}"));
+        }
+        line.push_str(&format!(
+            ", {}",
+            text::count(model.image.as_ref().map_or(image.built.layers.len(), |image| image.layers), "layer")
+        ));
+    }
+    line
+}
+
+/// One of several images: its verdict, what was counted, its names.
+fn image_lines(outcome: &Outcome, model: &Model, before_bytes: Option<u64>, palette: Palette) -> String {
+    let (mark, name) = match outcome.verdict {
+        Verdict::Passed => (palette.good("✓"), palette.strong(&outcome.name)),
+        Verdict::Failed => (palette.bad("✗"), palette.strong(&outcome.name)),
+        Verdict::Skipped => (palette.faint("-"), palette.faint(&outcome.name)),
+    };
+    let skipped = outcome.skipped.as_ref().map(|reason| format!("  skipped: {}", text::one_line(reason)));
+    let words = skipped.unwrap_or_else(|| image_words(outcome, model, before_bytes));
+    let mut out = format!("  {mark} {name}{words}\n");
+    let counts = if outcome.skipped.is_some() { String::new() } else { counts_line(outcome, model) };
+    for line in [counts, services_line(outcome), tags_line(outcome)].iter().filter(|line| !line.is_empty()) {
+        out.push_str(&format!("      {line}\n"));
+    }
+    foreseen_lines(outcome).iter().for_each(|line| out.push_str(&format!("        {line}\n")));
+    out
 }
 
 /// `db ready after 0.4s, from its snapshot · cache ready after 0.1s`.
@@ -329,8 +353,10 @@ fn services_line(outcome: &Outcome) -> String {
 
 fn counts_line(outcome: &Outcome, model: &Model) -> String {
     let mut parts = Vec::new();
-    if let Some(State::Done { duration_ms, .. }) = model.find_stage("build").map(|stage| &stage.state) {
-        let saved_ms = model.image.as_ref().map_or(0, |image| image.saved_ms);
+    if let Some(State::Done { duration_ms, .. }) = model.find_stage(&outcome.stage("build")).map(|stage| &stage.state) {
+        let built = outcome.image.as_ref().map_or(Duration::ZERO, |image| image.built.saved);
+        let built_ms = u64::try_from(built.as_millis()).unwrap_or(u64::MAX);
+        let saved_ms = model.image.as_ref().map_or(built_ms, |image| image.saved_ms);
         let saved = if saved_ms >= 1000 { format!(" (cache saved {})", text::millis(saved_ms)) } else { String::new() };
         parts.push(format!("build {}{saved}", text::millis(*duration_ms)));
     }
@@ -479,8 +505,11 @@ const SLOW_SHOWN: usize = 3;
 
 fn slowest_line(outcome: &Outcome, model: &Model) -> String {
     let mut slow: Vec<(String, Duration)> =
-        outcome.slowest.iter().map(|(what, took)| (text::one_line(what), *took)).collect();
-    let is_build = |stage: &str| stage == "build" || stage.starts_with("build ") || stage == "setup";
+        outcome.parts().flat_map(|part| &part.slowest).map(|(what, took)| (text::one_line(what), *took)).collect();
+    let is_build = |stage: &str| {
+        let stage = pipeline::name_in_image(stage);
+        stage == "build" || stage.starts_with("build ") || stage == "setup"
+    };
     slow.extend(model.slowest.iter().filter(|step| is_build(&step.stage)).map(|step| {
         let place = step.place.as_ref().map(|place| format!("{}:{} ", text::one_line(&place.file), place.line));
         (format!("{}{}", place.unwrap_or_default(), text::fit(&step.text, 30)), Duration::from_millis(step.duration_ms))

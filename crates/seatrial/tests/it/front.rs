@@ -16,10 +16,10 @@ fn help_groups_the_commands() {
 
 #[test]
 fn run_with_an_image_answers_with_a_hint() {
-    world().seatrial(["run", "alpine", "ls", "-l"]).run().exits(2).stderr_is(&expect![[r#"
+    world().seatrial(["run", "alpine", "ls"]).run().exits(2).stderr_is(&expect![[r#"
         error: `seatrial run` runs the pipeline of a repository, and takes no image
 
-        hint: start a command in an image with `seatrial shell alpine -- ls -l`
+        hint: start a command in an image with `seatrial shell alpine -- ls`
     "#]]);
 }
 

@@ -26,6 +26,7 @@ mod run;
 mod sbom;
 mod secrets;
 mod services;
+mod several_images;
 mod shared_cache;
 mod shell;
 mod solutions;

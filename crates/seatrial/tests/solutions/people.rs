@@ -69,6 +69,7 @@ impl Solution {
             assert!(run.stderr().lines().any(|line| line.contains("PASS") && line.contains(gate)), "{}", run.stderr());
         }
         assert_eq!(self.tags(), ["master"]);
+        assert_eq!(self.world.registry_tags("people-web"), ["master"]);
     }
 
     fn refuses_a_broken_migration(&self) {

@@ -66,7 +66,7 @@ pub(super) async fn attempt(
     let root = plan.source.root.as_deref().unwrap_or(&plan.build.context);
     let locator = Locator::new(&spec, root, &plan.build.context);
 
-    let end = start_and_wait(cx, trial.scope, spec, gate.timeout, keep_failed).await;
+    let end = start_and_wait(cx, trial.run.scope, spec, gate.timeout, keep_failed).await;
     let (Ended { end, kept }, error) = match end {
         Ok(end) => (end, None),
         Err(error) => (Ended::from(End::Cancelled), Some(error)),

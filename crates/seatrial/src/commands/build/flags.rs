@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cli::{EngineArgs, Progress},
-    commands::cache::CacheArgs,
+    commands::{cache::CacheArgs, run::PipelineArgs},
     context::Context,
     failure::Failure,
     terminal::text,
@@ -29,7 +29,8 @@ const PLATFORMS_MAX: usize = 16;
 /// Flags of `seatrial build`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BuildArgs {
-    /// Build context: a directory, Git repository or URL, or `-` for an archive or Dockerfile on stdin
+    /// Build context: a directory, Git repository or URL, or `-` for an archive or Dockerfile on stdin; or `image:NAME` of
+    /// `images:` in the pipeline file, with those that it is built on
     #[arg(default_value = ".")]
     pub(super) context: String,
 
@@ -175,6 +176,39 @@ impl BuildArgs {
                 )))
             }
             None => Ok(()),
+        }
+    }
+
+    /// The image of the pipeline file that is named instead of a context.
+    pub(super) fn pipeline_image(&self) -> Option<&str> {
+        self.context.strip_prefix("image:")
+    }
+
+    /// Flags that go with an image of the pipeline file; the others it says itself.
+    pub(super) fn for_pipeline(&self) -> Result<PipelineArgs, Failure> {
+        let is_given = [
+            ("--file", self.file.is_some()),
+            ("--tag", !self.tag.is_empty()),
+            ("--target", self.target.is_some()),
+            ("--build-arg", !self.build_arg.is_empty()),
+            ("--build-context", !self.build_context.is_empty()),
+            ("--label", !self.label.is_empty()),
+            ("--platform", !self.platform.is_empty()),
+            ("--network", self.network != "default"),
+            ("--add-host", !self.add_host.is_empty()),
+            ("--no-cache-filter", !self.no_cache_filter.is_empty()),
+            ("--output", !self.output.is_empty()),
+            ("--annotation", !self.annotation.is_empty()),
+            ("--push", self.push),
+            ("--iidfile", self.iidfile.is_some()),
+            ("--metadata-file", self.metadata_file.is_some()),
+            ("--format", self.format.is_some()),
+            ("--check", self.is_check()),
+        ];
+        match is_given.iter().find(|(_, is_given)| *is_given) {
+            Some((flag, _)) => Err(Failure::usage(format!("`{flag}` does not go with an image of the pipeline file"))
+                .hint("say it in `build:` or `publish:` of the image; what is built has a name that `tag`, `push` and `save` take")),
+            None => Ok(PipelineArgs::of_build(self.no_cache, self.pull, self.progress(), &self.cache, &self.engine)),
         }
     }
 

@@ -74,7 +74,7 @@ fn command(capsule: &Capsule) -> Vec<String> {
     let of = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     match &capsule.failed[..] {
         _ if !gates.is_empty() => of(&["test"]).into_iter().chain(gates).collect(),
-        [only] if only == "health" => of(&["health"]),
+        [only] if pipeline::name_in_image(only) == "health" => of(&["health"]),
         _ => of(&["test"]),
     }
 }

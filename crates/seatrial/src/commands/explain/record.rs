@@ -16,7 +16,7 @@ const LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// What the lines of logs begin with, which are most of a record and need no reading.
 const LOG_MARK: &str = "\"event\":\"step.log\"";
 /// A mark stands within the first bytes of a line.
-const MARK_WITHIN_BYTES: usize = 80;
+const MARK_WITHIN_BYTES: usize = 160;
 
 /// The steps of one run.
 pub(super) struct BuildRecord {
@@ -62,7 +62,10 @@ impl StepRecord {
 /// The latest run that built the image of this id.
 pub(super) fn run_of_image(store: &Store, id: &str) -> anyhow::Result<Option<RunDir>> {
     let runs = store.runs().context("cannot list runs")?;
-    let is_its = |run: &RunDir| RunRecord::read(run).is_some_and(|record| record.image.as_deref() == Some(id));
+    let is_its = |run: &RunDir| {
+        RunRecord::read(run)
+            .is_some_and(|record| record.image.iter().chain(record.images.values()).any(|known| known == id))
+    };
     Ok(runs.into_iter().rev().find(is_its))
 }
 
@@ -232,9 +235,10 @@ impl StepRecord {
 }
 
 fn is_of_build(stage: &str) -> bool {
-    stage == "build" || stage.starts_with("build ") || is_setup(stage)
+    let name = pipeline::name_in_image(stage);
+    name == "build" || name.starts_with("build ") || is_setup(stage)
 }
 
 fn is_setup(stage: &str) -> bool {
-    stage == "setup"
+    pipeline::name_in_image(stage) == "setup"
 }
