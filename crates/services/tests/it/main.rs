@@ -301,7 +301,6 @@ async fn what_cannot_be_given_is_refused_with_its_reason() {
             "`privileged` is not given",
         ),
         (&|db| db.mounts = vec![bind("/etc")], "/etc: it is outside of the repository"),
-        (&|db| db.verify = vec![compose::Evidence::Gates], "`verify` is not supported yet"),
         (&|db| db.from = Some("web".into()), "this run does not build an image `web`"),
         (&|db| db.image = None, "it needs `image` or `build`"),
         (&|db| db.network_mode = Some(compose::NetworkMode::Host), "the host's network is not given"),
