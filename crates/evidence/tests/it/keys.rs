@@ -78,7 +78,7 @@ fn a_password_is_needed_and_has_to_be_right() {
     assert_eq!(with(Some("open sesame")).expect("it opens").public(), key.public());
     assert!(matches!(with(Some("open barley")), Err(KeyFileError::WrongPassword)));
     assert!(matches!(with(None), Err(KeyFileError::NoPassword)));
-    assert!(!format!("{key:?}").contains(&*key.to_pem(None).expect("a PEM").lines().nth(1).expect("a line")));
+    assert!(!format!("{key:?}").contains(key.to_pem(None).expect("a PEM").lines().nth(1).expect("a line")));
 }
 
 #[test]

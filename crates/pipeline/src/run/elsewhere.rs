@@ -16,7 +16,9 @@ pub(super) async fn has_passed(run: Run<'_>, plan: &Plan, sealed: &Sealed) -> Re
             continue;
         }
         let digest = &sealed.manifest.digest;
-        let Some(collected) = run.cx.registry.evidence(&repository.with_digest(digest.clone())).await? else { continue };
+        let Some(collected) = run.cx.registry.evidence(&repository.with_digest(digest.clone())).await? else {
+            continue;
+        };
         let believed: Vec<Trusted<'_>> =
             collected.found.iter().filter_map(|found| found.check(digest, &keys).ok()).collect();
         if suffices(run, plan, &believed) {
