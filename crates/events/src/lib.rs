@@ -60,7 +60,8 @@ pub struct Record {
     /// Milliseconds since the run started, by a monotonic clock.
     pub at_ms: u64,
     /// The image that it is about, where a run has several: its name in the pipeline file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Events have an `image` of their own, so it is called otherwise.
+    #[serde(default, rename = "image_name", skip_serializing_if = "Option::is_none")]
     pub image: Option<Arc<str>>,
     /// What happened.
     #[serde(flatten)]

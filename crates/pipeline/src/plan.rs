@@ -247,8 +247,8 @@ impl Planner<'_> {
             ..self.rest_of_plan(file)
         };
         if entry.is_none() {
-            plan.environments = self.environments(&file.environments);
             plan.trust = self.trust(file, &plan.own_names());
+            plan.environments = self.environments(&file.environments, &plan.trust);
         }
         plan
     }

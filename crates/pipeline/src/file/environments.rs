@@ -10,7 +10,6 @@ use super::{
     sections::{text, when},
     yaml::Node,
 };
-use crate::codes;
 
 /// A place that images come to by `seatrial promote`. A tag of the repository stands for it.
 #[derive(Clone, Debug, Default, JsonSchema)]
@@ -71,11 +70,6 @@ fn environment(reader: &mut Reader, node: &Node) -> Option<Environment> {
     };
     for wanted in &environment.require {
         super::version::one_of(reader, wanted, &REQUIREMENTS);
-    }
-    let asks = environment.require.first().or(environment.approve.first());
-    if let (Some(asks), true) = (asks, environment.keys.is_empty()) {
-        let message = "who signs is not known: this environment needs `keys`, the public keys that are trusted";
-        reader.error(codes::MISSING_KEY, message, &asks.span);
     }
     Some(environment)
 }

@@ -69,7 +69,7 @@ fn mistakes_in_gates_are_shown_with_place_and_nearest_name() {
     check("secrets: {a: {}}", "ST307 1:11+1 secret `a` needs `environment`, `file` or `command`");
     check(
         "secrets: {a: {env: A}}",
-        "ST307 1:11+1 secret `a` needs `environment` or `file`\nST302 1:15+3 a secret has no key `env` (did you mean `environment`?)",
+        "ST307 1:11+1 secret `a` needs `environment`, `file` or `command`\nST302 1:15+3 a secret has no key `env` (did you mean `environment`?)",
     );
     check(
         "secrets: {a: {file: a, environment: A}}",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::Planner;
+use super::{Planner, TrustPlan, TrustedKey};
 use crate::{
     When, codes,
     file::{At, Environment},
@@ -25,14 +25,19 @@ pub struct EnvironmentPlan {
     pub approve: Vec<String>,
     /// What has to be attached to the image, by the names of evidence.
     pub require: Vec<String>,
-    /// Files with the public keys that are trusted.
+    /// Files with the public keys that are trusted: its own, else those of `trust`.
     pub keys: Vec<PathBuf>,
     /// The tag that stands for it.
     pub tag: String,
 }
 
 impl Planner<'_> {
-    pub(super) fn environments(&mut self, given: &[(At<String>, Environment)]) -> Vec<EnvironmentPlan> {
+    pub(super) fn environments(
+        &mut self,
+        given: &[(At<String>, Environment)],
+        trust: &[TrustPlan],
+    ) -> Vec<EnvironmentPlan> {
+        let trusted = key_files(trust);
         let mut plans: Vec<EnvironmentPlan> = Vec::new();
         for (name, environment) in given {
             for after in &environment.after {
@@ -49,10 +54,18 @@ impl Planner<'_> {
                 let near = near.map(|near| format!("did you mean `{near}`?"));
                 self.error(codes::INVALID_VALUE, message, &after.span).label = near;
             }
-            let keys: Vec<PathBuf> = environment.keys.iter().filter_map(|key| self.path(key, self.base)).collect();
+            let own: Vec<PathBuf> = environment.keys.iter().filter_map(|key| self.path(key, self.base)).collect();
+            let are_found = own.len() == environment.keys.len();
+            let keys = if environment.keys.is_empty() { trusted.clone() } else { own };
+            let asks = environment.require.first().or(environment.approve.first());
+            if let (Some(asks), true) = (asks, keys.is_empty() && are_found) {
+                let message = "who signs is not known: this environment needs `keys`, the public keys that are trusted";
+                self.error(codes::MISSING_KEY, message, &asks.span).help =
+                    Some("or name them once for all: `trust: {keys: [release.pub]}`".into());
+            }
             for wanted in &environment.approve {
                 let has_key = keys.iter().any(|key| key.file_stem().is_some_and(|stem| stem == wanted.value.as_str()));
-                if !has_key && keys.len() == environment.keys.len() {
+                if !has_key && are_found && !keys.is_empty() {
                     let message = format!("there is no key of `{0}` (`{0}.pub`) among `keys`", wanted.value);
                     self.error(codes::INVALID_VALUE, message, &wanted.span);
                 }
@@ -80,6 +93,19 @@ impl Planner<'_> {
         }
         plans
     }
+}
+
+/// Those of a rule that are files, each once. Approvals know keys by the names of their files.
+fn key_files(trust: &[TrustPlan]) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for key in trust.iter().flat_map(|plan| &plan.keys) {
+        if let TrustedKey::File(path) = key
+            && !files.contains(path)
+        {
+            files.push(path.clone());
+        }
+    }
+    files
 }
 
 impl EnvironmentPlan {

@@ -40,7 +40,6 @@ pub(super) fn solution(planner: &mut Planner<'_>, file: &PipelineFile) -> Plan {
     let test = gates::test(planner, file.test.as_ref());
     refuse_gates_without_image(planner, file.test.as_ref());
     let mut services = services::services(planner, file, &image);
-    let environments = planner.environments(&file.environments);
     let tests: Vec<&Test> = file.test.iter().chain(own.iter().filter_map(|own| own.test.as_ref())).collect();
     build_once(planner, file, &images, &mut services.project);
     add_services(planner, &tests, &mut services.project);
@@ -50,6 +49,7 @@ pub(super) fn solution(planner: &mut Planner<'_>, file: &PipelineFile) -> Plan {
     separate_names(&own, &mut images);
     let own_names: Vec<_> = images.iter().flat_map(Plan::own_names).collect();
     let trust = planner.trust(file, &own_names);
+    let environments = planner.environments(&file.environments, &trust);
     for image in &mut images {
         image.services = ServicesPlan { project: services.project.clone(), included: Vec::new() };
         image.trust.clone_from(&trust);

@@ -78,7 +78,7 @@ async fn images_are_built_in_order_and_side_by_side_and_named_at_the_end() {
     assert!(world.run.path.join("log/api∕unit").is_file());
     let events = world.events("gate.finished");
     let told = |gate: &str| {
-        events.iter().find(|event| event["gate"] == gate).unwrap_or_else(|| panic!("{gate}"))["image"].clone()
+        events.iter().find(|event| event["gate"] == gate).unwrap_or_else(|| panic!("{gate}"))["image_name"].clone()
     };
     assert_eq!(events.len(), 5);
     assert_eq!(told("api/unit"), "api");

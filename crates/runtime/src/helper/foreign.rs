@@ -16,7 +16,7 @@ use crate::{
     },
     sys::{self, Child},
 };
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, Process, Spec};
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     process::{Pid, PidfdFlags, pidfd_open},
@@ -61,7 +61,11 @@ pub(super) fn start(engine: &Channel, request: &StartRequest, fds: Vec<OwnedFd>)
     let stubs = places.stubs()?;
     drop(places);
     let outcome = made.and_then(|()| {
-        write_resolved(&request.dir.join(bundle::CONFIG), root.as_fd(), request.spec.clone(), &request.user)?;
+        let mut spec = request.spec.clone();
+        if request.network == NetworkPlan::Joined {
+            join_our_network(&mut spec).step("describe the network namespace")?;
+        }
+        write_resolved(&request.dir.join(bundle::CONFIG), root.as_fd(), spec, &request.user)?;
         let caller = Caller { runtime, dir: &request.dir, id: &request.id };
         let pid_file = request.dir.join("pid");
         let mut command = caller.command("run");
@@ -203,6 +207,18 @@ fn make_mount_points(request: &StartRequest, spec: &Spec, places: &mut Places<'_
     if let Some(process) = spec.process() {
         places.lasting_directory_unless_root(process.cwd())?;
     }
+    Ok(())
+}
+
+/// Named by its path, so that the runtime's `exec` enters it too: where the bundle names none, it stays where it is called.
+fn join_our_network(spec: &mut Spec) -> io::Result<()> {
+    let path = format!("/proc/{}/ns/net", std::process::id());
+    let namespace = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(path).build();
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    namespaces.push(namespace.map_err(io::Error::other)?);
+    linux.set_namespaces(Some(namespaces));
+    spec.set_linux(Some(linux));
     Ok(())
 }
 

@@ -100,8 +100,9 @@ fn policy(args: &VerifyArgs, image: &Reference, context: &Context) -> anyhow::Re
         let require = if args.require.is_empty() { vec![Requirement::Signature] } else { args.require.clone() };
         return Ok(Policy { keys: keys(&args.key, context)?, require, ..Policy::default() });
     }
-    if let Some(policy) = rule_of_file(image, context)?.filter(|policy| !policy.require.is_empty()) {
-        return Ok(policy);
+    if let Some(policy) = rule_of_file(image, context)?.filter(|policy| !policy.keys.is_empty()) {
+        let require = if policy.require.is_empty() { vec![Requirement::Signature] } else { policy.require };
+        return Ok(Policy { require, ..policy });
     }
     Err(Failure::usage(format!("nothing says what {} needs", image.familiar()))
         .hint("name a key (`--key FILE`) or a policy (`--policy FILE`), or write `trust` into seatrial.yaml")

@@ -171,6 +171,13 @@ fn read_key(path: &Path) -> Result<NamedKey, Failure> {
     Ok(NamedKey { name, key })
 }
 
+/// As whom commits would be made.
+fn git_name() -> Option<String> {
+    let output = std::process::Command::new("git").args(["config", "user.name"]).output().ok()?;
+    let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !name.is_empty()).then_some(name)
+}
+
 impl SignArgs {
     /// Opens the key, if there is one.
     pub(super) fn signer(&self, context: &Context) -> anyhow::Result<Option<Signer>> {
@@ -184,6 +191,6 @@ impl SignArgs {
         let env = environment();
         let names = ["GITHUB_ACTOR", "GITLAB_USER_LOGIN", "CI_COMMIT_AUTHOR", "BUILD_USER_ID", "USER", "LOGNAME"];
         let told = names.iter().find_map(|name| env.get(*name).filter(|value| !value.is_empty()).cloned());
-        self.by.clone().or(told).unwrap_or_else(|| "unknown".to_owned())
+        self.by.clone().or(told).or_else(git_name).unwrap_or_else(|| "unknown".to_owned())
     }
 }
