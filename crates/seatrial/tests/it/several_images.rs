@@ -59,7 +59,7 @@ fn a_base_and_what_stands_on_it_are_published_together() {
     );
     world.seatrial(["logs", "last", "app/unit"]).run().exits(0).stdout_has("app\nbase\n");
     let events = world.seatrial(["logs", "last", "--events"]).run().exits(0).stdout();
-    assert!(events.contains(r#""image":"app","event":"gate.finished","gate":"app/unit""#), "{events}");
+    assert!(events.contains(r#""image_name":"app","event":"gate.finished","gate":"app/unit""#), "{events}");
     let junit = std::fs::read_to_string(world.repo().join("results.xml")).unwrap();
     assert!(junit.contains("testsuite name=\"app/unit\"") && junit.contains("testsuite name=\"page\""), "{junit}");
     assert_eq!(world.remains(), Vec::<String>::new());

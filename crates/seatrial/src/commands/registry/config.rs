@@ -367,7 +367,7 @@ mod tests {
         check("quotas: 1GB\n", expect!["1:1: unknown field `quotas`: did you mean `quota`?"]);
         check(
             "repositories:\n  - {match: a, forward-only: [latest]}\n",
-            expect!["2:29: `forward-only` is to be one value, and this is a list"],
+            expect!["2:30: `forward-only` is to be one value, and this is a list"],
         );
         check("repositories: {match: a}\n", expect!["1:15: `repositories` is to be a list, and this is a map"]);
         check("collect: 6h\n", expect!["1:10: `collect` is to be a map, and this is one value"]);
