@@ -153,7 +153,7 @@ pub(crate) fn promote(args: &PromoteArgs, context: &Context) -> anyhow::Result<E
         terminal::message_line(&format!("{} {state}: {}", environment.name, target.place.familiar()));
         return Ok(Exit::Passed);
     }
-    let moved = Move { action: "promote", by: args.sign.by(), approved_by: verified.approved_by };
+    let moved = Move { action: "promote", by: args.sign.by(context), approved_by: verified.approved_by };
     let is_new = moved.carry_out(&desk, environment, &target, now, signer.as_ref(), context)?;
     let tag = desk.repository_of(&target).with_tag(&environment.tag);
     let value = json!({
@@ -184,7 +184,7 @@ pub(crate) fn approve(args: &ApproveArgs, context: &Context) -> anyhow::Result<E
     };
     context.block_on_cancellable(async {
         let target = desk.target(&desk.image(&args.image)?).await?;
-        let approval = Approval::new(&environment.name, &args.sign.by(), SystemTime::now());
+        let approval = Approval::new(&environment.name, &args.sign.by(context), SystemTime::now());
         let statement = approval.statement(&target.place.repository(), &target.digest);
         desk.record(&target, &statement, Some(&signer)).await?;
         terminal::message_line(&format!("{name} approves {} for {}", target.place.familiar(), environment.name));
@@ -224,7 +224,7 @@ pub(crate) fn rollback(args: &RollbackArgs, context: &Context) -> anyhow::Result
         terminal::message_line(&format!("{} would go back to {}", environment.name, target.place.familiar()));
         return Ok(Exit::Passed);
     }
-    let moved = Move { action: "rollback", by: args.sign.by(), approved_by: Vec::new() };
+    let moved = Move { action: "rollback", by: args.sign.by(context), approved_by: Vec::new() };
     moved.carry_out(&desk, environment, &target, now, signer.as_ref(), context)?;
     terminal::result_line(&format!("{}@{}", repository.with_tag(&environment.tag), target.digest));
     Ok(Exit::Passed)

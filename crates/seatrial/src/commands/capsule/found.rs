@@ -143,7 +143,7 @@ impl Built {
 }
 
 /// Output of a Git command that went well.
-pub(super) fn git(directory: &Path, arguments: &[&str]) -> Option<Vec<u8>> {
+pub(in crate::commands) fn git(directory: &Path, arguments: &[&str]) -> Option<Vec<u8>> {
     let output = Command::new("git").arg("-C").arg(directory).args(arguments).output().ok()?;
     output.status.success().then_some(output.stdout)
 }

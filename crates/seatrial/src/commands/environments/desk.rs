@@ -9,7 +9,7 @@ use registry::{Client, ErrorKind, TagCondition};
 
 use super::{DeskArgs, SignArgs};
 use crate::{
-    commands::{init::environment, keys, run::prepare},
+    commands::{capsule::found::git, init::environment, keys, run::prepare},
     context::Context,
     failure::Failure,
 };
@@ -172,10 +172,9 @@ fn read_key(path: &Path) -> Result<NamedKey, Failure> {
 }
 
 /// As whom commits would be made.
-fn git_name() -> Option<String> {
-    let output = std::process::Command::new("git").args(["config", "user.name"]).output().ok()?;
-    let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && !name.is_empty()).then_some(name)
+fn git_name(directory: &Path) -> Option<String> {
+    let name = String::from_utf8(git(directory, &["config", "user.name"])?).ok()?.trim().to_owned();
+    (!name.is_empty()).then_some(name)
 }
 
 impl SignArgs {
@@ -187,10 +186,10 @@ impl SignArgs {
     }
 
     /// Who does it, as far as the machine knows.
-    pub(super) fn by(&self) -> String {
+    pub(super) fn by(&self, context: &Context) -> String {
         let env = environment();
         let names = ["GITHUB_ACTOR", "GITLAB_USER_LOGIN", "CI_COMMIT_AUTHOR", "BUILD_USER_ID", "USER", "LOGNAME"];
         let told = names.iter().find_map(|name| env.get(*name).filter(|value| !value.is_empty()).cloned());
-        self.by.clone().or(told).or_else(git_name).unwrap_or_else(|| "unknown".to_owned())
+        self.by.clone().or(told).or_else(|| git_name(&context.settings.cwd)).unwrap_or_else(|| "unknown".to_owned())
     }
 }
