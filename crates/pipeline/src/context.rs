@@ -167,6 +167,12 @@ pub trait Registry: Send + Sync {
         told: &mut (dyn for<'p> FnMut(&'p Package, State) + Send),
     ) -> Result<(), PublishError>;
 
+    /// Names what one tag names by another tag as well.
+    async fn retag(&self, repository: &Reference, from: &str, to: &str) -> Result<(), RegistryError>;
+
+    /// Removes a tag, and only the tag.
+    async fn remove_tag(&self, reference: &Reference) -> Result<(), RegistryError>;
+
     /// Names a manifest that the repository has by tags, in one step where the registry can. A condition that does not hold
     /// (any more) is [`registry::ErrorKind::TagChanged`]. `written` hears each tag once it is there, also when a later one fails.
     async fn put_tags(
@@ -244,6 +250,16 @@ impl Registry for registry::Client {
         packages::publish(self, target, login, packages, told).await
     }
 
+    async fn retag(&self, repository: &Reference, from: &str, to: &str) -> Result<(), RegistryError> {
+        let found = self.fetch_manifest(&repository.with_tag(from), MANIFEST_BYTES_MAX).await?;
+        let (kind, to) = (&found.descriptor.media_type, repository.with_tag(to));
+        registry::Client::put_manifest(self, &to, kind, found.bytes).await.map(drop)
+    }
+
+    async fn remove_tag(&self, reference: &Reference) -> Result<(), RegistryError> {
+        self.delete(reference).await
+    }
+
     async fn put_tags(
         &self,
         repository: &Reference,
@@ -256,6 +272,9 @@ impl Registry for registry::Client {
         self.put_manifest_tags(repository, tags, condition, media_type, manifest.to_vec(), written).await.map(drop)
     }
 }
+
+/// Registries take no larger manifests either (distribution-spec, "Pushing Manifests").
+const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Statements are small: what costs time is the way to the registry.
 const ATTACHED_AT_ONCE: usize = 8;

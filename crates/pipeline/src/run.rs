@@ -35,6 +35,7 @@ use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
 pub use files::STAGE as FILES_STAGE;
+pub use number::is_claim_tag;
 pub use record::{StageRecord, has_passed, stage_record};
 pub use reports::matching as report_files;
 pub use secrets::known_secrets;

@@ -6,7 +6,7 @@ mod shorthand;
 
 pub(crate) use dates::check as check_date;
 pub(crate) use expression::{check as check_expressions, templates as expression_templates};
-pub use registry::{Judgement, TagState, is_moving, judge_tag};
+pub use registry::{Judgement, TagState, higher_tag, is_moving, judge_tag};
 pub(crate) use shorthand::regex as match_regex;
 pub use shorthand::{RefEvent, Shorthand, TagKind};
 

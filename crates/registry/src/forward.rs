@@ -64,13 +64,7 @@ pub fn judge_tag(
             return Judgement::Stays(format!("it names the release {text}, and this is a version before one"));
         }
     }
-    let releases = tags.iter().filter_map(|tag| Some((tag, release(tag, version)?)));
-    let of_its_kind = releases.filter(|(_, release)| tag == NEWEST || is_short(tag, release));
-    let newest = of_its_kind.reduce(|one, other| match one.1.compare(&other.1) {
-        Some(Ordering::Less) => other,
-        _ => one,
-    });
-    match newest {
+    match newest(tag, version, tags) {
         Some((text, newest)) if newest.compare(version) == Some(Ordering::Greater) => {
             Judgement::Stays(format!("the repository has {text}, which is higher"))
         }
@@ -79,6 +73,23 @@ pub fn judge_tag(
         }
         _ => Judgement::Moves,
     }
+}
+
+/// The tag among `tags` that a moving tag has to name rather than an image of this version: the newest release of its kind, where
+/// that is higher.
+pub fn higher_tag<'t>(tag: &str, version: Option<&Ordered>, tags: &'t [String]) -> Option<&'t str> {
+    let version = version?;
+    newest(tag, version, tags).filter(|(_, newest)| newest.compare(version) == Some(Ordering::Greater)).map(|(tag, _)| tag)
+}
+
+/// The newest of the releases that a moving tag may stand for.
+fn newest<'t>(tag: &str, version: &Ordered, tags: &'t [String]) -> Option<(&'t str, Ordered)> {
+    let releases = tags.iter().filter_map(|tag| Some((tag.as_str(), release(tag, version)?)));
+    let of_its_kind = releases.filter(|(_, release)| tag == NEWEST || is_short(tag, release));
+    of_its_kind.reduce(|one, other| match one.1.compare(&other.1) {
+        Some(Ordering::Less) => other,
+        _ => one,
+    })
 }
 
 /// Whether a tag reads as `latest`, or as the beginning of some version (that is written out as far as `like` is): `1`, `v1.2`.

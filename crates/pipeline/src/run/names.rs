@@ -124,7 +124,7 @@ struct Names<'a> {
 
 impl Names<'_> {
     /// Moves tags to the image as far as nothing higher is there. Where somebody else was faster, it looks and judges again.
-    async fn move_forward(&mut self, mut open: Vec<String>, tags: &Tags) -> Result<(), RunError> {
+    async fn move_forward(&mut self, mut open: Vec<String>, rules: &Tags) -> Result<(), RunError> {
         let mut races = 0;
         while !open.is_empty() {
             let all = self.cx.registry.list_tags(self.repository).await?;
@@ -132,7 +132,7 @@ impl Names<'_> {
             for tag in std::mem::take(&mut open) {
                 let now = self.cx.registry.tag_state(&self.repository.with_tag(&tag)).await?;
                 let ours = &self.sealed.manifest.digest;
-                match (tags.judge(&tag, ours, now.as_ref(), &all), now) {
+                match (rules.judge(&tag, ours, now.as_ref(), &all), now) {
                     (Judgement::IsThere, _) => self.note_written(&tag),
                     (Judgement::Stays(reason), _) => self.note_kept(&tag, reason),
                     (Judgement::Moves, None) => absent.push(tag),
@@ -145,7 +145,7 @@ impl Names<'_> {
             // Whichever of these a tag names, our version is not lower than it: so one condition serves for all of them.
             for (tags, condition) in [(present, TagCondition::Names(digests)), (absent, TagCondition::Absent)] {
                 match self.put(&tags, &condition).await {
-                    Ok(()) => {}
+                    Ok(()) => self.settle(&tags, rules).await?,
                     Err(RunError::Registry(error))
                         if matches!(error.kind, ErrorKind::TagChanged { .. }) && races < RACES_MAX =>
                     {
@@ -155,6 +155,31 @@ impl Names<'_> {
                 }
             }
             races += 1;
+        }
+        Ok(())
+    }
+
+    /// Looks again. A registry that knows no conditions wrote the tags all the same, perhaps over a higher version that came
+    /// while we were about to write; its own tag tells of it. Whoever writes last looks last, so that the highest wins in the end.
+    async fn settle(&mut self, written: &[String], rules: &Tags) -> Result<(), RunError> {
+        let (cx, repository) = (self.cx, self.repository);
+        let mut open: Vec<String> = written.to_vec();
+        for _ in 0..RACES_MAX {
+            if open.is_empty() {
+                return Ok(());
+            }
+            let all = cx.registry.list_tags(repository).await?;
+            for tag in std::mem::take(&mut open) {
+                let Some(higher) = rules.higher(&tag, &all) else { continue };
+                let named = async |tag: &str| cx.registry.tag_state(&repository.with_tag(tag)).await;
+                let (is, ought) = (named(&tag).await?, named(&higher).await?);
+                let Some(ought) = ought.map(|state| state.digest) else { continue };
+                if is.is_none_or(|is| is.digest != ought) {
+                    cx.registry.retag(repository, &higher, &tag).await?;
+                    open.push(tag.clone());
+                }
+                self.note_overtaken(&tag, format!("the repository has {higher}, which is higher"));
+            }
         }
         Ok(())
     }
@@ -176,6 +201,15 @@ impl Names<'_> {
         if !self.named.published.contains(&published) {
             self.cx.events.emit(Event::TagWritten { reference, digest: Some(digest) });
             self.named.published.push(published);
+        }
+    }
+
+    /// What was written is not any more.
+    fn note_overtaken(&mut self, tag: &str, reason: String) {
+        let reference = self.repository.with_tag(tag).to_string();
+        self.named.published.retain(|published| published.reference != reference);
+        if !self.named.kept.iter().any(|kept| kept.reference == reference) {
+            self.note_kept(tag, reason);
         }
     }
 

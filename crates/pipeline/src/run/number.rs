@@ -2,9 +2,14 @@
 //!
 //! The registry is the authority, because whoever publishes can write there, while not everybody may push to the Git
 //! repository; two authorities would give one number twice. A number is claimed by a tag with a name that nobody else has
-//! (`_build.7.NONCE`, on the image itself), and belongs to whoever then finds no other claim of it. Of two who claim the same
-//! number at once the later one sees the earlier claim, so that at most one of them takes it; the others go on behind all
-//! claims, each at a distance of its own. This needs of a registry only that a written tag is listed.
+//! (`_build.7.NONCE`, on the image itself), and belongs to whoever then finds no other claim of it and none of a higher number.
+//! Of two who claim the same number at once the later one sees the earlier claim, so that at most one of them takes it; the
+//! others go on behind all claims, each at a distance of its own. This needs of a registry only that a written tag is listed.
+//!
+//! Claims are cleared away where the registry removes tags: a claim that lost by whoever made it, one that won by whoever wins
+//! a higher number. The number stays taken nonetheless, because the highest claim that won is always there, and a claim below
+//! it wins nothing. Numbers that the winner finds claimed twice are left to those who claimed them: one of the two may be about
+//! to look, page by page, and must find the other.
 
 use oci::Reference;
 use registry::TagCondition;
@@ -19,6 +24,8 @@ use crate::{Plan, RunContext, RunError, TagKind, Values};
 const CLAIM: &str = "_build.";
 /// With the distances of the second round a collision needs another newcomer each time.
 const ROUNDS_MAX: u32 = 50;
+/// Claims that one run clears away; what older runs left goes bit by bit, so that no run waits for long.
+const FORGOTTEN_MAX: usize = 16;
 
 /// The values with the number of the published build, where a rule names it.
 pub(super) async fn reserve(
@@ -62,36 +69,76 @@ async fn claim(cx: RunContext<'_>, repository: &Reference, sealed: &Sealed) -> R
         if cx.cancel.is_cancelled() {
             return Err(RunError::Cancelled);
         }
-        let highest = claims.iter().map(|(number, _)| *number).max().unwrap_or(0);
-        let number = highest.saturating_add(distance);
-        let tag = [format!("{CLAIM}{number}.{nonce}")];
+        let number = highest(&claims).saturating_add(distance);
+        let tag = [claim_tag(number, &nonce)];
         let (kind, bytes) = (sealed.media_type(), &sealed.manifest.bytes);
         cx.registry.put_tags(repository, &tag, &TagCondition::Any, kind, bytes, &mut drop).await?;
         claims = self::claims(cx, repository).await?;
         let mut same: Vec<&str> =
             claims.iter().filter(|(other, _)| *other == number).map(|(_, nonce)| nonce.as_str()).collect();
         same.sort_unstable();
-        match same.iter().position(|other| *other == nonce) {
-            Some(_) if same.len() == 1 => return Ok(number),
-            Some(place) => distance = place as u64 + 1,
-            None => {
+        let place = same.iter().position(|other| *other == nonce);
+        let is_highest = highest(&claims) <= number;
+        match place {
+            Some(_) if is_highest && same.len() == 1 => {
+                let superseded = superseded(&claims, number);
+                forget(cx, repository, &superseded).await;
+                return Ok(number);
+            }
+            // A higher one that won may have cleared ours away.
+            None if is_highest => {
                 let message = format!("{} does not list a tag that was just written", repository.domain());
                 let hint =
                     "name builds by something else than `${run.number}` there: by version, commit or date".into();
                 return Err(RunError::Usage { message, hint: Some(hint) });
             }
+            place => distance = place.unwrap_or(0) as u64 + 1,
         }
+        forget(cx, repository, &tag).await;
     }
     let message = format!("no build number could be had from {repository}: others were faster {ROUNDS_MAX} times");
     Err(RunError::Refused { message, hint: "publish again with `seatrial publish`".into() })
 }
 
+/// Whether a tag is the claim of a build number, which names nothing that anybody looks for.
+pub fn is_claim_tag(tag: &str) -> bool {
+    read_claim(tag).is_some()
+}
+
+fn claim_tag(number: u64, nonce: &str) -> String {
+    format!("{CLAIM}{number}.{nonce}")
+}
+
+fn read_claim(tag: &str) -> Option<(u64, String)> {
+    let (number, nonce) = tag.strip_prefix(CLAIM)?.split_once('.')?;
+    Some((number.parse().ok()?, nonce.to_owned()))
+}
+
+fn highest(claims: &[(u64, String)]) -> u64 {
+    claims.iter().map(|(number, _)| *number).max().unwrap_or(0)
+}
+
+/// Tags of lower numbers that one alone has claimed.
+fn superseded(claims: &[(u64, String)], won: u64) -> Vec<String> {
+    let is_alone = |number: u64| claims.iter().filter(|(other, _)| *other == number).count() == 1;
+    let lower = claims.iter().filter(|(number, _)| *number < won && is_alone(*number));
+    lower.map(|(number, nonce)| claim_tag(*number, nonce)).take(FORGOTTEN_MAX).collect()
+}
+
+/// Clears claims away. Many registries remove no tags, and then they stay: that harms nobody.
+async fn forget(cx: RunContext<'_>, repository: &Reference, tags: &[String]) {
+    for tag in tags {
+        match cx.registry.remove_tag(&repository.with_tag(tag)).await {
+            Ok(()) => {}
+            // Somebody else has cleared it away.
+            Err(error) if error.is_not_found() => {}
+            Err(_) => return,
+        }
+    }
+}
+
 /// Numbers and nonces of all claims.
 async fn claims(cx: RunContext<'_>, repository: &Reference) -> Result<Vec<(u64, String)>, RunError> {
     let tags = cx.registry.list_tags(repository).await?;
-    let claim = |tag: &String| {
-        let (number, nonce) = tag.strip_prefix(CLAIM)?.split_once('.')?;
-        Some((number.parse().ok()?, nonce.to_owned()))
-    };
-    Ok(tags.iter().filter_map(claim).collect())
+    Ok(tags.iter().filter_map(|tag| read_claim(tag)).collect())
 }

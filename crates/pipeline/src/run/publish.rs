@@ -10,7 +10,7 @@ use registry::{Progress, RegistryError};
 use super::{Run, evidence, record, selection::Part};
 use crate::{
     Flavor, Judgement, OpenSigner, PlainTag, Plan, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent,
-    Stages, TagInputs, TagRule, TagState, Values, Version, choose_tags, choose_tags_by, is_moving, judge_tag,
+    Stages, TagInputs, TagRule, TagState, Values, Version, choose_tags, choose_tags_by, higher_tag, is_moving, judge_tag,
     legal_tag, tags, version::Ordered,
 };
 
@@ -226,9 +226,25 @@ impl Tags {
         let Some(plain) = self.plain.get(tag) else {
             return judge_tag(tag, ours, self.version.as_ref(), now, all);
         };
-        let alike = |other: &String| Some(other.strip_prefix(&plain.prefix)?.strip_suffix(&plain.suffix)?.to_owned());
-        let all: Vec<String> = all.iter().filter_map(alike).collect();
-        judge_tag(&plain.tag, ours, self.version.as_ref(), now, &all)
+        judge_tag(&plain.tag, ours, self.version.as_ref(), now, &plain.alike(all))
+    }
+
+    /// The tag among `all` of a higher version, which a moving tag has to name rather than ours.
+    pub(super) fn higher(&self, tag: &str, all: &[String]) -> Option<String> {
+        let Some(plain) = self.plain.get(tag) else {
+            return higher_tag(tag, self.version.as_ref(), all).map(str::to_owned);
+        };
+        let found = plain.alike(all);
+        let higher = higher_tag(&plain.tag, self.version.as_ref(), &found)?;
+        Some(format!("{}{higher}{}", plain.prefix, plain.suffix))
+    }
+}
+
+impl PlainTag {
+    /// Tags with the same flavour, without it.
+    fn alike(&self, all: &[String]) -> Vec<String> {
+        let plain = |other: &String| Some(other.strip_prefix(&self.prefix)?.strip_suffix(&self.suffix)?.to_owned());
+        all.iter().filter_map(plain).collect()
     }
 }
 

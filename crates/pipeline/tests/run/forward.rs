@@ -93,15 +93,23 @@ fn client() -> Client {
 }
 
 fn world(address: SocketAddr, version: &str) -> World {
+    world_of(address, "team/app", version)
+}
+
+fn world_of(address: SocketAddr, repository: &str, version: &str) -> World {
     let tags = "[\"${version}\", \"1\", latest]";
     World::new(&format!(
-        "image: {address}/team/app\nhealth: false\nversion: {{env: VERSION}}\npublish: {{tags: {tags}}}\n"
+        "image: {address}/{repository}\nhealth: false\nversion: {{env: VERSION}}\npublish: {{tags: {tags}}}\n"
     ))
     .version(version)
 }
 
 async fn names(address: SocketAddr, tag: &str) -> Digest {
-    let reference: Reference = format!("{address}/team/app:{tag}").parse().expect("a reference");
+    name_of(address, "team/app", tag).await
+}
+
+async fn name_of(address: SocketAddr, repository: &str, tag: &str) -> Digest {
+    let reference: Reference = format!("{address}/{repository}:{tag}").parse().expect("a reference");
     client().resolve(&reference).await.expect("the tag is there").digest
 }
 
@@ -209,6 +217,14 @@ impl Registry for Interrupted {
         Registry::tag_state(&self.client, reference).await
     }
 
+    async fn retag(&self, repository: &Reference, from: &str, to: &str) -> Result<(), RegistryError> {
+        Registry::retag(&self.client, repository, from, to).await
+    }
+
+    async fn remove_tag(&self, reference: &Reference) -> Result<(), RegistryError> {
+        Registry::remove_tag(&self.client, reference).await
+    }
+
     async fn put_tags(
         &self,
         repository: &Reference,
@@ -228,30 +244,51 @@ impl Registry for Interrupted {
     }
 }
 
+/// The second run is done from beginning to end while the first one is about to move its tags.
+async fn check_race(address: SocketAddr, repository: &str, (first, second): (&'static str, &'static str), higher: &str) {
+    let meanwhile: Meanwhile = {
+        let world = world_of(address, repository, second);
+        Box::new(move || {
+            Box::pin(async move {
+                world.run_with(&publish(), Some(&client())).await.map(drop).expect("an outcome");
+            })
+        })
+    };
+    let interrupted = Interrupted { client: client(), meanwhile: Mutex::new(Some(meanwhile)) };
+    let outcome = world_of(address, repository, first).run_with(&publish(), Some(&interrupted)).await;
+    let outcome = outcome.expect("an outcome");
+    let winner = name_of(address, repository, higher).await;
+    for tag in ["latest", "1"] {
+        assert_eq!(name_of(address, repository, tag).await, winner, "{tag}: {first} then {second}");
+    }
+    assert_eq!(outcome.kept_tags.is_empty(), higher == first, "{:?}", outcome.kept_tags);
+    // What is told as written is what is there.
+    assert_eq!(outcome.published.len(), if higher == first { 3 } else { 1 }, "{:?}", outcome.published);
+}
+
+/// In both orders, also where the tags are not there yet, and where both have no version in common but the numbers.
+async fn check_races(address: SocketAddr) {
+    for (number, (first, second)) in
+        [("1.2.4", "1.3.0"), ("1.3.0", "1.2.4"), ("1.9.0", "1.10.0"), ("1.10.0", "1.9.0")].into_iter().enumerate()
+    {
+        let higher = if matches!(first, "1.3.0" | "1.10.0") { first } else { second };
+        for is_there in [false, true] {
+            let repository = format!("race/{number}-{is_there}");
+            if is_there {
+                let before = world_of(address, &repository, "1.0.0");
+                before.run_with(&publish(), Some(&client())).await.expect("an outcome");
+            }
+            check_race(address, &repository, (first, second), higher).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_runs_that_race_the_higher_version_wins() {
-    for (first, second) in [("1.2.4", "1.3.0"), ("1.3.0", "1.2.4"), ("1.9.0", "1.10.0"), ("1.10.0", "1.9.0")] {
-        for is_there in [false, true] {
-            let own = Own::start().await;
-            let address = own.address;
-            if is_there {
-                world(address, "1.0.0").run_with(&publish(), Some(&client())).await.expect("an outcome");
-            }
-            // The second run is done from beginning to end while the first one is about to move its tags.
-            let meanwhile: Meanwhile = Box::new(move || {
-                Box::pin(async move {
-                    let outcome = world(address, second).run_with(&publish(), Some(&client())).await;
-                    outcome.map(drop).expect("an outcome");
-                })
-            });
-            let interrupted = Interrupted { client: client(), meanwhile: Mutex::new(Some(meanwhile)) };
-            let outcome = world(address, first).run_with(&publish(), Some(&interrupted)).await.expect("an outcome");
-            let higher = if first == "1.3.0" || first == "1.10.0" { first } else { second };
-            let winner = names(address, higher).await;
-            assert_eq!(names(address, "latest").await, winner, "{first} then {second}");
-            assert_eq!(names(address, "1").await, winner, "{first} then {second}");
-            assert_eq!(outcome.kept_tags.is_empty(), higher == first, "{:?}", outcome.kept_tags);
-        }
+    check_races(Own::start().await.address).await;
+    // It writes whatever the condition: the one that wrote looks again, and puts right what it wrote over.
+    if let Some(docker) = Docker::start() {
+        check_races(docker.address).await;
     }
 }
 
@@ -288,7 +325,7 @@ async fn tags_of_branch_and_commit_move_freely() {
 }
 
 /// Two machines, each with a store of its own that numbers its runs from 1.
-async fn check_numbers(address: SocketAddr, each: usize) {
+async fn check_numbers(address: SocketAddr, each: usize, removes_tags: bool) {
     let yaml =
         format!("image: {address}/team/numbers\nhealth: false\npublish: {{tags: [\"build-${{run.number}}\"]}}\n");
     let mut machines = tokio::task::JoinSet::new();
@@ -312,13 +349,27 @@ async fn check_numbers(address: SocketAddr, each: usize) {
     }
     let all: std::collections::BTreeSet<u64> = machines.iter().flatten().copied().collect();
     assert_eq!(all.len(), 2 * each, "none is given twice: {machines:?}");
+
+    // Of the claims only the last one stays, where tags can be removed, and so the count goes on.
+    let outcome = World::new(&yaml).version("last").run_with(&publish(), Some(&client())).await.expect("an outcome");
+    let name = &outcome.published.first().expect("it is published").reference;
+    let last: u64 = name.rsplit_once("build-").and_then(|(_, number)| number.parse().ok()).expect("a number");
+    assert!(all.last().is_some_and(|highest| last > *highest), "{last} after {all:?}");
+    let repository: Reference = format!("{address}/team/numbers").parse().expect("a reference");
+    let tags = client().list_tags(&repository).await.expect("tags");
+    let (claims, names): (Vec<&String>, Vec<&String>) = tags.iter().partition(|tag| pipeline::is_claim_tag(tag));
+    assert_eq!(names.len(), 2 * each + 1, "{names:?}");
+    match removes_tags {
+        true => assert!(claims.len() == 1 && claims[0].starts_with(&format!("_build.{last}.")), "{claims:?}"),
+        false => assert!(claims.len() > 2 * each, "{claims:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn build_numbers_are_given_once_whoever_publishes_at_the_same_time() {
-    check_numbers(Own::start().await.address, 10).await;
+    check_numbers(Own::start().await.address, 10, true).await;
     if let Some(docker) = Docker::start() {
-        check_numbers(docker.address, 10).await;
+        check_numbers(docker.address, 10, false).await;
     }
 }
 

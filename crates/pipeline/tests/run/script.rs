@@ -605,6 +605,14 @@ impl Registry for Scripted {
         Ok(None)
     }
 
+    async fn retag(&self, _: &Reference, _: &str, _: &str) -> Result<(), RegistryError> {
+        Ok(())
+    }
+
+    async fn remove_tag(&self, _: &Reference) -> Result<(), RegistryError> {
+        Ok(())
+    }
+
     async fn put_tags(
         &self,
         repository: &Reference,

@@ -29,6 +29,13 @@ fn repositories_and_tags_are_listed() {
     let format = "{{.Tag}} {{.Digest}}";
     let lines = world.seatrial(["registry", "ls", "--format", format, &repository]).run().exits(0).stdout();
     assert!(lines.starts_with("1 sha256:"), "{lines}");
+    // A claim of a build number is nobody's name for an image.
+    let claim = format!("{repository}:_build.7.3f2a91c");
+    world.seatrial(["tag", "tiny:1", &claim]).run().exits(0);
+    world.seatrial(["push", "-q", &claim]).run().exits(0);
+    assert_eq!(world.seatrial(["registry", "ls", "-q", &repository]).run().exits(0).stdout(), "1\n2\n");
+    let all = world.seatrial(["registry", "ls", "-q", "--all", &repository]).run().exits(0).stdout();
+    assert_eq!(all, "1\n2\n_build.7.3f2a91c\n");
     let absent = format!("{host}/absent");
     world.seatrial(["registry", "ls", &absent]).run().exits(1).stderr_has("not found in the registry");
 }

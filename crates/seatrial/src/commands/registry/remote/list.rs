@@ -23,6 +23,9 @@ pub(crate) struct ListArgs {
     /// Only names: nothing is asked about each tag
     #[arg(short, long)]
     quiet: bool,
+    /// Also the tags by which runs claim build numbers (`_build.…`)
+    #[arg(short, long)]
+    all: bool,
     /// `json` for a line each, or a template such as `{{.Tag}} {{.Digest}}`
     #[arg(long)]
     format: Option<String>,
@@ -62,7 +65,8 @@ fn tags(client: &Client, args: &ListArgs, format: &Format, context: &Context) ->
     let reads_more = ["Digest", "Type", "Size"].iter().any(|field| format.reads(field));
     let wants_more = !args.quiet && (*format == Format::Table || reads_more);
     let found: Vec<(String, Option<Descriptor>)> = context.block_on_cancellable(async {
-        let tags = client.list_tags(&repository).await?;
+        let mut tags = client.list_tags(&repository).await?;
+        tags.retain(|tag| args.all || !pipeline::is_claim_tag(tag));
         if !wants_more {
             return Ok(tags.into_iter().map(|tag| (tag, None)).collect());
         }
