@@ -3,6 +3,7 @@
 
 use std::time::SystemTime;
 
+use futures::{StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest, ManifestOrIndex, Reference};
 use registry::{Client, ErrorKind, NoProgress, RegistryError};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ pub const APPROVAL: &str = "https://seatrial.io/approval/v1";
 const RECORD_BYTES_MAX: u64 = 1024 * 1024;
 /// Records of one image that are looked at.
 const RECORDS_MAX: usize = 1000;
+
+/// Records that are fetched side by side.
+const PARALLEL: usize = 8;
 
 /// That an image came into an environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,18 +125,33 @@ pub async fn records(client: &Client, image: &Reference, kind: &str) -> Result<V
     let Some(digest) = image.digest() else { return Ok(Vec::new()) };
     let referrers = client.referrers(image, None).await?;
     let is_kind = |found: &&Descriptor| found.annotations.get(PREDICATE_TYPE).is_some_and(|told| told == kind);
-    let mut records = Vec::new();
-    for referrer in referrers.iter().filter(is_kind).take(RECORDS_MAX) {
-        match record(client, image, digest, &referrer.digest).await {
-            Ok(Some(record)) if record.statement.predicate_type == kind => records.push(record),
-            Ok(_) => {}
-            Err(error) => match error.kind {
-                ErrorKind::WrongContent { .. } | ErrorKind::NotFound { .. } | ErrorKind::TooLarge { .. } => {}
-                _ => return Err(error),
-            },
-        }
-    }
-    Ok(records)
+    let listed = referrers.iter().filter(is_kind).take(RECORDS_MAX);
+    let asked: Vec<_> = listed
+        .map(|referrer| async {
+            match record(client, image, digest, &referrer.digest).await {
+                Ok(found) => Ok(found.filter(|record| record.statement.predicate_type == kind)),
+                Err(error) => match error.kind {
+                    ErrorKind::WrongContent { .. } | ErrorKind::NotFound { .. } | ErrorKind::TooLarge { .. } => Ok(None),
+                    _ => Err(error),
+                },
+            }
+        })
+        .collect();
+    let found: Vec<Option<Record>> = futures::stream::iter(asked).buffered(PARALLEL).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// As [`records`], of several images, in their order.
+///
+/// # Errors
+/// The registry fails or refuses.
+pub async fn records_of_each(
+    client: &Client,
+    images: &[Reference],
+    kind: &str,
+) -> Result<Vec<Vec<Record>>, RegistryError> {
+    let asked: Vec<_> = images.iter().map(|image| records(client, image, kind)).collect();
+    futures::stream::iter(asked).buffered(PARALLEL).try_collect().await
 }
 
 async fn record(

@@ -9,7 +9,7 @@ use crate::commands::{
     exec, explain, images, init, inspect, keys, layers, load, login, logout, logs, man, ps, pull, push, registry, rmi,
     run, save, sbom, schema, shell, tag, up, verify,
 };
-use crate::solution::owner::OwnerArgs;
+use crate::{failure::Failure, solution::owner::OwnerArgs, terminal::table::Format};
 
 /// Build the image first, test inside it, push what passed
 #[derive(Debug, Parser)]
@@ -83,7 +83,7 @@ pub(crate) enum Command {
     Inspect(inspect::InspectArgs),
     /// Show the layers of an image
     Layers(layers::LayersArgs),
-    /// Compare two images: config, layers, packages, files
+    /// Compare two images: commits, packages, config, layers, files
     Diff(diff::DiffArgs),
     /// List the packages that an image holds, as a table, SPDX or CycloneDX
     Sbom(sbom::SbomArgs),
@@ -271,6 +271,24 @@ pub(crate) enum Progress {
     /// Events as JSON lines on stdout
     #[value(alias = "rawjson")]
     Json,
+}
+
+/// How results are written, for people or for programs.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct FormatArgs {
+    /// `json` for a line each, or a template such as `{{.Digest}}`
+    #[arg(long)]
+    format: Option<String>,
+    /// Short for `--format json`
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+impl FormatArgs {
+    /// Reads the flags.
+    pub(crate) fn parse(&self) -> Result<Format, Failure> {
+        Format::parse(if self.json { Some("json") } else { self.format.as_deref() })
+    }
 }
 
 /// Flags of every command that builds or starts containers.

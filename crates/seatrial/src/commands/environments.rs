@@ -5,33 +5,37 @@
 //! statements, each of which names its predecessor.
 
 mod desk;
+mod history;
+mod recorded;
+mod steps;
 mod verify;
+mod whereabouts;
 
-use std::{collections::BTreeSet, path::PathBuf, time::SystemTime};
+use std::{path::PathBuf, time::SystemTime};
 
 use evidence::{
     NamedKey, PublicKey, Signer,
-    promotion::{Approval, PROMOTION, Promotion, Record, records},
+    promotion::{Approval, Promotion},
 };
-use oci::{Digest, Reference};
+use oci::Digest;
 use pipeline::EnvironmentPlan;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use self::desk::{Desk, Target};
+pub(crate) use self::{
+    history::{HistoryArgs, history},
+    whereabouts::{WhereArgs, find},
+};
+use self::{
+    desk::{Desk, Target},
+    steps::{STEPS_MAX, former, steps},
+};
 use crate::{
     cli::EngineArgs,
     context::Context,
     exit::Exit,
     failure::Failure,
-    terminal::{
-        self,
-        table::{self, Format},
-        text,
-    },
+    terminal::{self, table::Format},
 };
-
-/// Steps that a history is followed back at most.
-const STEPS_MAX: usize = 1000;
 
 /// Flags of all of them.
 #[derive(Debug, clap::Args)]
@@ -106,30 +110,6 @@ pub(crate) struct RollbackArgs {
     desk: DeskArgs,
 }
 
-/// Flags of `seatrial history`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct HistoryArgs {
-    /// One environment; all without a name
-    environment: Option<String>,
-    /// `json` for a line each, or a template such as `{{.Digest}}`
-    #[arg(long)]
-    format: Option<String>,
-    #[command(flatten)]
-    desk: DeskArgs,
-}
-
-/// Flags of `seatrial where`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct WhereArgs {
-    /// The image: a tag or digest of the pipeline's repository, or a whole name
-    image: String,
-    /// `json` for a line each, or a template such as `{{.Environment}}`
-    #[arg(long)]
-    format: Option<String>,
-    #[command(flatten)]
-    desk: DeskArgs,
-}
-
 /// Verifies, moves the tag, writes the record.
 pub(crate) fn promote(args: &PromoteArgs, context: &Context) -> anyhow::Result<Exit> {
     let format = Format::parse(args.format.as_deref())?;
@@ -147,7 +127,7 @@ pub(crate) fn promote(args: &PromoteArgs, context: &Context) -> anyhow::Result<E
     if let Some(missing) = verified.missing(environment, &target) {
         return Err(missing.into());
     }
-    let now = desk.block_on_tag(environment, context)?;
+    let now = desk.block_on_tag(&desk.repository_of(&target), environment, context)?;
     if args.dry_run {
         let state = if now.as_ref() == Some(&target.digest) { "is there already" } else { "would move there" };
         terminal::message_line(&format!("{} {state}: {}", environment.name, target.place.familiar()));
@@ -199,12 +179,12 @@ pub(crate) fn rollback(args: &RollbackArgs, context: &Context) -> anyhow::Result
     let environment = desk.environment(&args.environment)?;
     let signer = args.sign.signer(context)?;
     let repository = desk.repository()?;
-    let now = desk.block_on_tag(environment, context)?;
+    let now = desk.block_on_tag(&repository, environment, context)?;
     let Some(current) = now.clone() else {
         return Err(Failure::refused(format!("nothing has come into {} yet", environment.name)).into());
     };
     let target = context.block_on_cancellable(async {
-        let steps = steps(&desk, environment, &repository, &current).await?;
+        let steps = steps(&desk, environment, &repository, &current, STEPS_MAX).await?;
         let wanted = match &args.to {
             Some(image) => Some(desk.target(&desk.image(image)?).await?.digest),
             // A way back is not gone again: behind a rollback the one before its target is meant.
@@ -228,149 +208,6 @@ pub(crate) fn rollback(args: &RollbackArgs, context: &Context) -> anyhow::Result
     moved.carry_out(&desk, environment, &target, now, signer.as_ref(), context)?;
     terminal::result_line(&format!("{}@{}", repository.with_tag(&environment.tag), target.digest));
     Ok(Exit::Passed)
-}
-
-/// The digest before this one that is not itself what a rollback left behind.
-fn former(steps: &[Step], current: &Digest) -> Option<Digest> {
-    let is_back = steps.first().is_some_and(|step| step.promotion.action == "rollback");
-    if !is_back {
-        return steps.first()?.promotion.from.clone().filter(|from| from != current);
-    }
-    // Where this image came in for the first time, and what was there then.
-    let first = steps.iter().rev().find(|step| step.digest == *current && step.promotion.action == "promote")?;
-    first.promotion.from.clone()
-}
-
-/// What came when, the newest first.
-pub(crate) fn history(args: &HistoryArgs, context: &Context) -> anyhow::Result<Exit> {
-    let format = Format::parse(args.format.as_deref())?;
-    let desk = Desk::open(&args.desk, context)?;
-    let chosen: &[EnvironmentPlan] = match &args.environment {
-        Some(name) => std::slice::from_ref(desk.environment(name)?),
-        None => desk.environments(),
-    };
-    let repository = desk.repository()?;
-    let mut rows = Vec::new();
-    for environment in chosen {
-        let keys = desk.keys(environment)?;
-        let Some(current) = desk.block_on_tag(environment, context)? else { continue };
-        let steps = context.block_on_cancellable(steps(&desk, environment, &repository, &current))?;
-        for step in steps {
-            let value = step.value(environment, &keys);
-            if let Some(line) = format.line(&value)? {
-                terminal::result_line(&line);
-            }
-            rows.push(step.row(environment, &value));
-        }
-    }
-    if format == Format::Table {
-        if rows.is_empty() {
-            terminal::message_line("nothing is recorded");
-        } else {
-            terminal::result(&table::render(&["ENVIRONMENT", "IMAGE", "CAME", "BY", "HOW", "RECORD"], &rows));
-        }
-    }
-    Ok(Exit::Passed)
-}
-
-/// In which environments an image is now, and into which it came.
-pub(crate) fn find(args: &WhereArgs, context: &Context) -> anyhow::Result<Exit> {
-    let format = Format::parse(args.format.as_deref())?;
-    let desk = Desk::open(&args.desk, context)?;
-    let (target, records) = context.block_on_cancellable(async {
-        let target = desk.target(&desk.image(&args.image)?).await?;
-        let records = records(&desk.client, &target.place, PROMOTION).await?;
-        Ok((target, records))
-    })?;
-    let promotions: Vec<Promotion> = records.iter().filter_map(Record::promotion).collect();
-    let mut rows = Vec::new();
-    for environment in desk.environments() {
-        let is_there = desk.block_on_tag(environment, context)?.as_ref() == Some(&target.digest);
-        let of_environment = promotions.iter().filter(|promotion| promotion.environment == environment.name);
-        let last = of_environment.max_by(|one, other| one.time.cmp(&other.time));
-        if !is_there && last.is_none() {
-            continue;
-        }
-        let value = json!({
-            "Environment": environment.name, "Digest": target.digest, "Current": is_there,
-            "Time": last.map(|last| last.time.as_str()), "By": last.map(|last| last.by.as_str()),
-        });
-        if let Some(line) = format.line(&value)? {
-            terminal::result_line(&line);
-        }
-        let state = if is_there { "is there" } else { "was there" };
-        let told = |field: &str| text::one_line(value[field].as_str().unwrap_or("-"));
-        rows.push(vec![environment.name.clone(), state.to_owned(), to_the_second(&told("Time")), told("By")]);
-    }
-    if format == Format::Table {
-        if rows.is_empty() {
-            terminal::message_line(&format!("{} is in no environment", target.place.familiar()));
-        } else {
-            terminal::result(&table::render(&["ENVIRONMENT", "STATE", "CAME", "BY"], &rows));
-        }
-    }
-    Ok(Exit::Passed)
-}
-
-/// One entry of a history.
-struct Step {
-    digest: Digest,
-    promotion: Promotion,
-    record: Record,
-}
-
-impl Step {
-    fn value(&self, environment: &EnvironmentPlan, keys: &[NamedKey]) -> Value {
-        let public: Vec<PublicKey> = keys.iter().map(|named| named.key.clone()).collect();
-        let record = match (self.record.is_unsigned(), self.record.signer(&self.digest, &public)) {
-            (true, _) => "unsigned".to_owned(),
-            (false, Some(key)) => format!("signed by {}", names(keys, key).unwrap_or_else(|| key.hint())),
-            (false, None) => "signed by an unknown key".to_owned(),
-        };
-        let Promotion { action, from, by, time, approved_by, .. } = &self.promotion;
-        json!({
-            "Environment": environment.name, "Digest": self.digest, "From": from, "Action": action, "By": by,
-            "Time": time, "ApprovedBy": approved_by, "Record": record,
-        })
-    }
-
-    fn row(&self, environment: &EnvironmentPlan, value: &Value) -> Vec<String> {
-        let told = |field: &str| text::one_line(value[field].as_str().unwrap_or_default());
-        let digest = self.digest.short().to_owned();
-        vec![environment.name.clone(), digest, to_the_second(&told("Time")), told("By"), told("Action"), told("Record")]
-    }
-}
-
-/// `2026-01-02T03:04:05.678901Z` for people.
-fn to_the_second(time: &str) -> String {
-    time.split_once('.').map_or_else(|| time.to_owned(), |(seconds, _)| format!("{seconds}Z"))
-}
-
-/// The history of an environment by its records: each names what was there before.
-async fn steps(
-    desk: &Desk,
-    environment: &EnvironmentPlan,
-    repository: &Reference,
-    current: &Digest,
-) -> anyhow::Result<Vec<Step>> {
-    let mut steps: Vec<Step> = Vec::new();
-    let mut next = Some(current.clone());
-    let mut seen = BTreeSet::new();
-    while let Some(digest) = next.take() {
-        let found = records(&desk.client, &repository.with_digest(digest.clone()), PROMOTION).await?;
-        let before = steps.last().map(|step| step.promotion.time.clone());
-        // An image may come several times: the entry before this one, not a later one.
-        let of_here = found.into_iter().filter_map(|record| Some((record.promotion()?, record)));
-        let fitting = of_here.filter(|(promotion, _)| {
-            promotion.environment == environment.name && before.as_ref().is_none_or(|before| promotion.time <= *before)
-        });
-        let fitting = fitting.filter(|(promotion, _)| !seen.contains(&(digest.clone(), promotion.time.clone())));
-        let Some((promotion, record)) = fitting.max_by(|one, other| one.0.time.cmp(&other.0.time)) else { break };
-        seen.insert((digest.clone(), promotion.time.clone()));
-        next = promotion.from.clone().filter(|_| steps.len() < STEPS_MAX);
-        steps.push(Step { digest, promotion, record });
-    }
-    Ok(steps)
 }
 
 /// A tag that moves.

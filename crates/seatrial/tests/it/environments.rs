@@ -72,7 +72,40 @@ fn walk(world: &World, address: &str) {
     let expected = [(&two, "rollback eve"), (&one, "rollback bob"), (&two, "promote ann"), (&one, "promote ann")];
     let expected: String = expected.iter().map(|(digest, how)| format!("{digest} {how} unsigned\n")).collect();
     assert_eq!(history.run().exits(0).stdout(), expected);
+    check_reading(world, address, [&one, &two]);
     world.seatrial(["promote", "1.0", "prodction"]).run().exits(2).stderr_has("did you mean `production`?");
+}
+
+/// `history` and `where` about images, here and where no pipeline file is.
+fn check_reading(world: &World, address: &str, [one, two]: [&str; 2]) {
+    let repository = format!("{address}/team/app");
+    let outside = world.path("home");
+    let ask = |words: &[&str]| world.seatrial(words.iter().copied());
+    let lines = |session: testkit::Session| session.run().exits(0).stdout();
+    let format = "{{.Environment}} {{.Action}} {{.By}}";
+    // One image: where it came, the newest first.
+    let of_two = "production rollback eve\nproduction promote ann\nstaging promote ann\ndevelop promote ann\n";
+    assert_eq!(lines(ask(&["history", "2.0", "--format", format])), of_two);
+    assert_eq!(lines(ask(&["history", &format!("{repository}@{two}"), "--format", format]).cwd(&outside)), of_two);
+    // A repository: its environments are found by their records, and are those that the file has.
+    let all = lines(ask(&["history", "--format", "{{.Digest}} {{.Environment}} {{.Time}}", "--limit", "0"]));
+    let by_records = ask(&["history", &repository, "--format", "{{.Digest}} {{.Environment}} {{.Time}}", "--limit", "0"]);
+    assert_eq!(lines(by_records.cwd(&outside)), all);
+    let times: Vec<&str> = all.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    assert!(times.len() == 9 && times.is_sorted_by(|newer, older| newer >= older), "{all}");
+    let newest = ask(&["history", &repository, "--limit", "3"]).cwd(&outside).run().exits(0);
+    assert_eq!(newest.stdout().lines().count(), 4, "{}", newest.stdout());
+    assert!(newest.stderr().contains("the newest 3 records"), "{}", newest.stderr());
+    let value: serde_json::Value =
+        serde_json::from_str(&lines(ask(&["history", "production", "--limit", "1", "--json"]))).expect("JSON");
+    assert_eq!((value["Digest"].as_str(), value["From"].as_str()), (Some(two), Some(one)), "{value}");
+    let found = lines(ask(&["where", &format!("{repository}:live"), "--format", "{{.Environment}} {{.Current}}"]).cwd(&outside));
+    assert_eq!(found, "develop true\nproduction true\nstaging false\n");
+    let told = ask(&["where", one]).cwd(&outside).run().exits(2);
+    assert!(told.stderr().contains("a digest alone does not tell its repository"), "{}", told.stderr());
+    ask(&["where", &repository]).cwd(&outside).run().exits(2).stderr_has("names no image");
+    ask(&["history"]).cwd(&outside).run().exits(2).stderr_has("there is no pipeline file here");
+    ask(&["history", "prodction"]).run().exits(2).stderr_has("did you mean `production`?");
 }
 
 #[test]
@@ -122,4 +155,84 @@ fn what_an_environment_asks_for_is_asked_for() {
     );
     let told = world.seatrial(["history", "--format", "{{.Record}}"]).run().exits(0).stdout();
     assert_eq!(told, "signed by an unknown key\n");
+}
+
+/// A repository whose production asks for everything, with two versions published and signed by its pipeline.
+fn guarded(world: &World) -> String {
+    let repository = format!("{}/team/app", world.registry());
+    std::fs::create_dir(world.repo().join("keys")).expect("made");
+    ["ops", "release", "other"].iter().for_each(|name| key(&world.repo().join("keys"), name));
+    // What is private is in no image, and in no commit.
+    world.file(".gitignore", "keys/*.key\n").file(".dockerignore", "keys\n");
+    world.file("Dockerfile", "FROM tiny:1\nCOPY VERSION /\n").file("VERSION", "1.0.0");
+    world.file(
+        "seatrial.yaml",
+        &format!(
+            "image: {repository}\nversion: {{file: VERSION}}\nhealth: false\n\
+             test: {{gates: {{unit: test -f /VERSION}}}}\n\
+             publish: {{tags: [\"${{version}}\"], sign: {{key: \"env://RELEASE_KEY\"}}}}\n\
+             environments:\n  dev: {{}}\n  prod:\n    after: dev\n    approve: [ops]\n    \
+             require: [signature, provenance, sbom, gates]\n    keys: [keys/ops.pub, keys/release.pub]\n"
+        ),
+    );
+    world.commit();
+    let key = std::fs::read_to_string(world.repo().join("keys/release.key")).expect("the key was made");
+    let publish = || world.seatrial(["run", "--publish"]).env("RELEASE_KEY", &key).run().exits(0);
+    publish();
+    world.file("VERSION", "2.0.0").git(&["commit", "--quiet", "--all", "--message", "Second"]);
+    publish();
+    repository
+}
+
+#[test]
+fn what_a_pipeline_published_walks_to_production_and_back() {
+    let world = world_with_image();
+    let repository = guarded(&world);
+    let promote = |image: &str, environment: &str| {
+        world.seatrial(["promote", image, environment, "--key", "keys/release.key", "--by", "ann"]).run()
+    };
+    // Each missing piece is named, and only those.
+    let refused = promote("1.0.0", "prod").exits(1).stderr();
+    assert!(refused.contains(" may not come into prod: after dev, approval by ops\n"), "{refused}");
+    for words in ["✗ after dev: it has not been in dev", "✓ signature: ", "✓ gates: ", "✓ provenance: ", "✓ sbom: "] {
+        assert!(refused.contains(words), "`{words}` is missing in:\n{refused}");
+    }
+    let approve = |image: &str| world.seatrial(["approve", image, "prod", "--key", "keys/ops.key"]).run().exits(0);
+    for version in ["1.0.0", "2.0.0"] {
+        promote(version, "dev").exits(0);
+        let refused = promote(version, "prod").exits(1).stderr();
+        assert!(refused.contains(" may not come into prod: approval by ops\n"), "{refused}");
+        approve(version);
+        promote(version, "prod").exits(0);
+    }
+    let format = "{{.Action}} {{.By}} {{.ApprovedBy}} {{.Record}}";
+    let history = || world.seatrial(["history", "prod", "--format", format]).run().exits(0).stdout();
+    let came = "promote ann [\"ops\"] signed by release\n";
+    assert_eq!(history(), came.repeat(2));
+    let back = world.seatrial(["rollback", "prod", "--key", "keys/ops.key", "--by", "ops"]).run().exits(0).stdout();
+    let digest = |tag: &str| {
+        let shown = world.seatrial(["registry", "inspect", "-f", "{{.Digest}}", &format!("{repository}:{tag}")]);
+        shown.run().exits(0).stdout().trim().to_owned()
+    };
+    assert_eq!(back, format!("{repository}:prod@{}\n", digest("1.0.0")));
+    assert_eq!(digest("prod"), digest("1.0.0"));
+    assert_eq!(history(), format!("rollback ops [] signed by ops\n{}", came.repeat(2)));
+
+    // What nobody signed, and no gate has seen, has nothing of what is asked for.
+    let plain = format!("{repository}:plain");
+    world.seatrial(["tag", "tiny:1", &plain]).run().exits(0);
+    world.seatrial(["push", "-q", &plain]).cwd(world.path("home")).run().exits(0);
+    promote("plain", "dev").exits(0);
+    let refused = promote("plain", "prod").exits(1).stderr();
+    let missing = " may not come into prod: signature, provenance, sbom, gates, approval by ops\n";
+    assert!(refused.contains(missing), "{refused}");
+    // Nor counts what another key signed: the approval, the evidence, the record of the former environment.
+    let trusted = std::fs::read_to_string(world.repo().join("seatrial.yaml")).expect("written");
+    let other = trusted.replace("keys/release.pub", "keys/other.pub").replace("dev: {}", "dev: {keys: [keys/other.pub]}");
+    world.file("seatrial.yaml", &other);
+    let refused = promote("1.0.0", "prod").exits(1).stderr();
+    let missing = " may not come into prod: after dev, signature, provenance, sbom, gates\n";
+    assert!(refused.contains(missing), "{refused}");
+    assert!(refused.contains("is not signed by a trusted key") || refused.contains("not signed by a trusted key"), "{refused}");
+    assert_eq!(digest("prod"), digest("1.0.0"), "nothing that was refused has moved anything");
 }

@@ -19,8 +19,21 @@ const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The plan and the registry.
 pub(super) struct Desk {
-    pub(super) plan: Plan,
+    /// `None` outside a repository with a pipeline file.
+    pub(super) plan: Option<Plan>,
     pub(super) client: Client,
+}
+
+/// What is asked about.
+pub(super) enum Asked {
+    /// All environments of the pipeline file.
+    File,
+    /// One of them.
+    Environment(EnvironmentPlan),
+    /// All environments of a repository.
+    Repository(Reference),
+    /// One image.
+    Image(Reference),
 }
 
 /// An image in its registry.
@@ -41,11 +54,55 @@ impl Desk {
                 .into());
         }
         let client = context.client(&args.engine.insecure_registry);
+        Ok(Self { plan: Some(plan), client })
+    }
+
+    /// The same for who only looks: a pipeline file is not needed.
+    pub(super) fn open_for_reading(args: &DeskArgs, context: &Context) -> anyhow::Result<Self> {
+        let has_file = args.file.is_some() || pipeline::find_file(&context.settings.cwd).is_some();
+        let plan = has_file.then(|| prepare(context, args.file.as_ref(), None)).transpose()?.map(|found| found.plan);
+        let client = context.client(&args.engine.insecure_registry);
         Ok(Self { plan, client })
     }
 
     pub(super) fn environments(&self) -> &[EnvironmentPlan] {
-        &self.plan.environments
+        self.plan.as_ref().map_or(&[], |plan| &plan.environments)
+    }
+
+    /// Those of a repository: the pipeline file speaks of its own.
+    pub(super) fn environments_of(&self, repository: &Reference) -> &[EnvironmentPlan] {
+        let is_own = self.repository().is_ok_and(|own| own.repository() == repository.repository());
+        if is_own { self.environments() } else { &[] }
+    }
+
+    /// What a word stands for: an environment of the file before an image.
+    pub(super) fn asked(&self, what: Option<&str>) -> Result<Asked, Failure> {
+        let Some(what) = what else {
+            return match self.environments() {
+                [] => self.repository().map(Asked::Repository),
+                _ => Ok(Asked::File),
+            };
+        };
+        let environments = self.environments();
+        if let Some(environment) = environments.iter().find(|environment| environment.name == what) {
+            return Ok(Asked::Environment(environment.clone()));
+        }
+        // A misspelt environment would be looked for as a tag.
+        if dockerfile::nearest(what, environments.iter().map(|known| known.name.as_str())).is_some() {
+            return self.environment(what).map(|environment| Asked::Environment(environment.clone()));
+        }
+        self.image_of(what)
+    }
+
+    /// The image, or the repository, that a word stands for; without a pipeline file whole names only.
+    pub(super) fn image_of(&self, what: &str) -> Result<Asked, Failure> {
+        if what.parse::<Digest>().is_ok() && self.repository().is_err() {
+            return Err(Failure::usage("a digest alone does not tell its repository, and no pipeline file here does")
+                .hint(format!("name all of it: `registry.example/team/app@{what}`")));
+        }
+        let image = self.image(what)?;
+        let is_bare = image.tag().is_none() && image.digest().is_none();
+        Ok(if is_bare { Asked::Repository(image) } else { Asked::Image(image) })
     }
 
     pub(super) fn environment(&self, name: &str) -> Result<&EnvironmentPlan, Failure> {
@@ -63,8 +120,12 @@ impl Desk {
 
     /// The repository that the pipeline publishes to.
     pub(super) fn repository(&self) -> Result<Reference, Failure> {
-        let published = self.plan.publish.as_ref().and_then(|publish| publish.repositories.first());
-        let named = || self.plan.image_is_given.then(|| self.plan.image.clone());
+        let Some(plan) = &self.plan else {
+            return Err(Failure::usage("there is no pipeline file here that names a repository")
+                .hint("name an image or a repository: `seatrial history registry.example/team/app`"));
+        };
+        let published = plan.publish.as_ref().and_then(|publish| publish.repositories.first());
+        let named = || plan.image_is_given.then(|| plan.image.clone());
         published.cloned().or_else(named).ok_or_else(|| {
             Failure::usage("the pipeline file names no repository")
                 .hint("write it down: `image: registry.example/team/app`")
@@ -82,7 +143,7 @@ impl Desk {
         if let Ok(digest) = text.parse::<Digest>() {
             return Ok(self.repository()?.with_digest(digest));
         }
-        if oci::is_valid_tag(text) {
+        if self.plan.is_some() && oci::is_valid_tag(text) {
             return Ok(self.repository()?.with_tag(text));
         }
         text.parse::<Reference>()
@@ -98,8 +159,12 @@ impl Desk {
     }
 
     /// What an environment's tag names.
-    pub(super) async fn tag(&self, environment: &EnvironmentPlan) -> anyhow::Result<Option<Digest>> {
-        match self.client.resolve(&self.repository()?.with_tag(&environment.tag)).await {
+    pub(super) async fn tag(
+        &self,
+        repository: &Reference,
+        environment: &EnvironmentPlan,
+    ) -> anyhow::Result<Option<Digest>> {
+        match self.client.resolve(&repository.with_tag(&environment.tag)).await {
             Ok(found) => Ok(Some(found.digest)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
@@ -108,10 +173,11 @@ impl Desk {
 
     pub(super) fn block_on_tag(
         &self,
+        repository: &Reference,
         environment: &EnvironmentPlan,
         context: &Context,
     ) -> anyhow::Result<Option<Digest>> {
-        context.block_on_cancellable(self.tag(environment))
+        context.block_on_cancellable(self.tag(repository, environment))
     }
 
     /// Moves the tag if it still names what it did.
@@ -169,6 +235,17 @@ fn read_key(path: &Path) -> Result<NamedKey, Failure> {
     let key = PublicKey::from_pem(&text)
         .map_err(|error| Failure::usage(format!("{} is no public key", path.display())).because(&error))?;
     Ok(NamedKey { name, key })
+}
+
+impl Asked {
+    /// In words, for a message.
+    pub(super) fn words(&self, desk: &Desk) -> String {
+        match self {
+            Self::File => desk.repository().map(|own| own.familiar()).unwrap_or_default(),
+            Self::Environment(environment) => environment.name.clone(),
+            Self::Repository(image) | Self::Image(image) => image.familiar(),
+        }
+    }
 }
 
 /// As whom commits would be made.

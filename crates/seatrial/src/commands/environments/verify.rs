@@ -61,8 +61,8 @@ impl Verified {
 /// Checks everything, also behind the first thing that is missing.
 pub(super) async fn verify(desk: &Desk, environment: &EnvironmentPlan, target: &Target) -> anyhow::Result<Verified> {
     let mut verified = Verified { checks: Vec::new(), approved_by: Vec::new() };
-    if !environment.when.is_empty() {
-        let result = environment.takes(&desk.plan.source, &desk.plan.values);
+    if let Some(plan) = desk.plan.as_ref().filter(|_| !environment.when.is_empty()) {
+        let result = environment.takes(&plan.source, &plan.values);
         verified.checks.push(Checked { what: "when".into(), result: result.map(|()| "it holds".into()), hint: None });
     }
     for name in &environment.after {
@@ -111,7 +111,7 @@ pub(super) async fn verify(desk: &Desk, environment: &EnvironmentPlan, target: &
 /// Whether an image is in an environment, or a record says that it was. Where the environment has keys, one of them has to have
 /// signed the record.
 async fn was_in(desk: &Desk, former: &EnvironmentPlan, target: &Target) -> anyhow::Result<Result<String, String>> {
-    if desk.tag(former).await?.as_ref() == Some(&target.digest) {
+    if desk.tag(&desk.repository_of(target), former).await?.as_ref() == Some(&target.digest) {
         return Ok(Ok("it is there".into()));
     }
     let keys: Vec<PublicKey> = desk.keys(former)?.into_iter().map(|named| named.key).collect();

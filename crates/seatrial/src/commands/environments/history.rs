@@ -1,0 +1,102 @@
+//! `seatrial history`: what came into the environments, or where one image came.
+
+use evidence::NamedKey;
+use oci::Reference;
+use pipeline::EnvironmentPlan;
+use serde_json::Value;
+
+use super::{
+    DeskArgs,
+    desk::{Asked, Desk},
+    recorded,
+    steps::{STEPS_MAX, of_image, row, steps},
+};
+use crate::{
+    cli::FormatArgs,
+    context::Context,
+    exit::Exit,
+    terminal::{
+        self,
+        table::{self, Format},
+        text,
+    },
+};
+
+/// Flags of `seatrial history`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Outside a repository environments are found by what their registry has recorded.\n\nExamples:\n  \
+    seatrial history                               all environments of the pipeline file\n  \
+    seatrial history production --limit 5          the last five that came there\n  \
+    seatrial history 1.4.2                         where one image came\n  \
+    seatrial history registry.example/team/app     all environments of any repository")]
+pub(crate) struct HistoryArgs {
+    /// An environment, an image (tag, digest or whole name), or a repository; all environments without it
+    #[arg(value_name = "ENVIRONMENT|IMAGE")]
+    what: Option<String>,
+    /// So many, the newest; 0 for all
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    limit: usize,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    desk: DeskArgs,
+}
+
+/// What came when, the newest first.
+pub(crate) fn history(args: &HistoryArgs, context: &Context) -> anyhow::Result<Exit> {
+    let format = args.format.parse()?;
+    let desk = Desk::open_for_reading(&args.desk, context)?;
+    let asked = desk.asked(args.what.as_deref())?;
+    let limit = if args.limit == 0 { STEPS_MAX } else { args.limit };
+    let mut values = context.block_on_cancellable(values(&desk, &asked, limit))?;
+    values.sort_by(|one, other| other["Time"].as_str().cmp(&one["Time"].as_str()));
+    let more = values.len().saturating_sub(limit);
+    values.truncate(limit);
+    if format != Format::Table {
+        for value in &values {
+            format.line(value)?.iter().for_each(|line| terminal::result_line(line));
+        }
+        return Ok(Exit::Passed);
+    }
+    if values.is_empty() {
+        terminal::message_line(&format!("nothing is recorded of {}", asked.words(&desk)));
+        return Ok(Exit::Passed);
+    }
+    let rows: Vec<Vec<String>> = values.iter().map(row).collect();
+    terminal::result(&table::render(&["ENVIRONMENT", "IMAGE", "CAME", "BY", "HOW", "RECORD"], &rows));
+    if more > 0 {
+        terminal::message_line(&format!("these are the newest {}; see more with `--limit`", text::count(limit, "record")));
+    }
+    Ok(Exit::Passed)
+}
+
+/// The records that are asked for, and of each environment one more than is shown, so that it can be told that there are more.
+async fn values(desk: &Desk, asked: &Asked, limit: usize) -> anyhow::Result<Vec<Value>> {
+    let (repository, environments) = match asked {
+        Asked::Image(image) => return of_one(desk, image).await,
+        Asked::Environment(environment) => (desk.repository()?, vec![environment.clone()]),
+        Asked::File => (desk.repository()?, desk.environments().to_vec()),
+        Asked::Repository(repository) => (repository.clone(), recorded::of_repository(desk, repository).await?),
+    };
+    let mut values = Vec::new();
+    for environment in &environments {
+        let keys = desk.keys(environment)?;
+        let Some(current) = desk.tag(&repository, environment).await? else { continue };
+        let steps = steps(desk, environment, &repository, &current, limit.saturating_add(1)).await?;
+        values.extend(steps.iter().map(|step| step.value(&repository, &keys)));
+    }
+    Ok(values)
+}
+
+async fn of_one(desk: &Desk, image: &Reference) -> anyhow::Result<Vec<Value>> {
+    let target = desk.target(image).await?;
+    let repository = desk.repository_of(&target);
+    let known: &[EnvironmentPlan] = desk.environments_of(&repository);
+    let mut values = Vec::new();
+    for step in of_image(desk, &target.place, &target.digest).await? {
+        let environment = known.iter().find(|environment| environment.name == step.promotion.environment);
+        let keys: Vec<NamedKey> = environment.map(|environment| desk.keys(environment)).transpose()?.unwrap_or_default();
+        values.push(step.value(&repository, &keys));
+    }
+    Ok(values)
+}

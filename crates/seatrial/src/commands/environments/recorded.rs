@@ -1,0 +1,64 @@
+//! Environments that no pipeline file tells of: found by the records in the registry.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use evidence::promotion::{PROMOTION, records_of_each};
+use oci::{Digest, Reference};
+use pipeline::EnvironmentPlan;
+
+use super::{
+    desk::Desk,
+    steps::{Step, of_records},
+};
+use crate::terminal;
+
+/// Images of one repository whose records are asked for.
+const IMAGES_MAX: usize = 500;
+
+/// The environments of a repository: those that the pipeline file has for it, and those that a tag and its image's records tell of.
+pub(super) async fn of_repository(desk: &Desk, repository: &Reference) -> anyhow::Result<Vec<EnvironmentPlan>> {
+    let mut tags = desk.client.list_tags(repository).await?;
+    tags.retain(|tag| !pipeline::is_claim_tag(tag) && !tag.starts_with("sha256-"));
+    let mut images: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
+    for (tag, found) in desk.client.resolve_tags(repository, tags).await? {
+        let Some(found) = found else { continue };
+        images.entry(found.digest).or_default().insert(tag);
+    }
+    if images.len() > IMAGES_MAX {
+        terminal::warning(&format!("{repository} has {} images: {IMAGES_MAX} of them are looked at", images.len()));
+    }
+    let images: Vec<(Digest, BTreeSet<String>)> = images.into_iter().take(IMAGES_MAX).collect();
+    let places: Vec<Reference> = images.iter().map(|(digest, _)| repository.with_digest(digest.clone())).collect();
+    let found = records_of_each(&desk.client, &places, PROMOTION).await?;
+    let mut steps = Vec::new();
+    for ((digest, tags), records) in images.iter().zip(found) {
+        // An environment is where its tag is.
+        steps.extend(of_records(digest, records).filter(|step| tags.contains(&step.promotion.tag)));
+    }
+    Ok(with_recorded(desk, repository, &steps))
+}
+
+/// The environments that the pipeline file has for a repository, and those that these records tell of.
+pub(super) fn with_recorded(desk: &Desk, repository: &Reference, steps: &[Step]) -> Vec<EnvironmentPlan> {
+    let mut known = desk.environments_of(repository).to_vec();
+    let mut newest: Vec<&Step> = steps.iter().collect();
+    newest.sort_by(|one, other| other.promotion.time.cmp(&one.promotion.time));
+    let mut found: BTreeMap<&str, &str> = BTreeMap::new();
+    for step in newest {
+        let promotion = &step.promotion;
+        let is_known = known.iter().any(|environment| environment.name == promotion.environment);
+        if !is_known && oci::is_valid_tag(&promotion.tag) {
+            found.entry(&promotion.environment).or_insert(&promotion.tag);
+        }
+    }
+    known.extend(found.into_iter().map(|(name, tag)| EnvironmentPlan {
+        name: name.to_owned(),
+        after: Vec::new(),
+        when: Vec::new(),
+        approve: Vec::new(),
+        require: Vec::new(),
+        keys: Vec::new(),
+        tag: tag.to_owned(),
+    }));
+    known
+}

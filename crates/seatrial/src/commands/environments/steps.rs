@@ -1,0 +1,108 @@
+//! The history of an environment: its records, each of which names what was there before.
+
+use std::collections::BTreeSet;
+
+use evidence::{
+    NamedKey, PublicKey,
+    promotion::{PROMOTION, Promotion, Record, records},
+};
+use oci::{Digest, Reference};
+use pipeline::EnvironmentPlan;
+use serde_json::{Value, json};
+
+use super::{desk::Desk, names};
+use crate::terminal::text;
+
+/// Steps that a history is followed back at most.
+pub(super) const STEPS_MAX: usize = 1000;
+
+/// One entry of a history.
+pub(super) struct Step {
+    pub(super) digest: Digest,
+    pub(super) promotion: Promotion,
+    record: Record,
+}
+
+/// The history of an environment, newest first, from what its tag names now: at most `limit` steps.
+pub(super) async fn steps(
+    desk: &Desk,
+    environment: &EnvironmentPlan,
+    repository: &Reference,
+    current: &Digest,
+    limit: usize,
+) -> anyhow::Result<Vec<Step>> {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut next = Some(current.clone());
+    let mut seen = BTreeSet::new();
+    while let Some(digest) = next.take() {
+        let before = steps.last().map(|step| step.promotion.time.clone());
+        // An image may come several times: the entry before this one, not a later one.
+        let of_image = of_image(desk, &repository.with_digest(digest.clone()), &digest).await?;
+        let fitting = of_image.into_iter().filter(|step| {
+            let time = &step.promotion.time;
+            step.promotion.environment == environment.name
+                && before.as_ref().is_none_or(|before| time <= before)
+                && !seen.contains(&(digest.clone(), time.clone()))
+        });
+        let Some(step) = fitting.max_by(|one, other| one.promotion.time.cmp(&other.promotion.time)) else { break };
+        seen.insert((digest, step.promotion.time.clone()));
+        next = step.promotion.from.clone();
+        steps.push(step);
+        if steps.len() >= limit {
+            break;
+        }
+    }
+    Ok(steps)
+}
+
+/// All that is recorded of one image, whatever the environment.
+pub(super) async fn of_image(desk: &Desk, image: &Reference, digest: &Digest) -> anyhow::Result<Vec<Step>> {
+    Ok(of_records(digest, records(&desk.client, image, PROMOTION).await?).collect())
+}
+
+/// Records of an image as steps.
+pub(super) fn of_records(digest: &Digest, records: Vec<Record>) -> impl Iterator<Item = Step> {
+    let step = |record: Record| Some(Step { digest: digest.clone(), promotion: record.promotion()?, record });
+    records.into_iter().filter_map(step)
+}
+
+/// The digest before this one that is not itself what a rollback left behind.
+pub(super) fn former(steps: &[Step], current: &Digest) -> Option<Digest> {
+    let is_back = steps.first().is_some_and(|step| step.promotion.action == "rollback");
+    if !is_back {
+        return steps.first()?.promotion.from.clone().filter(|from| from != current);
+    }
+    // Where this image came in for the first time, and what was there then.
+    let first = steps.iter().rev().find(|step| step.digest == *current && step.promotion.action == "promote")?;
+    first.promotion.from.clone()
+}
+
+impl Step {
+    /// For programs. Who signed the record is told by the names of `keys`.
+    pub(super) fn value(&self, repository: &Reference, keys: &[NamedKey]) -> Value {
+        let public: Vec<PublicKey> = keys.iter().map(|named| named.key.clone()).collect();
+        let record = match (self.record.is_unsigned(), self.record.signer(&self.digest, &public)) {
+            (true, _) => "unsigned".to_owned(),
+            (false, Some(key)) => format!("signed by {}", names(keys, key).unwrap_or_else(|| key.hint())),
+            (false, None) => "signed by an unknown key".to_owned(),
+        };
+        let Promotion { environment, action, tag, from, by, time, approved_by } = &self.promotion;
+        json!({
+            "Environment": environment, "Repository": repository.repository(), "Tag": tag, "Digest": self.digest,
+            "From": from, "Action": action, "By": by, "Time": time, "ApprovedBy": approved_by, "Record": record,
+        })
+    }
+}
+
+/// A row of the table for people.
+pub(super) fn row(value: &Value) -> Vec<String> {
+    let told = |field: &str| text::one_line(value[field].as_str().unwrap_or_default());
+    let digest = value["Digest"].as_str().and_then(|text| text.parse::<Digest>().ok());
+    let digest = digest.map(|digest| digest.short().to_owned()).unwrap_or_default();
+    vec![told("Environment"), digest, to_the_second(&told("Time")), told("By"), told("Action"), told("Record")]
+}
+
+/// `2026-01-02T03:04:05.678901Z` for people.
+pub(super) fn to_the_second(time: &str) -> String {
+    time.split_once('.').map_or_else(|| time.to_owned(), |(seconds, _)| format!("{seconds}Z"))
+}
