@@ -131,7 +131,9 @@ pub async fn records(client: &Client, image: &Reference, kind: &str) -> Result<V
             match record(client, image, digest, &referrer.digest).await {
                 Ok(found) => Ok(found.filter(|record| record.statement.predicate_type == kind)),
                 Err(error) => match error.kind {
-                    ErrorKind::WrongContent { .. } | ErrorKind::NotFound { .. } | ErrorKind::TooLarge { .. } => Ok(None),
+                    ErrorKind::WrongContent { .. } | ErrorKind::NotFound { .. } | ErrorKind::TooLarge { .. } => {
+                        Ok(None)
+                    }
                     _ => Err(error),
                 },
             }

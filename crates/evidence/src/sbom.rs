@@ -12,8 +12,10 @@ mod elf;
 mod jar;
 mod layer;
 mod licence;
+mod listed;
 mod merge;
 mod npm;
+mod order;
 mod os_release;
 mod owner;
 mod program;
@@ -28,6 +30,8 @@ use serde::{Deserialize, Serialize};
 use store::{Image, Stop, Store, StoreError};
 
 pub use document::About;
+pub use listed::{Listed, read_document};
+pub use order::compare_versions;
 pub use os_release::OsRelease;
 
 /// Part of the keys of remembered findings: another reader may find other packages.

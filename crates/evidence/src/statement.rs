@@ -128,6 +128,21 @@ impl Statement {
         self.subject.iter().any(|subject| subject.is(manifest))
     }
 
+    /// The Git commit that the image was made from, where it says so: the first source of a provenance, the second subject of a
+    /// test result.
+    pub fn commit(&self) -> Option<&str> {
+        match self.predicate_type.as_str() {
+            predicate::PROVENANCE => {
+                let sources = self.predicate.pointer("/buildDefinition/resolvedDependencies")?.as_array()?;
+                sources.iter().find_map(|source| source.pointer("/digest/gitCommit")?.as_str())
+            }
+            predicate::TEST_RESULT => {
+                self.subject.iter().find_map(|subject| subject.digest.get("gitCommit")).map(String::as_str)
+            }
+            _ => None,
+        }
+    }
+
     /// When it was made, where it says so: the end of the build, the time of the verification. In seconds since 1970.
     pub fn time(&self) -> Option<u64> {
         let text = match self.predicate_type.as_str() {

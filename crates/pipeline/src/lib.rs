@@ -35,8 +35,8 @@ pub use prepare::{
 };
 pub use report::{Case, CaseOutcome, InvalidReport, junit};
 pub use run::{
-    FILES_STAGE, GATE_VERDICTS, StageRecord, file_name, has_passed, is_claim_tag, known_secrets, name_in_image, report_files, run,
-    stage_record,
+    FILES_STAGE, GATE_VERDICTS, StageRecord, file_name, has_passed, is_claim_tag, known_secrets, name_in_image,
+    report_files, run, stage_record,
 };
 pub use services::{ServiceError, ServiceFailure, ServiceOutcome};
 pub use source::{Head, Source, SourceEvent, changed_paths, read_source};

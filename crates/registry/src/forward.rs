@@ -79,7 +79,9 @@ pub fn judge_tag(
 /// that is higher.
 pub fn higher_tag<'t>(tag: &str, version: Option<&Ordered>, tags: &'t [String]) -> Option<&'t str> {
     let version = version?;
-    newest(tag, version, tags).filter(|(_, newest)| newest.compare(version) == Some(Ordering::Greater)).map(|(tag, _)| tag)
+    newest(tag, version, tags)
+        .filter(|(_, newest)| newest.compare(version) == Some(Ordering::Greater))
+        .map(|(tag, _)| tag)
 }
 
 /// The newest of the releases that a moving tag may stand for.

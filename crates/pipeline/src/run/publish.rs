@@ -10,8 +10,8 @@ use registry::{Progress, RegistryError};
 use super::{Run, evidence, record, selection::Part};
 use crate::{
     Flavor, Judgement, OpenSigner, PlainTag, Plan, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent,
-    Stages, TagInputs, TagRule, TagState, Values, Version, choose_tags, choose_tags_by, higher_tag, is_moving, judge_tag,
-    legal_tag, tags, version::Ordered,
+    Stages, TagInputs, TagRule, TagState, Values, Version, choose_tags, choose_tags_by, higher_tag, is_moving,
+    judge_tag, legal_tag, tags, version::Ordered,
 };
 
 /// The stage's id.

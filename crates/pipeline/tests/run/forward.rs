@@ -245,7 +245,12 @@ impl Registry for Interrupted {
 }
 
 /// The second run is done from beginning to end while the first one is about to move its tags.
-async fn check_race(address: SocketAddr, repository: &str, (first, second): (&'static str, &'static str), higher: &str) {
+async fn check_race(
+    address: SocketAddr,
+    repository: &str,
+    (first, second): (&'static str, &'static str),
+    higher: &str,
+) {
     let meanwhile: Meanwhile = {
         let world = world_of(address, repository, second);
         Box::new(move || {

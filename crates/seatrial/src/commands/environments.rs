@@ -21,13 +21,13 @@ use oci::Digest;
 use pipeline::EnvironmentPlan;
 use serde_json::json;
 
-pub(crate) use self::{
-    history::{HistoryArgs, history},
-    whereabouts::{WhereArgs, find},
-};
 use self::{
     desk::{Desk, Target},
     steps::{STEPS_MAX, former, steps},
+};
+pub(crate) use self::{
+    history::{HistoryArgs, history},
+    whereabouts::{WhereArgs, find},
 };
 use crate::{
     cli::EngineArgs,

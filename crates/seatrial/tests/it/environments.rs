@@ -89,7 +89,8 @@ fn check_reading(world: &World, address: &str, [one, two]: [&str; 2]) {
     assert_eq!(lines(ask(&["history", &format!("{repository}@{two}"), "--format", format]).cwd(&outside)), of_two);
     // A repository: its environments are found by their records, and are those that the file has.
     let all = lines(ask(&["history", "--format", "{{.Digest}} {{.Environment}} {{.Time}}", "--limit", "0"]));
-    let by_records = ask(&["history", &repository, "--format", "{{.Digest}} {{.Environment}} {{.Time}}", "--limit", "0"]);
+    let by_records =
+        ask(&["history", &repository, "--format", "{{.Digest}} {{.Environment}} {{.Time}}", "--limit", "0"]);
     assert_eq!(lines(by_records.cwd(&outside)), all);
     let times: Vec<&str> = all.lines().filter_map(|line| line.rsplit(' ').next()).collect();
     assert!(times.len() == 9 && times.is_sorted_by(|newer, older| newer >= older), "{all}");
@@ -99,7 +100,9 @@ fn check_reading(world: &World, address: &str, [one, two]: [&str; 2]) {
     let value: serde_json::Value =
         serde_json::from_str(&lines(ask(&["history", "production", "--limit", "1", "--json"]))).expect("JSON");
     assert_eq!((value["Digest"].as_str(), value["From"].as_str()), (Some(two), Some(one)), "{value}");
-    let found = lines(ask(&["where", &format!("{repository}:live"), "--format", "{{.Environment}} {{.Current}}"]).cwd(&outside));
+    let found = lines(
+        ask(&["where", &format!("{repository}:live"), "--format", "{{.Environment}} {{.Current}}"]).cwd(&outside),
+    );
     assert_eq!(found, "develop true\nproduction true\nstaging false\n");
     let told = ask(&["where", one]).cwd(&outside).run().exits(2);
     assert!(told.stderr().contains("a digest alone does not tell its repository"), "{}", told.stderr());
@@ -194,7 +197,8 @@ fn what_a_pipeline_published_walks_to_production_and_back() {
     // Each missing piece is named, and only those.
     let refused = promote("1.0.0", "prod").exits(1).stderr();
     assert!(refused.contains(" may not come into prod: after dev, approval by ops\n"), "{refused}");
-    for words in ["✗ after dev: it has not been in dev", "✓ signature: ", "✓ gates: ", "✓ provenance: ", "✓ sbom: "] {
+    for words in ["✗ after dev: it has not been in dev", "✓ signature: ", "✓ gates: ", "✓ provenance: ", "✓ sbom: "]
+    {
         assert!(refused.contains(words), "`{words}` is missing in:\n{refused}");
     }
     let approve = |image: &str| world.seatrial(["approve", image, "prod", "--key", "keys/ops.key"]).run().exits(0);
@@ -228,11 +232,15 @@ fn what_a_pipeline_published_walks_to_production_and_back() {
     assert!(refused.contains(missing), "{refused}");
     // Nor counts what another key signed: the approval, the evidence, the record of the former environment.
     let trusted = std::fs::read_to_string(world.repo().join("seatrial.yaml")).expect("written");
-    let other = trusted.replace("keys/release.pub", "keys/other.pub").replace("dev: {}", "dev: {keys: [keys/other.pub]}");
+    let other =
+        trusted.replace("keys/release.pub", "keys/other.pub").replace("dev: {}", "dev: {keys: [keys/other.pub]}");
     world.file("seatrial.yaml", &other);
     let refused = promote("1.0.0", "prod").exits(1).stderr();
     let missing = " may not come into prod: after dev, signature, provenance, sbom, gates\n";
     assert!(refused.contains(missing), "{refused}");
-    assert!(refused.contains("is not signed by a trusted key") || refused.contains("not signed by a trusted key"), "{refused}");
+    assert!(
+        refused.contains("is not signed by a trusted key") || refused.contains("not signed by a trusted key"),
+        "{refused}"
+    );
     assert_eq!(digest("prod"), digest("1.0.0"), "nothing that was refused has moved anything");
 }

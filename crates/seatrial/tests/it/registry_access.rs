@@ -52,7 +52,12 @@ fn people_push_and_pull_what_the_rules_give_them() {
     world.seatrial(["login", "-u", "bob", "-p", "secret", &host]).run().exits(0);
     world.seatrial(["pull", &team]).run().exits(0);
     world.seatrial(["push", &public]).run().exits(4).stderr_has("registry denies access");
+    // Who may pull may ask.
+    let remote = format!("docker://{team}");
+    let questions = [&["history", &team][..], &["where", &team], &["diff", "--exit-code", "tiny:1", &remote]];
+    questions.iter().for_each(|words| drop(world.seatrial(words.iter()).run().exits(0)));
     world.seatrial(["logout", &host]).run().exits(0);
+    questions.iter().for_each(|words| drop(world.seatrial(words.iter()).run().exits(4).stderr_has(&hint)));
     world.seatrial(["pull", &team]).run().exits(4).stderr_has(&hint);
     world.seatrial(["pull", &public]).run().exits(0);
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use oci::ImageConfig;
 use serde_json::{Map, Value, json};
-use store::Image;
 
+use super::limited;
 use crate::terminal::{table, text};
 
 /// One field, or one entry of a field that is a map, that differs.
@@ -21,7 +22,7 @@ pub(super) struct Field {
 const VALUE_COLUMNS: usize = 60;
 
 /// What differs, by field and name.
-pub(super) fn differences(old: &Image, new: &Image) -> Vec<Field> {
+pub(super) fn differences(old: &ImageConfig, new: &ImageConfig) -> Vec<Field> {
     let (old, new) = (entries(old), entries(new));
     let mut names: Vec<&(String, String)> = old.keys().chain(new.keys()).collect();
     names.sort();
@@ -37,9 +38,9 @@ pub(super) fn differences(old: &Image, new: &Image) -> Vec<Field> {
 }
 
 /// The config as fields and entries.
-fn entries(image: &Image) -> BTreeMap<(String, String), Value> {
+fn entries(image: &ImageConfig) -> BTreeMap<(String, String), Value> {
     let mut entries = BTreeMap::new();
-    let config = serde_json::to_value(&image.config.config).ok();
+    let config = serde_json::to_value(&image.config).ok();
     let fields: Map<String, Value> = config.and_then(|config| config.as_object().cloned()).unwrap_or_default();
     for (field, value) in fields {
         match &value {
@@ -55,17 +56,17 @@ fn entries(image: &Image) -> BTreeMap<(String, String), Value> {
             _ => drop(entries.insert((field, String::new()), value)),
         }
     }
-    entries.insert(("Platform".into(), String::new()), image.config.platform().to_string().into());
-    if let Some(author) = &image.config.author {
+    entries.insert(("Platform".into(), String::new()), image.platform().to_string().into());
+    if let Some(author) = &image.author {
         entries.insert(("Author".into(), String::new()), author.as_str().into());
     }
     entries
 }
 
 /// Lines for people.
-pub(super) fn lines(fields: &[Field]) -> String {
+pub(super) fn lines(fields: &[Field], all: bool) -> String {
     let rows: Vec<Vec<String>> = fields.iter().map(Field::row).collect();
-    table::columns(&rows)
+    limited(table::columns(&rows).lines().map(str::to_owned).collect(), all)
 }
 
 impl Field {

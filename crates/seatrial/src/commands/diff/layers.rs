@@ -5,15 +5,18 @@ use std::collections::HashSet;
 use anyhow::Context as _;
 use oci::DiffId;
 use serde_json::{Value, json};
-use store::{Compression, Image, SnapshotId, Stop, Store};
+use store::{Compression, Stop, Store};
 
+use super::side::Side;
 use crate::{context::Context, terminal::text};
 
 /// A layer of one of the images.
+#[derive(Clone)]
 struct Layer {
     diff_id: DiffId,
-    tar_bytes: u64,
-    /// In a registry; only known where it has to be fetched.
+    /// Unpacked; only known where the store has it.
+    tar_bytes: Option<u64>,
+    /// In a registry; only known where it is in one, or would have to be fetched.
     compressed_bytes: Option<u64>,
 }
 
@@ -25,30 +28,33 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// Sorts the layers. Those that are new are compressed as for a registry, if they are not yet: that is what their
-    /// size is asked of.
-    pub(super) fn of(store: &Store, old: &Image, new: &Image, context: &Context) -> anyhow::Result<Self> {
-        let ids = |image: &Image| image.config.rootfs.diff_ids.iter().cloned().collect::<HashSet<_>>();
+    /// Sorts the layers. Those that are new are compressed as for a registry, if they are neither yet nor in one: that is what
+    /// their size is asked of.
+    pub(super) fn of(store: &Store, old: &Side, new: &Side, context: &Context) -> anyhow::Result<Self> {
+        let ids = |side: &Side| side.config.rootfs.diff_ids.iter().cloned().collect::<HashSet<_>>();
         let (old_ids, new_ids) = (ids(old), ids(new));
         let mut layers = Self { shared: Vec::new(), gone: Vec::new(), new: Vec::new() };
-        for (snapshot, diff_id) in old.layers.iter().zip(&old.config.rootfs.diff_ids) {
-            if !new_ids.contains(diff_id) {
-                layers.gone.push(layer(store, snapshot, diff_id)?);
-            }
-        }
+        layers.gone = of_side(store, old)?.into_iter().filter(|layer| !new_ids.contains(&layer.diff_id)).collect();
         let cancel = context.cancel.clone();
         let is_stopped = move || cancel.is_cancelled();
-        for (snapshot, diff_id) in new.layers.iter().zip(&new.config.rootfs.diff_ids) {
-            let mut layer = layer(store, snapshot, diff_id)?;
-            if old_ids.contains(diff_id) {
+        for (number, mut layer) in of_side(store, new)?.into_iter().enumerate() {
+            if old_ids.contains(&layer.diff_id) {
                 layers.shared.push(layer);
                 continue;
             }
-            let sealed = store.seal_or_stop(snapshot, new.epoch, Compression::Gzip.into(), Stop::when(&is_stopped));
-            layer.compressed_bytes = Some(sealed.context("cannot compress a layer")?.size);
+            if let (None, Some(image)) = (layer.compressed_bytes, &new.image) {
+                let (snapshot, stop) = (&image.layers[number], Stop::when(&is_stopped));
+                let sealed = store.seal_or_stop(snapshot, image.epoch, Compression::Gzip.into(), stop);
+                layer.compressed_bytes = Some(sealed.context("cannot compress a layer")?.size);
+            }
             layers.new.push(layer);
         }
         Ok(layers)
+    }
+
+    /// Whether both have the same layers.
+    pub(super) fn are_same(&self) -> bool {
+        self.gone.is_empty() && self.new.is_empty()
     }
 
     /// Bytes of the layers that a host with the first image fetches for the second.
@@ -56,19 +62,34 @@ impl Layers {
         self.new.iter().filter_map(|layer| layer.compressed_bytes).sum()
     }
 
-    pub(super) fn lines(&self, old: &str, new: &str) -> String {
-        let sum = |layers: &[Layer]| text::bytes(layers.iter().map(|layer| layer.tar_bytes).sum());
-        let mut parts = vec![format!("{} shared ({})", self.shared.len(), sum(&self.shared))];
+    pub(super) fn lines(&self, (old, new): (&str, &str)) -> String {
+        // Both images are measured in the same way, or their sizes could not be compared.
+        let has_tars =
+            [&self.shared, &self.gone, &self.new].iter().all(|list| list.iter().all(|l| l.tar_bytes.is_some()));
+        let sum = |layers: &[Layer]| -> Option<u64> {
+            layers.iter().map(|layer| if has_tars { layer.tar_bytes } else { layer.compressed_bytes }).sum()
+        };
+        let words =
+            |layers: &[Layer]| sum(layers).map(|bytes| format!(" ({})", text::bytes(bytes))).unwrap_or_default();
+        let mut parts = vec![format!("{} shared{}", self.shared.len(), words(&self.shared))];
         for (layers, of) in [(&self.gone, old), (&self.new, new)] {
             if !layers.is_empty() {
-                parts.push(format!("{} only in {of} ({})", layers.len(), sum(layers)));
+                parts.push(format!("{} only in {of}{}", layers.len(), words(layers)));
             }
         }
-        let fetch = match self.new.as_slice() {
-            [] => format!("a host that has {old} fetches no layer for {new}"),
-            _ => format!("a host that has {old} fetches {} for {new}", text::bytes(self.fetch_bytes())),
-        };
-        format!("  {}\n  {fetch}\n", parts.join(", "))
+        let mut out = format!("  {}\n", parts.join(", "));
+        if let (Some(shared), Some(gone), Some(added)) = (sum(&self.shared), sum(&self.gone), sum(&self.new)) {
+            let (before, now) = (shared + gone, shared + added);
+            let delta = text::delta(now, before);
+            let how = if has_tars { "" } else { ", compressed" };
+            let delta = if delta.is_empty() { delta } else { format!(" {delta}") };
+            out.push_str(&format!("  {} → {}{delta}{how}\n", text::bytes(before), text::bytes(now)));
+        }
+        out.push_str(&match self.new.as_slice() {
+            [] => format!("  a host that has {old} fetches no layer for {new}\n"),
+            _ => format!("  a host that has {old} fetches {} for {new}\n", text::bytes(self.fetch_bytes())),
+        });
+        out
     }
 
     pub(super) fn value(&self) -> Value {
@@ -91,8 +112,19 @@ impl Layers {
     }
 }
 
-fn layer(store: &Store, snapshot: &SnapshotId, diff_id: &DiffId) -> anyhow::Result<Layer> {
-    let meta = store.snapshot(snapshot).context("cannot read a layer's record")?;
-    let tar_bytes = meta.and_then(|meta| meta.tar_bytes).unwrap_or(0);
-    Ok(Layer { diff_id: diff_id.clone(), tar_bytes, compressed_bytes: None })
+/// The layers of an image, bottom first, with what is known of their sizes.
+fn of_side(store: &Store, side: &Side) -> anyhow::Result<Vec<Layer>> {
+    let mut layers = Vec::new();
+    for (number, diff_id) in side.config.rootfs.diff_ids.iter().enumerate() {
+        let mut tar_bytes = None;
+        if let Some(snapshot) = side.image.as_ref().and_then(|image| image.layers.get(number)) {
+            let meta = store.snapshot(snapshot).context("cannot read a layer's record")?;
+            tar_bytes = meta.and_then(|meta| meta.tar_bytes);
+        }
+        let in_registry =
+            side.remote.as_ref().and_then(|remote| remote.manifest.layers.get(number)).map(|blob| blob.size);
+        let compressed_bytes = in_registry.or_else(|| store.compressed_layer(diff_id).map(|blob| blob.size));
+        layers.push(Layer { diff_id: diff_id.clone(), tar_bytes, compressed_bytes });
+    }
+    Ok(layers)
 }

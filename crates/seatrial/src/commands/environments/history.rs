@@ -24,11 +24,13 @@ use crate::{
 
 /// Flags of `seatrial history`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Outside a repository environments are found by what their registry has recorded.\n\nExamples:\n  \
+#[command(
+    after_help = "Outside a repository environments are found by what their registry has recorded.\n\nExamples:\n  \
     seatrial history                               all environments of the pipeline file\n  \
     seatrial history production --limit 5          the last five that came there\n  \
     seatrial history 1.4.2                         where one image came\n  \
-    seatrial history registry.example/team/app     all environments of any repository")]
+    seatrial history registry.example/team/app     all environments of any repository"
+)]
 pub(crate) struct HistoryArgs {
     /// An environment, an image (tag, digest or whole name), or a repository; all environments without it
     #[arg(value_name = "ENVIRONMENT|IMAGE")]
@@ -65,7 +67,10 @@ pub(crate) fn history(args: &HistoryArgs, context: &Context) -> anyhow::Result<E
     let rows: Vec<Vec<String>> = values.iter().map(row).collect();
     terminal::result(&table::render(&["ENVIRONMENT", "IMAGE", "CAME", "BY", "HOW", "RECORD"], &rows));
     if more > 0 {
-        terminal::message_line(&format!("these are the newest {}; see more with `--limit`", text::count(limit, "record")));
+        terminal::message_line(&format!(
+            "these are the newest {}; see more with `--limit`",
+            text::count(limit, "record")
+        ));
     }
     Ok(Exit::Passed)
 }
@@ -95,7 +100,8 @@ async fn of_one(desk: &Desk, image: &Reference) -> anyhow::Result<Vec<Value>> {
     let mut values = Vec::new();
     for step in of_image(desk, &target.place, &target.digest).await? {
         let environment = known.iter().find(|environment| environment.name == step.promotion.environment);
-        let keys: Vec<NamedKey> = environment.map(|environment| desk.keys(environment)).transpose()?.unwrap_or_default();
+        let keys: Vec<NamedKey> =
+            environment.map(|environment| desk.keys(environment)).transpose()?.unwrap_or_default();
         values.push(step.value(&repository, &keys));
     }
     Ok(values)

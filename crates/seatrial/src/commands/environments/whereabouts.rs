@@ -22,10 +22,12 @@ use crate::{
 
 /// Flags of `seatrial where`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Environments are those of the pipeline file, in its order, then those that the image's records tell of; so \
+#[command(
+    after_help = "Environments are those of the pipeline file, in its order, then those that the image's records tell of; so \
     it answers for any image of any registry.\n\nExamples:\n  \
     seatrial where 1.4.2\n  \
-    seatrial where registry.example/team/app@sha256:…")]
+    seatrial where registry.example/team/app@sha256:…"
+)]
 pub(crate) struct WhereArgs {
     /// The image: a tag or digest of the pipeline's repository, or a whole name
     image: String,
@@ -42,8 +44,7 @@ pub(crate) fn find(args: &WhereArgs, context: &Context) -> anyhow::Result<Exit> 
     let image = match desk.image_of(&args.image)? {
         Asked::Image(image) => image,
         _ => {
-            let failure =
-                Failure::usage(format!("`{}` names no image: it has neither a tag nor a digest", args.image));
+            let failure = Failure::usage(format!("`{}` names no image: it has neither a tag nor a digest", args.image));
             return Err(match args.image.contains('/') {
                 true => failure.hint(format!("see all of it: `seatrial history {}`", args.image)),
                 false => failure.hint(format!("name all of it: `registry.example/team/app:{}`", args.image)),
