@@ -28,11 +28,14 @@ pub(super) struct Translated {
 
 impl Drop for Translated {
     fn drop(&mut self) {
-        self.table.remove();
-        // It would go with the namespace, but a little later.
-        if let Ok(socket) = Socket::route() {
-            drop(socket.request(vec![link::remove(&self.device)]));
-        }
+        // Each waits until no processor looks at what goes, some ten milliseconds long: side by side.
+        std::thread::scope(|threads| {
+            threads.spawn(|| self.table.remove());
+            // It would go with the namespace, but a little later.
+            if let Ok(socket) = Socket::route() {
+                drop(socket.request(vec![link::remove(&self.device)]));
+            }
+        });
     }
 }
 
