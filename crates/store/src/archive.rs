@@ -4,6 +4,8 @@ mod compress;
 mod decompress;
 mod hash;
 mod header;
+mod members;
+mod ordered;
 mod read;
 mod write;
 

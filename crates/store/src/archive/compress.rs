@@ -1,26 +1,21 @@
 //! gzip and zstd whose bytes depend on the input alone, on all processors.
 //!
-//! gzip: the input is cut into fixed blocks, and each becomes a member of the file on its own (RFC 1952, 2.2): every reader of
-//! layers takes several members, since stargz layers have one for each file.
+//! gzip: the input is cut into fixed blocks, and each becomes a member of the file on its own (see `members`): every reader
+//! of layers takes several, since stargz layers have one for each file.
 
-use std::{
-    collections::VecDeque,
-    io::{self, Write},
-    sync::{
-        Arc, Mutex,
-        mpsc::{self, Receiver, Sender},
-    },
-    thread::{self, JoinHandle},
-};
+use std::io::{self, Write};
 
 use libdeflater::{CompressionLvl, Compressor as Deflater};
 
+use super::{
+    members::{self, BLOCK_BYTES as GZIP_BLOCK_BYTES, HEADER_BYTES, TRAILER_BYTES},
+    ordered::{Ordered, threads},
+};
 use crate::Compression;
 
 /// What the bytes of gzip follow from, with the level that is asked for. Layers that another one made are made anew, so that
 /// the same image has the same digest everywhere.
-pub(crate) const GZIP_MAKER: &str = "libdeflate-1.26 level-5 block-1M";
-const GZIP_BLOCK_BYTES: usize = 1024 * 1024;
+pub(crate) const GZIP_MAKER: &str = "libdeflate-1.26 level-5 block-1M sized";
 /// Its output is a little smaller than that of zlib's 6, which docker and Go have by default, in less than half the time.
 const GZIP_LEVEL: u8 = 5;
 const ZSTD_LEVEL: u8 = 3;
@@ -29,9 +24,6 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 const ZSTD_LARGE_WINDOWS_FROM: u8 = 20;
 /// zstd's jobs when it works in parallel; part of the output's identity as well. Small, for memory's sake.
 const ZSTD_JOB_BYTES: u32 = 2 * 1024 * 1024;
-/// More threads than this wait for the one that reads and hashes.
-const THREADS_MAX: usize = 8;
-
 /// Compresses what is written to it.
 pub(crate) enum Compressor<W: Write> {
     Plain(W),
@@ -83,66 +75,48 @@ impl<W: Write> Write for Compressor<W> {
     }
 }
 
-fn threads() -> usize {
-    thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
-}
-
-struct Job {
-    block: Vec<u8>,
-    reply: Sender<io::Result<Vec<u8>>>,
-}
-
 pub(crate) struct Gzip<W: Write> {
     out: W,
     level: u8,
     block: Vec<u8>,
     /// No member was begun yet.
     is_empty: bool,
-    /// Blocks at work, in order. Their number bounds the memory.
-    pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
     /// Started by the first full block: small layers need no threads.
-    workers: Option<(Sender<Job>, Vec<JoinHandle<()>>)>,
+    workers: Option<Ordered>,
 }
 
 impl<W: Write> Gzip<W> {
     fn new(out: W, level: u8) -> Self {
-        Self { out, level, block: Vec::new(), is_empty: true, pending: VecDeque::new(), workers: None }
+        Self { out, level, block: Vec::new(), is_empty: true, workers: None }
     }
 
     fn send_block(&mut self) -> io::Result<()> {
-        let jobs = &self.workers.get_or_insert_with(|| start_workers(self.level)).0;
-        let (reply, answer) = mpsc::channel();
+        let level = self.level;
+        let workers = self.workers.get_or_insert_with(|| {
+            Ordered::start(|| {
+                let mut deflater = deflater(level);
+                move |block: &[u8]| member(&mut deflater, block)
+            })
+        });
         self.is_empty = false;
-        let block = std::mem::replace(&mut self.block, Vec::with_capacity(GZIP_BLOCK_BYTES));
-        jobs.send(Job { block, reply }).map_err(|_| lost())?;
-        self.pending.push_back(answer);
-        if self.pending.len() > threads() + 1 {
-            self.take_block()?;
-        }
-        Ok(())
-    }
-
-    fn take_block(&mut self) -> io::Result<()> {
-        if let Some(answer) = self.pending.pop_front() {
-            let bytes = answer.recv().map_err(|_| lost())??;
+        workers.give(std::mem::replace(&mut self.block, Vec::with_capacity(GZIP_BLOCK_BYTES)))?;
+        if workers.is_full()
+            && let Some(bytes) = workers.take()?
+        {
             self.out.write_all(&bytes)?;
         }
         Ok(())
     }
 
     fn finish(mut self) -> io::Result<W> {
-        while !self.pending.is_empty() {
-            self.take_block()?;
+        if let Some(workers) = &mut self.workers {
+            while let Some(bytes) = workers.take()? {
+                self.out.write_all(&bytes)?;
+            }
         }
         if self.is_empty || !self.block.is_empty() {
             let bytes = member(&mut deflater(self.level), &self.block)?;
             self.out.write_all(&bytes)?;
-        }
-        if let Some((jobs, workers)) = self.workers {
-            drop(jobs);
-            for worker in workers {
-                worker.join().map_err(|_| lost())?;
-            }
         }
         Ok(self.out)
     }
@@ -163,41 +137,22 @@ impl<W: Write> Write for Gzip<W> {
     }
 }
 
-/// The workers end when the sender of jobs is dropped.
-fn start_workers(level: u8) -> (Sender<Job>, Vec<JoinHandle<()>>) {
-    let (sender, receiver) = mpsc::channel::<Job>();
-    let receiver = Arc::new(Mutex::new(receiver));
-    let workers = (0..threads())
-        .map(|_| {
-            let receiver = receiver.clone();
-            thread::spawn(move || {
-                let mut deflater = deflater(level);
-                loop {
-                    let job = receiver.lock().expect("no panic while held").recv();
-                    let Ok(job) = job else { return };
-                    // A reader that gave up does not want the answer.
-                    let _ = job.reply.send(member(&mut deflater, &job.block));
-                }
-            })
-        })
-        .collect();
-    (sender, workers)
-}
-
 fn deflater(level: u8) -> Deflater {
     Deflater::new(CompressionLvl::new(level.into()).unwrap_or_default())
 }
 
-/// One block as a whole member: header without name and time, deflate, checksum.
+/// One block as a whole member that tells its length.
 fn member(deflater: &mut Deflater, block: &[u8]) -> io::Result<Vec<u8>> {
-    let mut out = vec![0; deflater.gzip_compress_bound(block.len())];
-    let length = deflater.gzip_compress(block, &mut out).map_err(|error| io::Error::other(format!("{error:?}")))?;
-    out.truncate(length);
+    let mut out = vec![0; HEADER_BYTES + deflater.deflate_compress_bound(block.len()) + TRAILER_BYTES];
+    let length = deflater
+        .deflate_compress(block, &mut out[HEADER_BYTES..])
+        .map_err(|error| io::Error::other(format!("{error:?}")))?;
+    out.truncate(HEADER_BYTES + length);
+    out.extend_from_slice(&libdeflater::crc32(block).to_le_bytes());
+    out.extend_from_slice(&(block.len() as u32).to_le_bytes());
+    let header = members::header(out.len() as u32);
+    out[..HEADER_BYTES].copy_from_slice(&header);
     Ok(out)
-}
-
-fn lost() -> io::Error {
-    io::Error::other("a compression thread ended early")
 }
 
 #[cfg(test)]
@@ -240,6 +195,6 @@ mod tests {
         }
         // Another digest here means that `GZIP_MAKER` has to become another one, too.
         let digest = Digest::of(&gzip(&sample(5 * GZIP_BLOCK_BYTES / 2)));
-        assert_eq!((GZIP_MAKER, digest.short()), ("libdeflate-1.26 level-5 block-1M", "027b4d359c29"));
+        assert_eq!((GZIP_MAKER, digest.short()), ("libdeflate-1.26 level-5 block-1M sized", "f3a64471f213"));
     }
 }

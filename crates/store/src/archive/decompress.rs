@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use super::read::malformed;
+use super::{
+    members::{self, Members},
+    read::malformed,
+};
 
 /// Below this many bytes any ratio is fine: it does no harm.
 const BOMB_FREE_BYTES: u64 = 1024 * 1024 * 1024;
@@ -43,6 +46,7 @@ pub(crate) fn decompress<'a>(source: impl Read + Send + 'a) -> io::Result<(Forma
     let mut source = BufReader::with_capacity(BUFFER_BYTES, Counting { source, taken: taken.clone() });
     let start = peek(&mut source)?;
     let format = sniff(start);
+    let has_members = members::begin(start);
     for (magic, name) in [(b"\xfd7zXZ\0".as_slice(), "xz"), (b"BZh", "bzip2")] {
         if start.starts_with(magic) {
             return Err(malformed(format!("it is compressed with {name}; only gzip, zstd and plain tar are read")));
@@ -50,6 +54,7 @@ pub(crate) fn decompress<'a>(source: impl Read + Send + 'a) -> io::Result<(Forma
     }
     let inner: Box<dyn Read + Send + 'a> = match format {
         Format::Plain => return Ok((format, Box::new(source))),
+        Format::Gzip if has_members => Box::new(Members::new(source)),
         Format::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
         Format::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(source)?;
