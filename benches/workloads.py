@@ -349,6 +349,7 @@ class Layer(Workload):
             commands = engine.push(self.context, reference, compression)
             if commands is None:
                 continue
+            self.bench.settle()
             try:
                 seconds = [self.bench.run(command, **engine.how) for command in commands]
             except RuntimeError:
@@ -362,6 +363,7 @@ class Layer(Workload):
         self.pull(engine, reference)
 
     def pull(self, engine, reference):
+        self.bench.settle()
         if hasattr(engine, "fresh"):
             self.bench.keep("layer-pull", engine.name, *self.bench.run([engine.program, "pull", "-q", reference], **engine.fresh()))
         elif engine.name.startswith("docker"):

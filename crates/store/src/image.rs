@@ -12,8 +12,8 @@ use oci::{ChainId, Descriptor, Digest, ImageConfig, Manifest, ManifestOrIndex, U
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ApplyError, ManifestOptions, Scope, SnapshotId, Stop, Store, StoreError, error::is_no_space, options::docker_type,
-    seal::seconds,
+    ApplyError, Arrivals, ManifestOptions, Scope, SnapshotId, Stop, Store, StoreError, error::is_no_space,
+    options::docker_type, seal::seconds,
 };
 
 /// Manifests and configs are a few kilobytes; registries refuse more than this (distribution-spec, "Pushing Manifests").
@@ -300,6 +300,21 @@ impl Store {
 
     /// Records a manifest (pulled, loaded), whose blobs are in the store already, as an image: its layers become snapshots.
     pub fn import_manifest(&self, scope: &Scope, manifest: &[u8]) -> Result<Image, ImportError> {
+        self.import_manifest_from(scope, manifest, None)
+    }
+
+    /// As [`Store::import_manifest`] while its blobs arrive: layers are unpacked as they come, in their order. Blocks until the
+    /// last is here. Fails when one is lost on the way; what was unpacked by then stays.
+    pub fn import_arriving(&self, scope: &Scope, manifest: &[u8], arrivals: &Arrivals) -> Result<Image, ImportError> {
+        self.import_manifest_from(scope, manifest, Some(arrivals))
+    }
+
+    fn import_manifest_from(
+        &self,
+        scope: &Scope,
+        manifest: &[u8],
+        arrivals: Option<&Arrivals>,
+    ) -> Result<Image, ImportError> {
         let refuse = |reason: String| Err(ImportError::Refused(reason));
         let ManifestOrIndex::Manifest(document) = ManifestOrIndex::parse(manifest)? else {
             return refuse("an index lists images; name the manifest of one of them".into());
@@ -313,8 +328,8 @@ impl Store {
         }
         let digest = self.put_blob(manifest)?;
         let epoch = SystemTime::UNIX_EPOCH;
-        let image =
-            self.import_parts(scope, document.config.digest.clone(), &document.layers, epoch, Some(digest.clone()))?;
+        let (config, layers) = (document.config.digest.clone(), &document.layers);
+        let image = self.import_parts(scope, arrivals, config, layers, epoch, Some(digest.clone()))?;
         self.put_record(&self.manifest_path(&digest), &image.id)?;
         Ok(image)
     }
@@ -323,12 +338,16 @@ impl Store {
     pub(crate) fn import_parts(
         &self,
         scope: &Scope,
+        arrivals: Option<&Arrivals>,
         id: Digest,
         blobs: &[Descriptor],
         epoch: SystemTime,
         pulled: Option<Digest>,
     ) -> Result<Image, ImportError> {
         let refuse = |reason: String| Err(ImportError::Refused(reason));
+        if let Some(arrivals) = arrivals {
+            arrivals.wait_for(&id).map_err(StoreError::from)?;
+        }
         // The lease comes before the look, so that prune cannot come between.
         let _ = scope.lease_blob(&id);
         let bytes = self.read_blob(&id, DOCUMENT_BYTES_MAX)?.ok_or(StoreError::MissingBlob(id.clone()))?;
@@ -344,7 +363,8 @@ impl Store {
         let mut layers: Vec<SnapshotId> = Vec::new();
         let mut chain: Option<ChainId> = None;
         for (layer, diff_id) in blobs.iter().zip(diff_ids) {
-            layers.push(self.apply_layer(scope, layers.last(), chain.as_ref(), layer, diff_id)?);
+            let parent = layers.last();
+            layers.push(self.apply_layer_from(scope, arrivals, parent, chain.as_ref(), layer, diff_id)?);
             chain = Some(ChainId::extend(chain.as_ref(), diff_id));
         }
         Ok(self.record_image(id, config, &layers, epoch, pulled)?)

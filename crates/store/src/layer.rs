@@ -11,6 +11,7 @@ use oci::{ChainId, Descriptor, DiffId, Digest, Hasher};
 use crate::{
     ActiveSnapshot, Scope, Skipped, SnapshotId, Store, StoreError,
     archive::{self, Format},
+    arrivals::{Arrivals, Arriving},
     error::is_no_space,
     seal::LayerRecord,
     tree,
@@ -78,12 +79,28 @@ impl Store {
         layer: &Descriptor,
         diff_id: &DiffId,
     ) -> Result<SnapshotId, ApplyError> {
+        self.apply_layer_from(scope, None, parent, parent_chain, layer, diff_id)
+    }
+
+    /// As [`Store::apply_layer`], for a layer that may be on its way still.
+    pub(crate) fn apply_layer_from(
+        &self,
+        scope: &Scope,
+        arrivals: Option<&Arrivals>,
+        parent: Option<&SnapshotId>,
+        parent_chain: Option<&ChainId>,
+        layer: &Descriptor,
+        diff_id: &DiffId,
+    ) -> Result<SnapshotId, ApplyError> {
         let fail = |kind| ApplyError { layer: layer.digest.clone(), kind };
         let chain = ChainId::extend(parent_chain, diff_id);
         if let Some(known) = self.leased_chain(scope, &chain) {
             return Ok(known);
         }
-        let mut active = self.unpack_layer(scope, parent, layer, diff_id, LayerRecord::add_pulled).map_err(fail)?;
+        let arriving = arrivals.map(|arrivals| arrivals.open(&layer.digest)).transpose();
+        let arriving = arriving.map_err(|error| fail(ApplyErrorKind::Read(error)))?.flatten();
+        let unpacked = self.unpack_layer(scope, arriving, parent, layer, diff_id, LayerRecord::add_pulled);
+        let mut active = unpacked.map_err(fail)?;
         active.meta.meta.chain_id = Some(chain.clone());
         active.meta.is_unpacked = true;
         let snapshot = active.commit().map_err(|error| fail(error.into()))?;
@@ -104,7 +121,7 @@ impl Store {
         newest_s: Option<i64>,
     ) -> Result<(), ApplyError> {
         let fail = |kind| ApplyError { layer: layer.digest.clone(), kind };
-        let mut active = self.unpack_layer(scope, parent, layer, diff_id, LayerRecord::add_made).map_err(fail)?;
+        let mut active = self.unpack_layer(scope, None, parent, layer, diff_id, LayerRecord::add_made).map_err(fail)?;
         // The same store's own step would look like this, unless something had to be left out here.
         let is_whole = active.meta.meta.skipped == Skipped::default();
         active.meta.is_unpacked = !is_whole || newest_s.is_none();
@@ -128,18 +145,22 @@ impl Store {
     fn unpack_layer(
         &self,
         scope: &Scope,
+        arriving: Option<Arriving<'_>>,
         parent: Option<&SnapshotId>,
         layer: &Descriptor,
         diff_id: &DiffId,
         note: impl FnOnce(&mut LayerRecord, Descriptor, Format, u64),
     ) -> Result<ActiveSnapshot, ApplyErrorKind> {
-        let blob = self.open_blob(&layer.digest)?.ok_or(ApplyErrorKind::MissingBlob)?;
+        let source = match arriving {
+            Some(arriving) => Source::Arriving(arriving),
+            None => Source::Stored(self.open_blob(&layer.digest)?.ok_or(ApplyErrorKind::MissingBlob)?),
+        };
         // It is open, so its bytes stay; the lease keeps its name for whoever pushes it later.
         let _ = scope.lease_blob(&layer.digest);
         let mut active = self.prepare(scope, parent)?;
         let root = tree::open_dir(active.upper())?;
         let unpacker = Unpacker::new(root, active.view()?, self.inner.options, active.meta.is_full);
-        let read = self.read_checked(blob, unpacker, layer, diff_id)?;
+        let read = self.read_checked(source, unpacker, layer, diff_id)?;
         active.meta.meta.diff_id = Some(read.diff_id);
         active.meta.meta.tar_bytes = Some(read.tar_bytes);
         active.meta.meta.skipped = read.skipped;
@@ -150,22 +171,20 @@ impl Store {
     /// Unpacks a blob and checks everything that was said of it.
     pub(crate) fn read_checked(
         &self,
-        blob: std::fs::File,
+        source: Source<'_>,
         unpacker: Unpacker,
         layer: &Descriptor,
         diff_id: &DiffId,
     ) -> Result<Unpacked, ApplyErrorKind> {
-        let read = read_layer(blob, |source| unpacker.unpack(source))?;
-        if (&read.digest, read.size_bytes) != (&layer.digest, layer.size) {
-            let moved = if read.digest == layer.digest {
-                StoreError::Mismatch {
-                    expected: layer.digest.clone(),
-                    expected_bytes: layer.size,
-                    actual: read.digest,
-                    actual_bytes: read.size_bytes,
-                }
+        let read = read_layer(source, |source| unpacker.unpack(source))?;
+        if let Some((actual, actual_bytes)) = read.blob
+            && (&actual, actual_bytes) != (&layer.digest, layer.size)
+        {
+            let moved = if actual == layer.digest {
+                let (expected, expected_bytes) = (layer.digest.clone(), layer.size);
+                StoreError::Mismatch { expected, expected_bytes, actual, actual_bytes }
             } else {
-                self.set_aside(&layer.digest, read.digest)
+                self.set_aside(&layer.digest, actual)
             };
             return Err(ApplyErrorKind::Corrupt(moved));
         }
@@ -195,19 +214,25 @@ pub(crate) struct Unpacked {
 /// What a pass over a layer's blob showed.
 struct Pass {
     outcome: Result<Skipped, EntryError>,
-    digest: Digest,
-    size_bytes: u64,
+    /// Digest and size of a stored blob; one that arrived was checked by whoever brought it.
+    blob: Option<(Digest, u64)>,
     diff_id: DiffId,
     tar_bytes: u64,
     format: Format,
 }
 
+/// Where a layer's blob is read from.
+pub(crate) enum Source<'a> {
+    Stored(std::fs::File),
+    Arriving(Arriving<'a>),
+}
+
 /// Reads and decompresses a blob beside `unpack`, hashing both forms to their ends.
 fn read_layer(
-    blob: std::fs::File,
+    source: Source<'_>,
     unpack: impl FnOnce(&mut Pieces) -> Result<Skipped, EntryError>,
 ) -> Result<Pass, ApplyErrorKind> {
-    let source = HashingReader { source: blob, hasher: Hasher::new() };
+    let source = HashingReader { source, hasher: Hasher::new() };
     let (sender, receiver) = mpsc::sync_channel(PIECES_MAX);
     thread::scope(|threads| {
         let reader = threads.spawn(move || feed(source, &sender));
@@ -218,13 +243,18 @@ fn read_layer(
         // a corrupt blob from a bad archive.
         drop(receiver);
         let (format, blob) = reader.join().expect("the reading thread does not panic").map_err(ApplyErrorKind::Read)?;
-        let (size_bytes, tar_bytes) = (blob.length_bytes(), plain.length_bytes());
-        Ok(Pass { outcome, digest: blob.finish(), size_bytes, diff_id: DiffId(plain.finish()), tar_bytes, format })
+        let tar_bytes = plain.length_bytes();
+        let blob = blob.map(|hasher| (hasher.length_bytes(), hasher.finish())).map(|(bytes, digest)| (digest, bytes));
+        Ok(Pass { outcome, blob, diff_id: DiffId(plain.finish()), tar_bytes, format })
     })
 }
 
 /// Sends the decompressed blob in pieces until it ends or nobody wants more; then reads on to the blob's end.
-fn feed(mut source: HashingReader, pieces: &SyncSender<io::Result<Vec<u8>>>) -> io::Result<(Format, Hasher)> {
+/// Gives the hasher of a stored blob.
+fn feed(
+    mut source: HashingReader<'_>,
+    pieces: &SyncSender<io::Result<Vec<u8>>>,
+) -> io::Result<(Format, Option<Hasher>)> {
     let (format, mut plain) = archive::decompress(&mut source)?;
     loop {
         let mut piece = Vec::with_capacity(PIECE_BYTES);
@@ -243,19 +273,25 @@ fn feed(mut source: HashingReader, pieces: &SyncSender<io::Result<Vec<u8>>>) -> 
     }
     drop(plain);
     io::copy(&mut source, &mut io::sink())?;
-    Ok((format, source.hasher))
+    Ok((format, matches!(source.source, Source::Stored(_)).then_some(source.hasher)))
 }
 
-struct HashingReader {
-    source: std::fs::File,
+/// Hashes what is read of a stored blob.
+struct HashingReader<'a> {
+    source: Source<'a>,
     hasher: Hasher,
 }
 
-impl Read for HashingReader {
+impl Read for HashingReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.source.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        Ok(read)
+        match &mut self.source {
+            Source::Arriving(arriving) => arriving.read(buffer),
+            Source::Stored(file) => {
+                let read = file.read(buffer)?;
+                self.hasher.update(&buffer[..read]);
+                Ok(read)
+            }
+        }
     }
 }
 

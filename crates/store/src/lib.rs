@@ -18,6 +18,7 @@
 //! | `trash` | what is being removed, and corrupt blobs |
 
 mod archive;
+mod arrivals;
 mod blob;
 mod cache;
 mod compare;
@@ -27,6 +28,7 @@ mod durable;
 mod error;
 mod export;
 mod files;
+mod flush;
 mod image;
 mod kept;
 mod layer;
@@ -48,6 +50,7 @@ mod store;
 mod tree;
 mod unpack;
 
+pub use arrivals::Arrivals;
 pub use blob::BlobWriter;
 pub use cache::CacheRecord;
 pub use compare::{FileDifference, FileFacts};

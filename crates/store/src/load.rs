@@ -186,7 +186,7 @@ impl Store {
                 layers.push(Descriptor::new(stored.format.media_type(), stored.digest, stored.size));
             }
             // Not recorded as pulled: docker archives hold plain layers, which no registry has by these digests.
-            let image = self.import_parts(scope, id, &layers, SystemTime::UNIX_EPOCH, None)?;
+            let image = self.import_parts(scope, None, id, &layers, SystemTime::UNIX_EPOCH, None)?;
             let tags = item.repo_tags.unwrap_or_default();
             let names: Vec<Option<Reference>> = tags.iter().map(|tag| tag.parse().ok()).collect();
             if names.iter().all(Option::is_none) {

@@ -8,6 +8,7 @@ use crate::{
     ApplyError, ApplyErrorKind, LayerOptions, Scope, Stop, Store, StoreError,
     archive::TarWriter,
     diff,
+    layer::Source,
     seal::Both,
     tree::{self, View},
     unpack::Unpacker,
@@ -37,7 +38,7 @@ impl Store {
         let unpack = || -> Result<(), ApplyErrorKind> {
             let file = self.open_blob(&blob.digest)?.ok_or(ApplyErrorKind::MissingBlob)?;
             let unpacker = Unpacker::new(tree::open_dir(directory)?, View::open(&[])?, self.inner.options, true);
-            self.read_checked(file, unpacker, blob, diff_id).map(drop)
+            self.read_checked(Source::Stored(file), unpacker, blob, diff_id).map(drop)
         };
         unpack().map_err(|kind| {
             if let Ok(root) = tree::open_dir(directory) {

@@ -14,12 +14,14 @@ use fs_err as fs;
 use oci::{Digest, Hasher};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, flush::Flusher};
 
 /// The directory.
 const PARTIAL: &str = "partial";
 /// Nobody went on with it for this long: nobody will.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// So much is on its way to the disk before the next begins.
+const FLUSH_BYTES: u64 = 32 * 1024 * 1024;
 /// Bytes read at once when what is there is hashed.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -53,7 +55,15 @@ impl Store {
                 read => hasher.update(&chunk[..read]),
             }
         }
-        Ok(Some(PartialBlob { store: self.clone(), file, path, hasher, at_end: AtEnd::Stays }))
+        Ok(Some(PartialBlob {
+            store: self.clone(),
+            file,
+            path,
+            hasher,
+            flusher: Flusher::new(),
+            unflushed_bytes: 0,
+            at_end: AtEnd::Stays,
+        }))
     }
 
     /// Removes what nobody goes on with: of a day ago, or all but what is being written when `all`.
@@ -78,6 +88,9 @@ pub struct PartialBlob {
     file: File,
     path: PathBuf,
     hasher: Hasher,
+    flusher: Flusher,
+    /// Bytes since the flusher was called.
+    unflushed_bytes: u64,
     at_end: AtEnd,
 }
 
@@ -96,6 +109,15 @@ impl PartialBlob {
     /// Bytes that are there.
     pub fn size_bytes(&self) -> u64 {
         self.hasher.length_bytes()
+    }
+
+    /// The file, to be read from while it is written.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn reader(&self) -> Result<File, StoreError> {
+        // Not a copy of the descriptor: the lock goes with the writer.
+        Ok(fs::File::open(&self.path)?.into_parts().0)
     }
 
     /// Makes it a blob. Other content than `expected` is an error, and nothing of it stays.
@@ -126,6 +148,11 @@ impl Write for PartialBlob {
         // A full disk is not helped by what lies on it half.
         let written = self.file.write(bytes).inspect_err(|_| self.at_end = AtEnd::Goes)?;
         self.hasher.update(&bytes[..written]);
+        self.unflushed_bytes += written as u64;
+        if self.unflushed_bytes >= FLUSH_BYTES {
+            self.flusher.take(&self.file, self.unflushed_bytes);
+            self.unflushed_bytes = 0;
+        }
         Ok(written)
     }
 

@@ -22,6 +22,7 @@ use rustix::{
 use crate::{
     Skipped, StoreOptions,
     archive::{Entry, EntryKind, TarReader},
+    flush::Flusher,
     tree::{self, View, clean, split},
 };
 use directory::Made;
@@ -107,6 +108,7 @@ pub(crate) struct Unpacker {
     parent: Option<(Vec<u8>, OwnedFd)>,
     skipped: Skipped,
     chunk: Vec<u8>,
+    flusher: Flusher,
 }
 
 impl Unpacker {
@@ -123,6 +125,7 @@ impl Unpacker {
             parent: None,
             skipped: Skipped::default(),
             chunk: vec![0; CHUNK_BYTES],
+            flusher: Flusher::new(),
         }
     }
 
@@ -256,7 +259,9 @@ impl Unpacker {
             }
             file.set_len(entry.size)
         };
-        write().map_err(EntryErrorKind::io("cannot write its content"))
+        write().map_err(EntryErrorKind::io("cannot write its content"))?;
+        self.flusher.take(&file, entry.size);
+        Ok(())
     }
 
     fn hard_link(&mut self, entry: &Entry, parent: &OwnedFd, name: &[u8]) -> Outcome<()> {

@@ -1,6 +1,6 @@
 //! Downloading: the manifest for a platform, then blobs side by side, each checked and resumed (distribution-spec, "Pull").
 
-use std::{collections::HashSet, error::Error, io};
+use std::{collections::HashSet, error::Error, io, sync::Arc};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use oci::{Descriptor, Digest, Index, Manifest, ManifestOrIndex, Platform, Reference};
@@ -8,7 +8,7 @@ use reqwest::{
     Method, Response, StatusCode,
     header::{CONTENT_RANGE, HeaderValue, RANGE},
 };
-use store::{BlobWriter, Image, PartialBlob, Store, StoreError};
+use store::{Arrivals, BlobWriter, Image, PartialBlob, Store, StoreError};
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     sync::Semaphore,
@@ -115,7 +115,10 @@ impl Client {
             all.iter().for_each(|blob| is_there(progress, blob));
             return Ok(image);
         }
-        self.fetch_missing(reference, &all, store, scope, progress).await?;
+        if let Some(image) = self.fetch_and_import(reference, &resolved, &all, store, scope, progress).await? {
+            return Ok(image);
+        }
+        // Something came in a way that could not be unpacked on the go; now all is here.
         let error = match import() {
             Ok(image) => return Ok(image),
             Err(error) => error,
@@ -124,7 +127,7 @@ impl Client {
         if all.iter().all(|blob| store.has_blob(&blob.digest) == Some(blob.size)) {
             return Err(ErrorKind::Import(Box::new(error)));
         }
-        self.fetch_missing(reference, &all, store, scope, progress).await?;
+        self.fetch_missing(reference, &all, store, scope, &Arc::new(Arrivals::of([])), progress).await?;
         import().map_err(|error| ErrorKind::Import(Box::new(error)))
     }
 
@@ -165,6 +168,29 @@ impl Client {
         }
     }
 
+    /// Fetches the blobs and unpacks each layer while it comes. `None`: all is here, but that did not work.
+    async fn fetch_and_import(
+        &self,
+        reference: &Reference,
+        manifest: &ResolvedManifest,
+        blobs: &[&Descriptor],
+        store: &Store,
+        scope: &store::Scope,
+        progress: &dyn Progress,
+    ) -> Result<Option<Image>, ErrorKind> {
+        let arrivals = Arc::new(Arrivals::of(blobs.iter().map(|blob| &blob.digest)));
+        let import = {
+            let (arrivals, bytes) = (arrivals.clone(), manifest.bytes.clone());
+            let (store, scope) = (store.clone(), scope.clone());
+            spawn_blocking(move || store.import_arriving(&scope, &bytes, &arrivals))
+        };
+        // However this ends, also when it is dropped, nobody waits for what does not come.
+        let end = EndOfArrivals(&arrivals);
+        self.fetch_missing(reference, blobs, store, scope, &arrivals, progress).await?;
+        drop(end);
+        Ok(import.await.map_err(ErrorKind::local)?.ok())
+    }
+
     /// Fetches the blobs that the store does not have, side by side.
     async fn fetch_missing(
         &self,
@@ -172,6 +198,7 @@ impl Client {
         blobs: &[&Descriptor],
         store: &Store,
         scope: &store::Scope,
+        arrivals: &Arc<Arrivals>,
         progress: &dyn Progress,
     ) -> Result<(), ErrorKind> {
         let permits = Semaphore::new(self.options().parallel_blobs.max(1));
@@ -184,12 +211,13 @@ impl Client {
             // A blob that is leased stays, whatever a prune thinks meanwhile.
             if scope.lease_blob(&blob.digest).is_ok() && store.has_blob(&blob.digest) == Some(blob.size) {
                 is_there(progress, blob);
+                arrivals.is_here(&blob.digest);
                 continue;
             }
             let permits = &permits;
             work.push(async move {
                 let _permit = permits.acquire().await.expect("the semaphore is never closed");
-                let open = || open_stored(store, blob);
+                let open = || open_stored(store, blob, arrivals);
                 self.fetch_blob_kind(reference, blob, &open, progress).await?;
                 scope.lease_blob(&blob.digest).map_err(ErrorKind::local)
             });
@@ -376,13 +404,60 @@ impl Client {
 const PARTIAL_BYTES_MIN: u64 = 1024 * 1024;
 
 /// Where a blob is written in the store: large ones so that a killed pull goes on where it was.
-fn open_stored(store: &Store, blob: &Descriptor) -> Result<Box<dyn BlobTarget>, Box<dyn Error + Send + Sync>> {
+fn open_stored(
+    store: &Store,
+    blob: &Descriptor,
+    arrivals: &Arc<Arrivals>,
+) -> Result<Box<dyn BlobTarget>, Box<dyn Error + Send + Sync>> {
+    let told = |target| Told { target, blob: blob.digest.clone(), arrivals: arrivals.clone() };
     if blob.size >= PARTIAL_BYTES_MIN
         && let Some(partial) = store.partial_blob(&blob.digest, blob.size)?
     {
-        return Ok(Box::new(partial));
+        arrivals.begins(&blob.digest, partial.reader()?, partial.size_bytes());
+        return Ok(Box::new(told(Box::new(partial) as Box<dyn BlobTarget>)));
     }
-    Ok(Box::new(store.blob_writer()?))
+    Ok(Box::new(told(Box::new(store.blob_writer()?))))
+}
+
+/// Dropped, no more comes.
+struct EndOfArrivals<'a>(&'a Arrivals);
+
+impl Drop for EndOfArrivals<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// Tells whoever unpacks it what has come of a blob.
+struct Told {
+    target: Box<dyn BlobTarget>,
+    blob: Digest,
+    arrivals: Arc<Arrivals>,
+}
+
+impl io::Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.target.write(bytes)?;
+        self.arrivals.grew(&self.blob, written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.target.flush()
+    }
+}
+
+impl BlobTarget for Told {
+    fn present_bytes(&self) -> u64 {
+        self.target.present_bytes()
+    }
+
+    fn commit(self: Box<Self>, digest: &Digest, size_bytes: u64) -> Result<(), CommitError> {
+        let Self { target, blob, arrivals } = *self;
+        target.commit(digest, size_bytes)?;
+        arrivals.is_here(&blob);
+        Ok(())
+    }
 }
 
 /// Tells of a blob that need not be moved.

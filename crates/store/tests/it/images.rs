@@ -36,7 +36,7 @@ fn put(world: &World, layers: &[SnapshotId]) -> Image {
 }
 
 /// Stores the blobs of an image as a registry client would; gives the manifest.
-fn pulled(world: &World, tars: &[Tar]) -> Vec<u8> {
+pub(crate) fn pulled(world: &World, tars: &[Tar]) -> Vec<u8> {
     let plain: Vec<Vec<u8>> = tars.iter().map(|tar| tar.clone().end()).collect();
     let mut config = ImageConfig::scratch(&Platform::host());
     config.rootfs.diff_ids = plain.iter().map(|bytes| DiffId(Digest::of(bytes))).collect();
