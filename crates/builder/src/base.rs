@@ -36,10 +36,7 @@ pub trait BaseSource: Send + Sync {
         reference: &Reference,
         platform: &Platform,
         verify: &[String],
-    ) -> Result<Option<Reference>, AdmitError> {
-        let _ = (reference, platform, verify);
-        Ok(None)
-    }
+    ) -> Result<Option<Reference>, AdmitError>;
 }
 
 /// Why an image may not be used.

@@ -11,7 +11,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use engine::{BoundPort, Container, ContainerSpec, EngineError, ExecSpec, Exit, OutputSink, Root, Stdio, TerminalSink};
+use engine::{
+    BoundPort, Container, ContainerSpec, EngineError, ExecSpec, Exit, FileChange, OutputSink, Root, Stdio, TerminalSink,
+};
 use network::Membership;
 use oci::{Digest, ImageConfig};
 use runtime::ProcessSpec;
@@ -219,6 +221,20 @@ impl Container for Handle {
     async fn exec(&self, spec: ExecSpec) -> Result<Exit, EngineError> {
         let running = self.0.clone();
         blocking(move || running.exec(spec)).await
+    }
+
+    async fn change_files(&self, changes: Vec<FileChange>) -> Result<(), EngineError> {
+        let running = self.0.clone();
+        blocking(move || {
+            let one = |FileChange { from, to }| runtime::FileChange { from, to };
+            let changes: Vec<runtime::FileChange> = changes.into_iter().map(one).collect();
+            let changed = running.container.change_files(&changes);
+            changed.map_err(|error| EngineError {
+                hint: error.remedy().map(str::to_owned),
+                ..failed("cannot change files in a container", error)
+            })
+        })
+        .await
     }
 
     async fn stop(&self, signal: i32, grace: Duration) -> Result<Exit, EngineError> {

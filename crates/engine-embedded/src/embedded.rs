@@ -51,7 +51,7 @@ pub struct EmbeddedOptions {
     pub default_network: Network,
     /// How sealed layers are compressed.
     pub compression: Compression,
-    /// What images of registries need before they are used.
+    /// What images of registries need before they are used; see also [`Embedded::trusting`].
     pub trust: Arc<Trust>,
 }
 
@@ -59,6 +59,8 @@ pub struct EmbeddedOptions {
 #[derive(Clone)]
 pub struct Embedded {
     pub(crate) inner: Arc<Inner>,
+    /// Of this handle: another one on the same engine may ask for more, or less.
+    trust: Arc<Trust>,
 }
 
 pub(crate) struct Inner {
@@ -78,8 +80,13 @@ impl Embedded {
 
     /// An engine whose builds take steps from other places as well.
     pub fn with_cache(options: EmbeddedOptions, imports: Vec<CacheImport>) -> Self {
-        let shared = cache::shared(&options, imports);
-        Self { inner: Arc::new(Inner { options, shared, scope: OnceLock::new(), opening: Mutex::default() }) }
+        let (shared, trust) = (cache::shared(&options, imports), Arc::clone(&options.trust));
+        Self { inner: Arc::new(Inner { options, shared, scope: OnceLock::new(), opening: Mutex::default() }), trust }
+    }
+
+    /// The same engine for one who asks for other things before images are used: what was said before does not count.
+    pub fn trusting(&self, trust: Trust) -> Self {
+        Self { inner: Arc::clone(&self.inner), trust: Arc::new(trust) }
     }
 
     /// As [`Engine::build`], for callers without an async runtime.
@@ -95,7 +102,7 @@ impl Embedded {
             }
             None => request.clone(),
         };
-        let build = || self.inner.with_host(&request.stage, events, |host| builder::build(request, host, events));
+        let build = || self.with_host(&request.stage, events, |host| builder::build(request, host, events));
         let shared = &self.inner.shared;
         let built = build();
         let warn = |message| events.emit(Event::Warning { message, place: None });
@@ -123,7 +130,7 @@ impl Embedded {
         events: &EventSink,
     ) -> Result<FetchedContext, FetchError> {
         let is_stopped = || cancel.is_cancelled();
-        self.inner.with_host("build", events, |host| builder::fetch_context(host, source, keeps_git_dir, &is_stopped))
+        self.with_host("build", events, |host| builder::fetch_context(host, source, keeps_git_dir, &is_stopped))
     }
 
     /// Unpacks an archive that is a build context; `None` when it is no archive. It lives as long as this engine.
@@ -133,7 +140,16 @@ impl Embedded {
     pub fn unpack_context(&self, archive: &mut dyn Read, cancel: &Cancel) -> Result<Option<PathBuf>, FetchError> {
         let is_stopped = || cancel.is_cancelled();
         let events = EventSink::silent();
-        self.inner.with_host("build", &events, |host| builder::unpack_context(host, archive, &is_stopped))
+        self.with_host("build", &events, |host| builder::unpack_context(host, archive, &is_stopped))
+    }
+
+    fn with_host<T, E: From<EngineError>>(
+        &self,
+        stage: &str,
+        events: &EventSink,
+        act: impl FnOnce(&Host<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.inner.with_host(stage, events, &self.trust, act)
     }
 
     /// As [`Engine::seal`], for callers without an async runtime.
@@ -209,6 +225,7 @@ impl Inner {
         &self,
         stage: &str,
         events: &EventSink,
+        trust: &Trust,
         act: impl FnOnce(&Host<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let options = &self.options;
@@ -219,7 +236,7 @@ impl Inner {
             scope,
             events,
             stage,
-            trust: &options.trust,
+            trust,
             slots: Mutex::new(HashMap::new()),
         };
         let downloads = WebDownloads { events, stage };
@@ -289,7 +306,7 @@ impl Engine for Embedded {
         let (this, events) = (self.clone(), events.clone());
         blocking(move || {
             let resolve = |host: &Host<'_>| builder::resolve(host, &request, &events);
-            let image = this.inner.with_host(&request.stage, &events, resolve)?;
+            let image = this.with_host(&request.stage, &events, resolve)?;
             Ok(ResolvedImage { root: builder::image_root(&image), id: image.id })
         })
         .await

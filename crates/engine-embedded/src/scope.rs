@@ -63,7 +63,7 @@ impl Scope for EmbeddedScope {
         blocking(move || {
             let stage = request.stage.clone();
             let private = shared.networks.later("setup");
-            let outcome = shared.engine.with_host(&stage, &events, |host| {
+            let outcome = shared.engine.with_host(&stage, &events, &shared.engine.options.trust, |host| {
                 builder::setup(&request, &builder::Host { default_network: &private, ..*host }, &events)
             });
             if let Some(message) = shared.networks.take_warning() {

@@ -172,6 +172,16 @@ pub struct ExecSpec {
     pub timeout: Option<Duration>,
 }
 
+/// What becomes of one path in a running container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileChange {
+    /// The file, link or directory of the host that it becomes (a directory without what is in it); `None`: it goes away, with
+    /// all that is below it.
+    pub from: Option<PathBuf>,
+    /// Absolute path in the container.
+    pub to: PathBuf,
+}
+
 /// How a process ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exit {
@@ -198,6 +208,12 @@ pub trait Container: Send + Sync {
 
     /// Sends a signal, and SIGKILL to everything in it after `grace`.
     async fn stop(&self, signal: i32, grace: Duration) -> Result<Exit, EngineError>;
+
+    /// Changes files in it while it runs, as its root would, whatever programs its image has. What is not on the host any more
+    /// changes nothing.
+    async fn change_files(&self, _changes: Vec<FileChange>) -> Result<(), EngineError> {
+        Err(cannot("change files of running containers"))
+    }
 
     /// Starts an ended container again, on the file system that it left, as `docker restart` does. `spec` says what is started;
     /// its root is not looked at. This handle is of no use afterwards; when it fails, it can be tried again.

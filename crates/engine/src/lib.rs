@@ -16,7 +16,7 @@ pub use build::{
     SetupCommand, SetupRequest,
 };
 pub use container::{
-    BindMount, Cancel, Container, ContainerSpec, ExecSpec, Exit, KeptRoot, Limits, OutputSink, Root, Stdio,
+    BindMount, Cancel, Container, ContainerSpec, ExecSpec, Exit, FileChange, KeptRoot, Limits, OutputSink, Root, Stdio,
     TerminalSink,
 };
 pub use image::{ImageRequest, ResolvedImage};

@@ -28,7 +28,7 @@ pub use key::{
     InvalidPublicKey, KeyFileError, KeyKind, KeySource, KeySourceError, NoRandomness, Password, PublicKey, Secrets,
     Signer, SigningFailed, SigningFailure, SigningKey,
 };
-pub use policy::{Check, Exception, NamedKey, Policy, PolicyError, PolicyFile, Report, Requirement, Sought};
+pub use policy::{Check, Exception, NamedKey, Policy, PolicyError, PolicyFile, Report, Requirement, Sought, read_text};
 pub use statement::{
     BUILD_TYPE, BUILDER_ID, GATES_LEVEL, GateResult, Parameters, Provenance, Resource, STATEMENT_TYPE, Statement,
     Summary, TestResult, git_uri, predicate, timestamp,

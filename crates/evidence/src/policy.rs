@@ -11,7 +11,7 @@ use std::{
 
 use oci::Digest;
 
-pub use file::{Exception, PolicyError, PolicyFile};
+pub use file::{Exception, PolicyError, PolicyFile, read_text};
 
 use crate::{Collected, Flaw, PublicKey, Statement, Summary, TestResult, Trusted, predicate};
 

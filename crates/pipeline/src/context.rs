@@ -112,6 +112,8 @@ pub enum Stages {
     All,
     /// `build` by the pipeline file: build, seal, local tags.
     Build,
+    /// Build only, for services that start from it: nothing gets a name.
+    Images,
     /// `test [GATE…]`: these gates with what they need; none named means all. With several images `api/unit` is a gate of the
     /// image `api`, `api` means all of its gates, and `unit` those of this name in all images.
     Gates(Vec<String>),

@@ -3,6 +3,7 @@
 use crate::{
     bundle, cgroup,
     error::{StartError, WaitError},
+    files::{self, FileChange},
     freeze, ports,
     protocol::{Attached, Channel, ExecRequest, ForeignExec, Inside, Report, Request, StdioPlan, send_request},
     spec::{ContainerSpec, Exit, Limits, Network, PrivateNetwork, ProcessSpec, Stdio},
@@ -181,11 +182,50 @@ impl Container {
                 serial,
                 pid: self.supervised.pid,
             }),
+            is_files: false,
         };
         let program = process.args.first().cloned().unwrap_or_default();
         let container = Some(self.supervised.first.as_fd());
         Supervised::launch(&Request::Exec(Box::new(request)), process.stdio, container, None, (&program, &process.user))
             .map(Exec)
+    }
+
+    /// Changes files in it while it runs, one after the other, as its root would; its image needs no program for that. Files
+    /// belong to its root and keep their modes and times. Each is replaced at once; the others stay when one fails.
+    ///
+    /// # Errors
+    /// A file cannot be read here, or written there; or the container has ended.
+    pub fn change_files(&self, changes: &[FileChange]) -> Result<(), StartError> {
+        let stdio = Stdio::Pipe { stdin: Some(files::stream(changes)?.into()) };
+        let process = ProcessSpec {
+            args: vec!["files".to_owned()],
+            env: Vec::new(),
+            cwd: "/".to_owned(),
+            user: String::new(),
+            no_new_privileges: true,
+            stdio: Stdio::Null,
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+        };
+        let inside = match &self.foreign {
+            None => self.supervised.inside.clone(),
+            // Another runtime does not tell what it made; its root is all that is needed.
+            Some(_) => Inside { namespaces: libc::CLONE_NEWNS, cgroups: Vec::new() },
+        };
+        let request = ExecRequest {
+            process: bundle::process(&process, &self.limits)?,
+            user: String::new(),
+            stdio: bundle::plan_stdio(&stdio),
+            privileged: self.privileged,
+            inside,
+            foreign: None,
+            is_files: true,
+        };
+        let container = Some(self.supervised.first.as_fd());
+        let written = Supervised::launch(&Request::Exec(Box::new(request)), stdio, container, None, ("files", ""))?;
+        // Started means done; what is left is its end.
+        drop(Exec(written));
+        Ok(())
     }
 
     /// What could not be had and was done without: limits, control groups, id mapping.

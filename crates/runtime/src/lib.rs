@@ -17,6 +17,7 @@ mod container;
 mod emulation;
 mod enter;
 mod error;
+mod files;
 mod freeze;
 mod helper;
 mod overlay;
@@ -35,6 +36,7 @@ pub use container::{Container, Exec, sweep_container};
 pub use emulation::{Emulation, emulated_architectures, emulation, is_dynamic};
 pub use enter::{Privilege, enter};
 pub use error::{EnterError, MountError, StartError, WaitError};
+pub use files::FileChange;
 pub use helper::run_if_reexecuted;
 pub use overlay::{Overlay, overlay_works};
 pub use spec::{

@@ -75,6 +75,8 @@ pub(crate) struct ExecRequest {
     pub(crate) privileged: bool,
     pub(crate) inside: Inside,
     pub(crate) foreign: Option<ForeignExec>,
+    /// Not a program: its input is a stream of changed files (`files`), which are there before it counts as started.
+    pub(crate) is_files: bool,
 }
 
 /// How to run a further process with a foreign runtime.

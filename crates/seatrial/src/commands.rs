@@ -44,12 +44,14 @@ mod sign;
 mod solution;
 pub(crate) mod tag;
 mod transfer;
+pub(crate) mod trust;
 pub(crate) mod up;
 pub(crate) mod verify;
 mod watch;
 
 pub(crate) use init::environment;
-pub(crate) use run::prepare_failure;
+pub(crate) use record::record_of_up;
+pub(crate) use run::{HOST_COMMANDS, SECRET_COMMANDS, prepare_failure};
 
 use crate::{cli::Command, context::Context, exit::Exit};
 

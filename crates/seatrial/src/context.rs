@@ -76,12 +76,12 @@ impl Context {
         Ok(self.store.get_or_init(|| store))
     }
 
-    /// The embedded engine on the store.
-    pub(crate) fn engine(&self, args: &EngineArgs) -> anyhow::Result<Embedded> {
-        self.engine_with_cache(args, Vec::new(), Trust::default())
+    /// The embedded engine on the store. It takes images of registries only where they have what `trust` asks of them.
+    pub(crate) fn engine(&self, args: &EngineArgs, trust: Trust) -> anyhow::Result<Embedded> {
+        self.engine_with_cache(args, Vec::new(), trust)
     }
 
-    /// The same, taking steps from other places as well, and images only where they have what is asked of them.
+    /// The same, taking steps from other places as well.
     pub(crate) fn engine_with_cache(
         &self,
         args: &EngineArgs,
@@ -136,12 +136,12 @@ impl Context {
         client(insecure_hosts)
     }
 
-    /// Watches for SIGINT and SIGTERM from here on: the first cancels, the second kills.
+    /// Watches for SIGINT, SIGTERM and SIGHUP from here on: the first cancels, the second kills.
     pub(crate) fn watch_signals(&self) {
         self.watching.get_or_init(|| signals::watch(self.cancel.clone(), self.stopped.clone()));
     }
 
-    /// Waits for a future; SIGINT and SIGTERM cancel from here on. Work that looks at [`Context::cancel`] ends by itself.
+    /// Waits for a future; SIGINT, SIGTERM and SIGHUP cancel from here on. Work that looks at [`Context::cancel`] ends by itself.
     pub(crate) fn block_on<F: Future>(&self, future: F) -> anyhow::Result<F::Output> {
         self.watch_signals();
         let runtime = match self.runtime.get() {

@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Surroundings,
     /// 4: authentication.
     Authentication,
+    /// 129: cancelled by SIGHUP: its terminal has gone.
+    HungUp,
     /// 130: cancelled by SIGINT.
     Interrupted,
     /// 143: cancelled by SIGTERM.
@@ -32,6 +34,7 @@ impl Exit {
             Exit::Usage => 2,
             Exit::Surroundings => 3,
             Exit::Authentication => 4,
+            Exit::HungUp => 129,
             Exit::Interrupted => 130,
             Exit::Terminated => 143,
             Exit::Command(code) => code,

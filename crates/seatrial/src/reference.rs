@@ -39,7 +39,7 @@ fn command_line() -> String {
          | 2 | wrong invocation, Dockerfile or `seatrial.yaml` |\n\
          | 3 | the surroundings failed (registry, kernel, disk, engine); repeating may help |\n\
          | 4 | authentication |\n\
-         | 130, 143 | cancelled |\n\n"
+         | 129, 130, 143 | cancelled |\n\n"
     );
     options(&mut out, "Flags of every command", command.get_arguments());
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first stops in grace, the second kills.
+//! SIGINT, SIGTERM and SIGHUP: the first stops in grace, a second Ctrl-C or SIGTERM kills.
 
 use std::sync::{
     Arc,
@@ -7,7 +7,7 @@ use std::sync::{
 
 use engine::Cancel;
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 
@@ -21,6 +21,7 @@ impl Stopped {
     /// The exit code of the first signal.
     pub(crate) fn exit(&self) -> Option<Exit> {
         match self.0.load(Ordering::SeqCst) {
+            129 => Some(Exit::HungUp),
             130 => Some(Exit::Interrupted),
             143 => Some(Exit::Terminated),
             _ => None,
@@ -32,19 +33,35 @@ impl Stopped {
 /// first signal cancels; the second ends the process at once: the kernel ends its containers with it, and the next command
 /// sweeps the rest. A signal that comes after this returned is heard.
 pub(crate) fn watch(cancel: Cancel, stopped: Stopped) {
+    let signals: &[i32] = if ignores_hang_up() { &[SIGINT, SIGTERM] } else { &[SIGINT, SIGTERM, SIGHUP] };
     // Without handlers the signals end the process themselves, which is the second signal's meaning.
-    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else { return };
+    let Ok(mut signals) = Signals::new(signals) else { return };
     let hear = move || {
-        let mut heard =
-            signals.forever().map(|signal| if signal == SIGINT { Exit::Interrupted } else { Exit::Terminated });
+        let mut heard = signals.forever();
         let Some(first) = heard.next() else { return };
-        stopped.0.store(first.code(), Ordering::SeqCst);
+        stopped.0.store(exit_of(first).code(), Ordering::SeqCst);
         terminal::message_line("stopping… (once more to kill)");
         cancel.cancel();
-        let Some(second) = heard.next() else { return };
+        // A terminal that goes tells so by its shell and by the kernel: that is no second wish.
+        let Some(second) = heard.find(|signal| *signal != SIGHUP) else { return };
         terminal::message_line("killed");
         #[expect(clippy::exit, reason = "the second signal asks for exactly this")]
-        std::process::exit(second.code().into());
+        std::process::exit(exit_of(second).code().into());
     };
     let _ = std::thread::Builder::new().name("signals".into()).spawn(hear);
+}
+
+fn exit_of(signal: i32) -> Exit {
+    match signal {
+        SIGHUP => Exit::HungUp,
+        SIGINT => Exit::Interrupted,
+        _ => Exit::Terminated,
+    }
+}
+
+/// Who started us under `nohup` wants us to outlive the terminal (proc(5), `SigIgn`).
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 << (SIGHUP - 1) != 0)
 }

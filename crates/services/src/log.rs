@@ -65,6 +65,12 @@ impl Watched {
         })
     }
 
+    /// What was said before does not count any more.
+    pub(crate) fn begin_again(&self) {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.count.send_replace(0);
+    }
+
     pub(crate) fn pattern(&self) -> &str {
         self.pattern.as_str()
     }
@@ -113,5 +119,10 @@ mod tests {
         sink(&vec![b'x'; 3 * LINE_BYTES_MAX]);
         sink(b"\nready\n");
         assert_eq!(watched.count(), 4);
+        // Half a line of a former life is none of the next.
+        sink(b"not ");
+        watched.begin_again();
+        sink(b"ready\n");
+        assert_eq!(watched.count(), 1);
     }
 }

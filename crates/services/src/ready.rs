@@ -121,8 +121,8 @@ pub(crate) struct Waiting<'a> {
     pub(crate) root: &'a Root,
     /// Looks at its log for `ready.log`.
     pub(crate) watched: Option<&'a Arc<Watched>>,
-    /// It began from a snapshot, so that what initialisation logs does not come again.
-    pub(crate) is_warm: bool,
+    /// It began from a snapshot, or on the files that it left when it was ready: what initialisation logs does not come again.
+    pub(crate) is_initialised: bool,
     pub(crate) cancel: &'a Cancel,
 }
 
@@ -174,8 +174,8 @@ impl Waiting<'_> {
         let gap = ready.interval.unwrap_or(GAP_MAX);
         let mut conditions = Vec::new();
         if let (Some(log), Some(watched)) = (&ready.log, self.watched) {
-            // Initialisation often says the same once more; it is over when a snapshot starts.
-            let times = if self.is_warm { 1 } else { log.times };
+            // Initialisation often says the same once more.
+            let times = if self.is_initialised { 1 } else { log.times };
             let words = format!("a line like `{}` in its log", log.pattern);
             conditions.push(self.condition(words, Aim::Log(watched, times)));
         }

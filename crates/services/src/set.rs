@@ -153,11 +153,6 @@ impl<'a> Services<'a> {
         Self { over: Some(over), ..Self::new(cx, None) }
     }
 
-    /// Those that were started, in that order.
-    pub(crate) fn started(&self) -> Vec<Arc<Up>> {
-        lock(&self.started).clone()
-    }
-
     /// Starts these services with all that they need, side by side as far as `depends_on` allows, and waits until all are
     /// ready. What is up already is not started again.
     ///

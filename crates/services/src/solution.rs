@@ -10,7 +10,7 @@ use std::{
 };
 
 use compose::{MountSource, Project, Service};
-use engine::{BoundPort, Cancel, Container, Engine, EngineError, ExecSpec, Scope};
+use engine::{BoundPort, Cancel, Container, Engine, EngineError, ExecSpec, FileChange, Root, Scope};
 use events::EventSink;
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -21,12 +21,11 @@ pub(crate) use over::Over;
 use crate::{
     Logs, Purpose, ServiceContext, ServiceError, Services,
     order::{levels, needed},
-    up::{Status, Up},
+    up::{State, Status, Up},
 };
 
 /// The containers of a project, with their networks, for as long as they are wanted.
 pub struct Solution {
-    engine: Arc<dyn Engine>,
     scope: Box<dyn Scope>,
     logs: Arc<dyn Logs>,
     /// As it last came up.
@@ -40,6 +39,10 @@ pub struct Solution {
 
 /// What is to come up.
 pub struct UpRequest<'a> {
+    /// Who fetches and builds images; the scope's own engine, perhaps with other rules for what images need.
+    pub engine: &'a dyn Engine,
+    /// Images that were built for it, by the names that `from` gives them.
+    pub built: &'a BTreeMap<String, Root>,
     /// Services with their networks, volumes, configs and secrets.
     pub project: Project,
     /// Services that are wanted, with all that they need; empty: all.
@@ -149,9 +152,8 @@ pub struct Inside {
 
 impl Solution {
     /// Nothing is up yet.
-    pub fn new(engine: Arc<dyn Engine>, scope: Box<dyn Scope>, logs: Arc<dyn Logs>) -> Self {
+    pub fn new(scope: Box<dyn Scope>, logs: Arc<dyn Logs>) -> Self {
         Self {
-            engine,
             scope,
             logs,
             project: Mutex::default(),
@@ -178,32 +180,36 @@ impl Solution {
             }
         }
         let (project, whole) = (Arc::new(project), Arc::new(request.project.clone()));
-        self.check_volumes(&project).await?;
+        check_volumes(request.engine, &project).await?;
         let former = self.ups();
         self.orphans(&project, &former, &request).await?;
-        let built = BTreeMap::new();
         let services = Services::over(
             ServiceContext {
-                engine: &*self.engine,
+                engine: request.engine,
                 scope: &*self.scope,
                 events: request.events,
                 logs: &*self.logs,
                 project: &project,
                 env: request.env,
                 directory: request.directory,
-                built: &built,
+                built: request.built,
                 pull: request.pull,
                 no_cache: request.no_cache,
                 cancel: request.cancel,
                 purpose: Purpose::Solution,
             },
-            Over { former: &former, recreate: request.recreate, tell: request.tell, tasks: &self.tasks },
+            Over {
+                former: &former,
+                all: &self.ups,
+                recreate: request.recreate,
+                tell: request.tell,
+                tasks: &self.tasks,
+            },
         );
         let up = services.up(&names).await;
         {
             let mut ups = lock(&self.ups);
             ups.retain(|up| !up.is_removed());
-            ups.extend(services.started());
             ups.iter().for_each(|up| up.watch_over(&self.tasks));
         }
         let failure = services.take_failure();
@@ -321,6 +327,20 @@ impl Solution {
         Some(Inside { name: up.name.clone(), container: up.container(), exec: up.exec.clone() })
     }
 
+    /// Changes files in all running containers of a service; each gets all of them.
+    ///
+    /// # Errors
+    /// The first failure, with the container's name; the others are attempted.
+    pub async fn change_files(&self, service: &str, changes: &[FileChange]) -> Result<(), EngineError> {
+        let ups = self.ups();
+        let running = ups.iter().filter(|up| up.service.name == service && up.status().state == State::Running);
+        let each = running.map(|up| async move {
+            let changed = up.container().change_files(changes.to_vec()).await;
+            changed.map_err(|error| EngineError { message: format!("cannot change files in {}", up.name), ..error })
+        });
+        join_all(each).await.into_iter().collect()
+    }
+
     /// Waits until no container of these services (of all without names) runs, nor is about to.
     pub async fn ended(&self, names: &[String]) {
         loop {
@@ -358,25 +378,6 @@ impl Solution {
         }
         up.watch_over(&self.tasks);
         over::told_ready(up, cancel, tell).await.map(drop)
-    }
-
-    /// What no file of the project makes has to be there.
-    async fn check_volumes(&self, project: &Project) -> Result<(), ServiceError> {
-        for service in &project.services {
-            for mount in &service.mounts {
-                let MountSource::Volume { name, .. } = &mount.source else { continue };
-                let Some(volume) = project.volumes.get(name).filter(|volume| volume.external) else { continue };
-                if !self.engine.has_volume(&volume.name).await? {
-                    let message = format!("service {}: there is no external volume `{}`", service.name, volume.name);
-                    return Err(ServiceError::Invalid {
-                        message,
-                        place: volume.place.clone(),
-                        hint: Some("a project makes it that has a volume of this `name` without `external`".into()),
-                    });
-                }
-            }
-        }
-        Ok(())
     }
 
     async fn orphans(
@@ -450,6 +451,25 @@ impl Solution {
         }
         result
     }
+}
+
+/// What no file of the project makes has to be there.
+async fn check_volumes(engine: &dyn Engine, project: &Project) -> Result<(), ServiceError> {
+    for service in &project.services {
+        for mount in &service.mounts {
+            let MountSource::Volume { name, .. } = &mount.source else { continue };
+            let Some(volume) = project.volumes.get(name).filter(|volume| volume.external) else { continue };
+            if !engine.has_volume(&volume.name).await? {
+                let message = format!("service {}: there is no external volume `{}`", service.name, volume.name);
+                return Err(ServiceError::Invalid {
+                    message,
+                    place: volume.place.clone(),
+                    hint: Some("a project makes it that has a volume of this `name` without `external`".into()),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn all_names(project: &Project) -> Vec<String> {

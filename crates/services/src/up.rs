@@ -108,6 +108,8 @@ pub(crate) struct Up {
     is_watched_over: Mutex<bool>,
     /// It was ready since its last start.
     is_ready: AtomicBool,
+    /// It was ready once: its next starts find their files as it left them.
+    has_been_ready: AtomicBool,
     is_removed: AtomicBool,
 }
 
@@ -138,6 +140,7 @@ impl Up {
             changing: tokio::sync::Mutex::default(),
             is_watched_over: Mutex::default(),
             is_ready: AtomicBool::new(false),
+            has_been_ready: AtomicBool::new(false),
             is_removed: AtomicBool::new(false),
             started,
         }
@@ -184,13 +187,14 @@ impl Up {
                 network: self.spec.network,
                 root: &self.image.root,
                 watched: self.watched.as_ref(),
-                is_warm: self.is_warm,
+                is_initialised: self.is_warm || self.has_been_ready.load(Ordering::SeqCst),
                 cancel,
             };
             match waiting.until(&self.readiness).await? {
                 Seen::Ready(how) => {
                     self.healthy(Health::Healthy);
                     self.is_ready.store(true, Ordering::SeqCst);
+                    self.has_been_ready.store(true, Ordering::SeqCst);
                     return Ok(how);
                 }
                 Seen::Completed => {
@@ -365,6 +369,9 @@ impl Up {
     async fn again(&self) -> Result<(), EngineError> {
         self.is_ready.store(false, Ordering::SeqCst);
         let former = self.container();
+        // All that it said has been looked at by then.
+        former.wait().await?;
+        self.watched.iter().for_each(|watched| watched.begin_again());
         let next: Arc<dyn Container> = former.again(self.spec.clone()).await?.into();
         *lock(&self.container) = next;
         self.status.send_modify(|status| {

@@ -8,12 +8,13 @@ mod git;
 mod image;
 mod services;
 mod session;
+mod terminal;
 
 use std::{
     fs,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
@@ -23,6 +24,7 @@ pub use filter::filtered;
 pub use git::{COMMIT_SECONDS, GitServer, Repository, serve_repositories};
 pub use services::{POSTGRES, RABBITMQ, REDIS};
 pub use session::{Finished, Running, Session};
+pub use terminal::Terminal;
 
 /// Name of the tiny image: a shell and a few tools, on no base.
 pub const TINY: &str = "tiny:1";
@@ -31,6 +33,8 @@ pub const TINY: &str = "tiny:1";
 pub struct World {
     directory: tempfile::TempDir,
     program: PathBuf,
+    /// Sessions are this user's and group's; `None`: whoever runs the tests.
+    user: Option<(u32, u32)>,
     registry: OnceLock<Registry>,
 }
 
@@ -54,16 +58,39 @@ impl World {
     /// Without a temporary directory there are no tests.
     pub fn new(program: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("seatrial-test-").tempdir().expect("a temporary directory");
-        let world = Self { directory, program: program.into(), registry: OnceLock::new() };
+        let world = Self { directory, program: program.into(), user: None, registry: OnceLock::new() };
         for name in ["home", "repo"] {
             fs::create_dir(world.path(name)).expect("a fresh directory takes directories");
         }
         world
     }
 
+    /// A world of an ordinary user, which root makes for him. He has a copy of the program, since he may not be able to reach
+    /// the build directory.
+    ///
+    /// # Panics
+    /// For all but root.
+    pub fn of_user(program: &str, (user, group): (u32, u32)) -> Self {
+        let mut world = Self::new(program);
+        let copy = world.path("seatrial");
+        // The same file under another name costs nothing where it is possible.
+        fs::hard_link(program, &copy).or_else(|_| fs::copy(program, &copy).map(drop)).expect("programs can be copied");
+        for path in [world.path(""), world.path("home"), world.path("repo")] {
+            std::os::unix::fs::chown(path, Some(user), Some(group)).expect("root gives files away");
+        }
+        (world.program, world.user) = (copy, Some((user, group)));
+        world
+    }
+
     /// The same, with the tiny image loaded as [`TINY`].
     pub fn with_image(program: &str) -> Self {
-        let world = Self::new(program);
+        Self::new(program).loaded()
+    }
+
+    /// With the tiny image loaded as [`TINY`].
+    #[must_use]
+    pub fn loaded(self) -> Self {
+        let world = self;
         let tar = world.path("tiny.tar");
         image::write_tiny_tar(&tar);
         world.seatrial(["load", "--name", TINY]).arg(&tar).run().exits(0);
@@ -156,6 +183,9 @@ impl World {
             .env("NO_COLOR", "1")
             .env("LC_ALL", "C.UTF-8");
         command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
+        if let Some((user, group)) = self.user {
+            command.uid(user).gid(group);
+        }
         Session::new(command, self.directory.path().to_owned(), self.registry.get().map(|registry| registry.address))
     }
 
@@ -199,6 +229,14 @@ impl World {
     pub fn scopes(&self) -> Vec<String> {
         let entries = fs::read_dir(self.store().join("scopes")).into_iter().flatten().flatten();
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// Waits until a condition holds, for a bounded time.
+    ///
+    /// # Panics
+    /// When it does not hold in time.
+    pub fn wait_until(&self, what: &str, condition: impl FnMut() -> bool) {
+        session::wait_until(what, session::SESSION_MAX, condition, || {});
     }
 
     /// What a killed command may have left: scopes of the store, mounts below it, processes whose environment or command

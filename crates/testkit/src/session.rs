@@ -11,10 +11,10 @@ use std::{
 
 use expect_test::Expect;
 
-use crate::filtered;
+use crate::{Terminal, filtered};
 
 /// Few sessions of the tests take this long; what does hangs.
-const SESSION_MAX: Duration = Duration::from_secs(120);
+pub(crate) const SESSION_MAX: Duration = Duration::from_secs(120);
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -68,6 +68,14 @@ impl Session {
     /// When the program cannot be started, or hangs.
     pub fn run(self) -> Finished {
         self.start().finish()
+    }
+
+    /// Starts at a terminal of this many rows and columns.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    pub fn terminal(self, rows: u16, cols: u16) -> Terminal {
+        Terminal::start(&self.command, (rows, cols), self.longest)
     }
 
     /// Starts without waiting.
@@ -152,15 +160,12 @@ impl Running {
     ///
     /// # Panics
     /// When it does not hold in time, or the session ends before.
-    pub fn wait_until(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
-        let start = Instant::now();
-        while !condition() {
+    pub fn wait_until(&mut self, what: &str, condition: impl FnMut() -> bool) {
+        wait_until(what, self.longest, condition, || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("the session ended ({status}) before: {what}");
             }
-            assert!(start.elapsed() < self.longest, "in vain: {what}");
-            std::thread::sleep(POLL);
-        }
+        });
     }
 
     /// Waits for the end.
@@ -198,6 +203,21 @@ impl Running {
             stderr: messages.join().expect("reading does not panic"),
         };
         Finished { output, world: self.world.clone(), registry: self.registry }
+    }
+}
+
+/// Looks at a condition until it holds; `meanwhile` is asked in between.
+pub(crate) fn wait_until(
+    what: &str,
+    longest: Duration,
+    mut condition: impl FnMut() -> bool,
+    mut meanwhile: impl FnMut(),
+) {
+    let start = Instant::now();
+    while !condition() {
+        meanwhile();
+        assert!(start.elapsed() < longest, "in vain: {what}");
+        std::thread::sleep(POLL);
     }
 }
 

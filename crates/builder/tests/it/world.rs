@@ -11,7 +11,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use builder::{BaseError, BaseSource, Download, DownloadError, Downloaded, Downloads, Host, Shared, build};
+use builder::{AdmitError, BaseError, BaseSource, Download, DownloadError, Downloaded, Downloads, Host, Shared, build};
 use engine::{BuildContext, BuildError, BuildRequest, Built, Cancel, DockerfileSource, NetworkMode};
 use events::{Event, EventSink, Record, Subscriber};
 use oci::{Digest, ImageConfig, Platform, Reference};
@@ -114,6 +114,10 @@ struct NoRegistry;
 impl BaseSource for NoRegistry {
     fn pull(&self, _: &Reference, _: &Platform) -> Result<Image, BaseError> {
         Err(BaseError { is_auth: false, source: "registry cannot be reached".into() })
+    }
+
+    fn admit(&self, _: &Reference, _: &Platform, _: &[String]) -> Result<Option<Reference>, AdmitError> {
+        Ok(None)
     }
 }
 

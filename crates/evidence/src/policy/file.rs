@@ -2,6 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -102,7 +105,7 @@ pub enum PolicyError {
         name: String,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file holds no key.
     #[error("{0} is not a public key of ECDSA P-256 or Ed25519 in PEM")]
@@ -129,7 +132,7 @@ impl PolicyFile {
     ///
     /// # Errors
     /// The policy says something that means nothing, or a key cannot be read.
-    pub fn policy(&self, read: &dyn Fn(&str) -> std::io::Result<String>) -> Result<Policy, PolicyError> {
+    pub fn policy(&self, read: &dyn Fn(&str) -> io::Result<String>) -> Result<Policy, PolicyError> {
         let given: Vec<(String, &String)> = match &self.keys {
             Keys::List(list) => list.iter().map(|text| (key_name(text), text)).collect(),
             Keys::Named(map) => map.iter().map(|(name, text)| (name.clone(), text)).collect(),
@@ -179,7 +182,7 @@ fn exception(rule: &ExceptionRule, require: &[Requirement]) -> Result<Exception,
 pub(crate) fn named_keys(
     name: &str,
     text: &str,
-    read: &dyn Fn(&str) -> std::io::Result<String>,
+    read: &dyn Fn(&str) -> io::Result<String>,
 ) -> Result<Vec<NamedKey>, PolicyError> {
     let pem = if text.contains("-----BEGIN ") {
         text.to_owned()
@@ -190,13 +193,12 @@ pub(crate) fn named_keys(
     Ok(keys.into_iter().map(|key| NamedKey { name: name.to_owned(), key }).collect())
 }
 
-/// `keys/release.pub` is called `release`; a key in the text by its fingerprint's beginning.
+/// `keys/release.pub` is called `release`.
 fn key_name(text: &str) -> String {
     if text.contains("-----BEGIN ") {
         return "the inline key".to_owned();
     }
-    let file = text.rsplit('/').next().unwrap_or(text);
-    file.strip_suffix(".pub").or_else(|| file.strip_suffix(".pem")).unwrap_or(file).to_owned()
+    Path::new(text).file_stem().map_or_else(|| text.to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
 
 /// `90s`, `15m`, `12h`, `30d`, `2w`.
@@ -214,19 +216,32 @@ fn age(text: &str) -> Option<Duration> {
 }
 
 impl Policy {
-    /// A policy of keys and simple requirements, as `trust:` in a pipeline file and `verify --key` say it.
+    /// A policy of keys and simple requirements, as `trust:` in a pipeline file and `verify --key` say it. Keys are in PEM, or
+    /// names of files, which start from `base`.
     ///
     /// # Errors
     /// A key cannot be read.
-    pub fn of(
-        keys: &[String],
-        require: Vec<Requirement>,
-        read: &dyn Fn(&str) -> std::io::Result<String>,
-    ) -> Result<Policy, PolicyError> {
+    pub fn of(keys: &[String], require: Vec<Requirement>, base: &Path) -> Result<Policy, PolicyError> {
         let mut named = Vec::new();
         for text in keys {
-            named.extend(named_keys(&key_name(text), text, read)?);
+            named.extend(named_keys(&key_name(text), text, &|name| read_text(&base.join(name)))?);
         }
         Ok(Policy { keys: named, require, exceptions: Vec::new() })
     }
+}
+
+/// A key takes some hundred bytes, a policy some hundred lines.
+const TEXT_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The text of a file with public keys, or with a policy: bounded, since the file may be a stranger's.
+///
+/// # Errors
+/// It cannot be read, is no text, or is longer than a megabyte.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(TEXT_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > TEXT_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {TEXT_BYTES_MAX} bytes")));
+    }
+    Ok(text)
 }

@@ -96,6 +96,7 @@ impl<'p> Selection<'p> {
         Ok(match stages {
             Stages::All => Self { gates: all(), health: true, ..named },
             Stages::Build => named,
+            Stages::Images => Self::nothing(),
             Stages::Publish => Self { needs_verdict: true, ..named },
             Stages::Gates(names) if names.is_empty() => Self { gates: all(), ..Self::nothing() },
             Stages::Gates(names) => Self { gates: with_needs(plan, names)?, ..Self::nothing() },

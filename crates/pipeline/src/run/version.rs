@@ -37,7 +37,7 @@ pub(super) async fn values(
         }
         Version::ImageLabel(name) => config.labels.get(name).cloned().ok_or(format!("the image has no label `{name}`")),
         // Neither names anything by the version.
-        Version::Command { .. } if matches!(options.stages, Stages::Build | Stages::Health) => {
+        Version::Command { .. } if matches!(options.stages, Stages::Build | Stages::Images | Stages::Health) => {
             Err("it was not asked for".into())
         }
         Version::Command { command, on_host } => {

@@ -6,6 +6,7 @@
 use super::{Notes, Stdio, listen, payload, watch};
 use crate::{
     cgroup::Entrances,
+    files,
     protocol::{Channel, ExecRequest, Failure, FromInside, NetworkPlan, Report, Step},
     sys::{self, Child, Fork},
 };
@@ -77,6 +78,12 @@ fn scout(request: &ExecRequest, container: &OwnedFd, inner: &Channel, stdio: &St
             drop(inner.send(&FromInside::Joined { pid: child.pid }, &[]));
             sys::exit_now(0)
         }
+        Ok(Fork::Child) if request.is_files => {
+            match settle(request, inner, stdio).and_then(|_| write(request, stdio)) {
+                Ok(()) => sys::exit_now(0),
+                Err(failure) => failure,
+            }
+        }
         Ok(Fork::Child) => match settle(request, inner, stdio) {
             Ok(terminal) => {
                 let is_uncounted = request.inside.cgroups.is_empty();
@@ -94,6 +101,19 @@ fn scout(request: &ExecRequest, container: &OwnedFd, inner: &Channel, stdio: &St
         },
         Err(failure) => failure,
     }
+}
+
+/// Our own work in the container, with the rights that its root has.
+fn write(request: &ExecRequest, stdio: &Stdio) -> Result<(), Failure> {
+    let Stdio::Pipe { stdin: Some(stream), .. } = stdio else {
+        return Err(io::Error::from_raw_os_error(libc::EBADF)).step("find the changed files");
+    };
+    let stream = stream.try_clone().step("read the changed files")?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let caps = payload::capabilities(&request.process)?.bits();
+    sys::bound_capabilities(caps).step("bound capabilities")?;
+    sys::set_capabilities(caps).step("set capabilities")?;
+    files::apply(std::fs::File::from(stream))
 }
 
 fn settle(request: &ExecRequest, inner: &Channel, stdio: &Stdio) -> Result<Option<OwnedFd>, Failure> {

@@ -92,7 +92,8 @@ fn become_program(program: Program<'_>, parent: Parent<'_>) -> Result<std::conve
     execute(process, &identity)
 }
 
-fn capabilities(process: &Process) -> Result<CapSet, Failure> {
+/// What the process may have at most.
+pub(super) fn capabilities(process: &Process) -> Result<CapSet, Failure> {
     let bounding = process.capabilities().as_ref().and_then(|caps| caps.bounding().clone()).unwrap_or_default();
     CapSet::from_oci(&bounding)
         .map_err(|_| Failure::new("understand the capabilities", &io::Error::from_raw_os_error(libc::EINVAL)))

@@ -53,7 +53,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
         return super::run::build(name, &args.for_pipeline()?, context);
     }
     let caches = Caches::read(&args.cache, context)?;
-    let engine = LazyEngine::new(context, &args.engine, &caches.imports);
+    let engine = LazyEngine::new(context, args, &caches.imports);
     if let Some(call) = args.call()? {
         return call::run(call, &args.request(context, &engine)?, context);
     }

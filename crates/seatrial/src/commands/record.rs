@@ -116,3 +116,9 @@ impl RunRecord {
         SystemTime::now().duration_since(ended).unwrap_or_default()
     }
 }
+
+/// What is kept of a run that built images for services.
+pub(crate) fn record_of_up(run: &RunDir, name: &str, verdict: Verdict, duration: Duration) {
+    let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    RunRecord::new("up", name, verdict, duration_ms).write(run);
+}

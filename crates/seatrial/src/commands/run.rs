@@ -26,7 +26,7 @@ use super::{
     init::environment,
     record::{GateRecord, RunRecord},
     sign::SignArgs,
-    verify,
+    trust,
 };
 use crate::{
     cli::{EngineArgs, Progress},
@@ -39,9 +39,9 @@ use crate::{
 };
 
 /// In the file of what this machine permits: `before` without an image.
-const HOST_COMMANDS: &str = "before.host";
+pub(crate) const HOST_COMMANDS: &str = "before.host";
 /// Permission that commands of the pipeline file say secrets.
-const SECRET_COMMANDS: &str = "secrets.command";
+pub(crate) const SECRET_COMMANDS: &str = "secrets.command";
 
 /// Flags of everything that walks the pipeline.
 #[derive(Debug, clap::Args)]
@@ -246,7 +246,7 @@ fn trial(
         terminal::message(&drawn(file, &warnings, &plan.services.included));
     }
     let caches = Caches::read(&args.cache, context)?;
-    let embedded = context.engine_with_cache(&args.engine, caches.imports.clone(), verify::trust(&plan)?)?;
+    let embedded = context.engine_with_cache(&args.engine, caches.imports.clone(), trust::of(&plan)?)?;
     let for_demo = ForDemo(&embedded);
     let engine: &dyn Engine = if is_for_demo(&plan, context) { &for_demo } else { &embedded };
     let options = RunOptions {

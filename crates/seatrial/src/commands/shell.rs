@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use engine::{Attachment, ContainerSpec, Engine, EngineError, Limits, NetworkMode, Root, Stdio, Surroundings};
 use engine_embedded::Embedded;
 use events::RunId;
+use evidence::Trust;
 use store::{SnapshotId, Store};
 
 use super::{
@@ -103,7 +104,8 @@ pub(crate) fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Exit> {
         return Ok(exit);
     }
     let store = context.store()?;
-    let engine = context.engine(&args.engine)?;
+    // What is entered is here already: nothing is fetched that could be judged.
+    let engine = context.engine(&args.engine, Trust::default())?;
     let outcome = context.block_on(async {
         let (root, inside) = find(args, store, &engine).await?;
         let mut spec = spec(args, network, root, inside);

@@ -2,13 +2,17 @@
 
 use std::{
     collections::BTreeMap,
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    thread::JoinHandle,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
+use compose::Project;
 use services::Recreate;
 
 use super::{
-    solution::{self, down, follow, hear, lines},
+    solution::{self, down, hear, lines},
     watch::Watch,
 };
 use crate::{
@@ -104,56 +108,86 @@ pub(crate) fn run(args: &UpArgs, context: &Context) -> anyhow::Result<Exit> {
         no_cache: args.no_cache,
         scale: args.scale.iter().cloned().collect::<BTreeMap<_, _>>(),
     };
-    let started = Instant::now();
-    let stream = client::find_or_start(context, project, &args.engine)?;
-    if let Err(error) = hear(context, stream, Request::Up(Box::new(up())), &[]) {
-        if context.cancel.is_cancelled() && !args.detach {
-            down(context, project, true)?;
-        }
-        return Err(error);
-    }
     if args.detach {
+        let stream = client::find_or_start(context, project, &args.engine)?;
+        hear(context, stream, Request::Up(Box::new(up())), &[])?;
         return Ok(Exit::Passed);
     }
-    terminal::message_line(&format!(
-        "all is up after {}; Ctrl-C takes it down",
-        terminal::text::duration(started.elapsed())
-    ));
+    // What they say while they come up tells why they do not.
     let logs = Request::Logs {
         services: args.services.clone(),
         follow: true,
         tail: None,
         since: u64::try_from(begun.as_nanos()).ok(),
         attached_only: args.services.is_empty(),
-        forever: args.watch,
+        forever: true,
     };
-    let stream = client::find(context, project)?.ok_or_else(|| Failure::surroundings("the project has ended"))?;
-    let prefix = Prefix { is_shown: !args.no_log_prefix, times: false };
-    let followed = match &watch {
-        None => follow(context, stream, logs, prefix),
-        Some(watch) => {
-            let mut answering = Answering::call(stream, logs, &[])?;
-            let hang_up = answering.hang_up()?;
-            std::thread::scope(|scope| {
-                scope.spawn(move || {
-                    let mut show = lines(prefix);
-                    // Ends with the connection: by what follows, or by the owner's end, which the watching meets as well.
-                    while let Ok(Some(answer)) = answering.next() {
-                        show(answer);
-                    }
-                });
-                let watched = watch.follow(&up, context);
-                let _ = hang_up.shutdown(std::net::Shutdown::Both);
-                watched
-            })
-        }
-    };
-    if context.cancel.is_cancelled() {
+    let stream = client::find_or_start(context, project, &args.engine)?;
+    let said = Said::follow(stream, logs, Prefix { is_shown: !args.no_log_prefix, times: false })?;
+    let stayed = stay(&read.project, args, &up, watch.as_ref(), context);
+    let is_interrupted = context.cancel.is_cancelled();
+    if is_interrupted {
         down(context, project, true)?;
+    }
+    // To the last word of what was taken down.
+    said.finish();
+    if is_interrupted {
         return Ok(Exit::Interrupted);
     }
-    followed?;
+    stayed?;
     // All have ended by themselves; nobody is left to look at them.
     down(context, project, false)?;
     Ok(Exit::Passed)
+}
+
+/// Brings the services up, and stays until they have ended, or the command is stopped.
+fn stay(
+    project: &Project,
+    args: &UpArgs,
+    up: &dyn Fn() -> protocol::Up,
+    watch: Option<&Watch<'_>>,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let stream = client::find_or_start(context, &project.name, &args.engine)?;
+    hear(context, stream, Request::Up(Box::new(up())), &[])?;
+    let took = terminal::text::duration(started.elapsed());
+    terminal::message_line(&format!("all is up after {took}; Ctrl-C takes it down"));
+    if let Some(watch) = watch {
+        return watch.follow(up, context);
+    }
+    let shown = match args.services.as_slice() {
+        [] => project.services.iter().filter(|service| !service.quiet).map(|service| service.name.clone()).collect(),
+        named => named.to_vec(),
+    };
+    let stream = client::find(context, &project.name)?.ok_or_else(|| Failure::surroundings("the project has ended"))?;
+    hear(context, stream, Request::Ended(shown), &[])
+}
+
+/// Shows what containers say, beside everything else.
+struct Said {
+    call: UnixStream,
+    showing: JoinHandle<()>,
+}
+
+impl Said {
+    fn follow(stream: UnixStream, logs: Request, prefix: Prefix) -> anyhow::Result<Self> {
+        let mut answering = Answering::call(stream, logs, &[])?;
+        let call = answering.hang_up()?;
+        let showing = std::thread::Builder::new().name("logs".into()).spawn(move || {
+            let mut show = lines(prefix);
+            // Ends when we have heard enough, or with the owner, which is told by the other calls.
+            while let Ok(Some(answer)) = answering.next() {
+                show(answer);
+            }
+        })?;
+        Ok(Self { call, showing })
+    }
+
+    /// Ends with what was said until now.
+    fn finish(self) {
+        // An owner that has gone has said all.
+        let _ = self.call.shutdown(Shutdown::Write);
+        let _ = self.showing.join();
+    }
 }

@@ -1,26 +1,22 @@
 //! `seatrial verify`: whether an image has what a policy asks for.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::{path::PathBuf, time::SystemTime};
 
-use evidence::{Collected, NamedKey, Policy, PolicyError, PolicyFile, Report, Requirement, Sought, Trust};
+use evidence::{Collected, NamedKey, Policy, PolicyFile, Report, Requirement, Sought};
 use oci::{Platform, Reference};
 use serde_json::json;
 
-use super::{named, run};
+use super::{
+    environment, named,
+    trust::{self, policy_failure},
+};
 use crate::{
     cli::EngineArgs,
     context::Context,
     exit::Exit,
-    failure::{self, Failure},
+    failure::Failure,
     terminal::{self, Palette, table::Format, text},
 };
-
-/// A key takes some hundred bytes, a policy some hundred lines.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Flags of `seatrial verify`.
 #[derive(Debug, clap::Args)]
@@ -89,12 +85,12 @@ fn policy(args: &VerifyArgs, image: &Reference, context: &Context) -> anyhow::Re
     let cwd = &context.settings.cwd;
     if let Some(path) = &args.policy {
         let path = cwd.join(path);
-        let text = read(&path)
+        let text = evidence::read_text(&path)
             .map_err(|error| Failure::usage(format!("cannot read the policy {}", path.display())).because(&error))?;
         let file: PolicyFile = serde_saphyr::from_str(&text)
             .map_err(|error| Failure::usage(format!("{} is no policy", path.display())).because(&error))?;
         let base = path.parent().unwrap_or(cwd).to_owned();
-        return Ok(file.policy(&|name| read(&base.join(name))).map_err(policy_failure)?);
+        return Ok(file.policy(&|name| evidence::read_text(&base.join(name))).map_err(policy_failure)?);
     }
     if !args.key.is_empty() {
         let require = if args.require.is_empty() { vec![Requirement::Signature] } else { args.require.clone() };
@@ -111,23 +107,13 @@ fn policy(args: &VerifyArgs, image: &Reference, context: &Context) -> anyhow::Re
 
 /// What the pipeline file here asks of an image.
 pub(super) fn rule_of_file(image: &Reference, context: &Context) -> Result<Option<Policy>, Failure> {
-    if pipeline::find_file(&context.settings.cwd).is_none() {
-        return Ok(None);
-    }
-    let trust = trust(&run::prepare(context, None, None)?.plan)?;
+    let trust = trust::nearest(&context.settings.cwd, &environment())?;
     Ok(trust.rule_for(image).map(|rule| rule.policy.clone()))
-}
-
-/// The rules of a pipeline file with their keys.
-pub(super) fn trust(plan: &pipeline::Plan) -> Result<Trust, Failure> {
-    plan.trust().map_err(policy_failure)
 }
 
 /// Public keys of files.
 pub(super) fn keys(given: &[String], context: &Context) -> Result<Vec<NamedKey>, Failure> {
-    let cwd = &context.settings.cwd;
-    let policy = Policy::of(given, Vec::new(), &|name| read(&cwd.join(name))).map_err(policy_failure)?;
-    Ok(policy.keys)
+    Ok(Policy::of(given, Vec::new(), &context.settings.cwd).map_err(policy_failure)?.keys)
 }
 
 /// Everything that the registry has beside the image.
@@ -139,17 +125,4 @@ pub(super) fn collect(
 ) -> anyhow::Result<Collected> {
     let client = context.client(&engine.insecure_registry);
     context.block_on_cancellable(async { Ok(evidence::collect(&client, image, platform).await?) })
-}
-
-fn policy_failure(error: PolicyError) -> Failure {
-    let mut causes = failure::chain(&error);
-    causes.remove(0);
-    Failure { causes, ..Failure::usage(error.to_string()) }
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    use io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
-    Ok(text)
 }

@@ -17,8 +17,8 @@ use crate::{
     context::Context,
     failure::Failure,
     solution::{
-        client,
-        protocol::{Request, Up},
+        client::{self, Answering},
+        protocol::{Answer, Container, Move, Request, Up},
     },
     terminal,
 };
@@ -142,9 +142,11 @@ impl<'p> Watch<'p> {
             self.sync(service, &todo.moves, context)?;
         }
         for exec in &todo.exec {
-            let code = sync::run(self.call(context)?, service, exec.command.clone(), exec.user.clone(), None)?;
-            if code != 0 {
-                terminal::warning(&format!("`{}` in service {} exited {code}", exec.command.join(" "), service.name));
+            for (name, number) in self.running(service, context)? {
+                let code = sync::run(self.call(context)?, service, number, exec.command.clone(), exec.user.clone())?;
+                if code != 0 {
+                    terminal::warning(&format!("`{}` in {name} exited {code}", exec.command.join(" ")));
+                }
             }
         }
         if todo.restart {
@@ -153,8 +155,16 @@ impl<'p> Watch<'p> {
         Ok(())
     }
 
-    fn sync(&self, service: &Service, moves: &[sync::Move], context: &Context) -> anyhow::Result<()> {
-        sync::bring(&|| self.call(context), service, moves)
+    fn sync(&self, service: &Service, moves: &[Move], context: &Context) -> anyhow::Result<()> {
+        sync::bring(&|| self.call(context), service, moves, context)
+    }
+
+    /// Names and numbers of a service's running containers.
+    fn running(&self, service: &Service, context: &Context) -> anyhow::Result<Vec<(String, u32)>> {
+        let listed = Answering::call(self.call(context)?, Request::List, &[])?.next()?;
+        let Some(Answer::Containers(containers)) = listed else { return Ok(Vec::new()) };
+        let is_running = |one: &Container| one.service == service.name && one.status.state == services::State::Running;
+        Ok(containers.into_iter().filter(is_running).map(|one| (one.name, one.number)).collect())
     }
 
     fn call(&self, context: &Context) -> anyhow::Result<UnixStream> {
@@ -167,7 +177,7 @@ impl<'p> Watch<'p> {
 struct Todo<'p> {
     service: &'p Service,
     count: usize,
-    moves: Vec<sync::Move>,
+    moves: Vec<Move>,
     rebuild: bool,
     restart: bool,
     exec: Vec<&'p compose::Hook>,
@@ -260,12 +270,13 @@ fn target_of(action: &WatchAction) -> Option<&str> {
 }
 
 /// Where each path goes in the container.
-fn moves(root: &Path, target: &str, paths: BTreeSet<PathBuf>) -> Vec<sync::Move> {
+fn moves(root: &Path, target: &str, paths: BTreeSet<PathBuf>) -> Vec<Move> {
     let place = |from: PathBuf| {
         let inner = from.strip_prefix(root).ok()?.to_owned();
         let target = Path::new(target);
         let to = if inner.as_os_str().is_empty() { target.to_owned() } else { target.join(inner) };
-        Some(sync::Move { from, to })
+        let bytes = |path: PathBuf| path.into_os_string().into_encoded_bytes();
+        Some(Move { from: bytes(from), to: bytes(to) })
     };
     paths.into_iter().filter_map(place).collect()
 }

@@ -1,6 +1,7 @@
 //! The process that keeps a project up: it holds the containers and answers commands, until nothing of it is left.
 
 mod calls;
+mod images;
 
 use std::{
     os::unix::net::UnixStream,
@@ -13,8 +14,12 @@ use std::{
 
 use anyhow::Context as _;
 use engine::{Cancel, Engine as _};
+use engine_embedded::Embedded;
 use events::RunId;
+use evidence::Trust;
+use registry::Client;
 use services::Solution;
+use store::Store;
 use tokio::{
     net::UnixListener,
     task::{JoinSet, LocalSet},
@@ -52,7 +57,10 @@ pub(crate) struct OwnerArgs {
 /// All that answers need.
 pub(crate) struct Owner {
     pub(crate) project: String,
-    pub(crate) engine: Arc<engine_embedded::Embedded>,
+    pub(crate) engine: Embedded,
+    pub(crate) store: Store,
+    /// For runs of the pipeline that build images; nothing is published from here.
+    pub(crate) registry: Client,
     pub(crate) solution: Solution,
     pub(crate) logs: Arc<ProjectLogs>,
     /// Ends the owner.
@@ -80,7 +88,8 @@ pub(crate) fn run(args: &OwnerArgs, context: &Context) -> anyhow::Result<Exit> {
     if args.sweep {
         return Ok(Exit::Passed);
     }
-    let engine = Arc::new(context.engine(&args.engine)?);
+    // Each call says by which rules images are used, since files change.
+    let engine = context.engine(&args.engine, Trust::default())?;
     let logs = ProjectLogs::new(place.logs()).context("cannot keep logs")?;
     let calls = LocalSet::new();
     let outcome = context.block_on(calls.run_until(async {
@@ -88,7 +97,9 @@ pub(crate) fn run(args: &OwnerArgs, context: &Context) -> anyhow::Result<Exit> {
         let logs = Arc::new(logs);
         let owner = Arc::new(Owner {
             project: args.project.clone(),
-            solution: Solution::new(engine.clone(), scope, logs.clone()),
+            store: store.clone(),
+            registry: context.client(&args.engine.insecure_registry),
+            solution: Solution::new(scope, logs.clone()),
             engine,
             logs,
             done: Cancel::new(),

@@ -23,7 +23,7 @@ use services::{Change, Recreate, Status};
 use super::{logs::Line, source::Source, told::Told};
 
 /// Raised when a message changes its meaning. Program and owner are usually the same file; after an update they may differ.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// The environment is part of a call, and the kernel bounds that to a few megabytes.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Descriptors that travel with one message: the three streams of a process.
@@ -75,11 +75,27 @@ pub(crate) enum Request {
         since: Option<u64>,
         /// Leave out services with `attach: false`.
         attached_only: bool,
-        /// Go on also when they have ended: they may come back.
+        /// Go on also when they have ended, or are not there yet, until the command closes its side.
         forever: bool,
+    },
+    /// Wait until the containers of these services (of all without names) have ended.
+    Ended(Vec<String>),
+    /// Change files in all running containers of a service.
+    Sync {
+        /// The service.
+        service: String,
+        /// What becomes of what.
+        moves: Vec<Move>,
     },
     /// Start a process in a container. Its streams come with the call, unless it gets a terminal.
     Exec(Box<Exec>),
+}
+
+/// A path of the host, and its place in a container; what is not here any more goes away there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Move {
+    pub(crate) from: Vec<u8>,
+    pub(crate) to: Vec<u8>,
 }
 
 /// What `up` asks for.

@@ -6,9 +6,12 @@ use std::{
 };
 
 use compose::{Finding, LoadError, LoadRequest, Project};
+use evidence::Trust;
+use pipeline::Plan;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    commands::trust,
     context::Context,
     failure::Failure,
     settings::find_pipeline_file,
@@ -68,6 +71,8 @@ pub(crate) struct Read {
     pub(crate) warnings: String,
     /// Host paths of services lie in it.
     pub(crate) directory: PathBuf,
+    /// The plan whose images services may start `from`; Compose files have none.
+    pub(crate) plan: Option<Plan>,
 }
 
 impl Source {
@@ -121,6 +126,14 @@ impl Source {
         }
     }
 
+    /// What images need before they are used: the pipeline file's word, also where the services stand in Compose files.
+    pub(crate) fn trust(&self, read: &Read) -> Result<Trust, Failure> {
+        match &read.plan {
+            Some(plan) => trust::of(plan),
+            None => trust::nearest(&read.project.directory, &self.env),
+        }
+    }
+
     fn read_compose(&self) -> Result<Read, Failure> {
         let request = LoadRequest {
             working_directory: self.directory.clone(),
@@ -133,7 +146,7 @@ impl Source {
         };
         let loaded = Project::load(&request).map_err(load_failure)?;
         let directory = repository_of(&loaded.project.directory);
-        Ok(Read { project: loaded.project, warnings: drawn(&loaded.warnings), directory })
+        Ok(Read { project: loaded.project, warnings: drawn(&loaded.warnings), directory, plan: None })
     }
 
     fn read_pipeline(&self, file: &Path) -> Result<Read, Failure> {
@@ -144,8 +157,8 @@ impl Source {
             run_number: None,
         };
         let prepared = pipeline::prepare(&request).map_err(crate::commands::prepare_failure)?;
-        let services = prepared.plan.services;
-        let mut project = services.project;
+        let services = &prepared.plan.services;
+        let mut project = services.project.clone();
         if project.services.is_empty() {
             return Err(Failure::usage(format!("there are no services in {}", file.display()))
                 .hint("write them under `services:`, in Compose's words, or `include:` a compose.yaml"));
@@ -154,7 +167,8 @@ impl Source {
         if let Some(name) = name.filter(|name| !name.is_empty()) {
             rename(&mut project, name);
         }
-        Ok(Read { directory: repository_of(&project.directory), project, warnings: drawn(&services.included) })
+        let (directory, warnings) = (repository_of(&project.directory), drawn(&services.included));
+        Ok(Read { project, warnings, directory, plan: Some(prepared.plan) })
     }
 }
 

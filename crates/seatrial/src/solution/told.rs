@@ -37,6 +37,7 @@ impl From<Told> for Failure {
             2 => Exit::Usage,
             3 => Exit::Surroundings,
             4 => Exit::Authentication,
+            129 => Exit::HungUp,
             130 => Exit::Interrupted,
             143 => Exit::Terminated,
             code => Exit::Command(code),

@@ -106,6 +106,10 @@ fn what_is_there_verifies_and_what_is_missing_is_named() {
     verify(&world, &name, &["--key", "../other.pub"])
         .exits(1)
         .stderr_has("is not verified: no signature (6 found that are not signed by a trusted key, or changed since)");
+    // What is no key is a mistake, and nobody reads a whole disk for it.
+    fs::write(world.path("big.pub"), vec![b'\n'; 2 << 20]).expect("it can be written");
+    verify(&world, &name, &["--key", "../big.pub"]).exits(2).stderr_has("cannot read the key ../big.pub");
+    verify(&world, &name, &["--key", "/dev/zero"]).exits(2).stderr_has("longer than");
     // Without a key or a policy, what the pipeline file here asks of such images.
     verify(&world, &name, &[]).exits(0).stderr_has("✓ gates: by release");
     world.seatrial(["verify", "elsewhere.example/app"]).run().exits(2).stderr_has("nothing says what");
@@ -198,6 +202,35 @@ fn images_are_used_only_with_the_evidence_that_is_asked_of_them() {
     // Images of gates are as bases are.
     let gate = format!("test: {{gates: {{a: {{in: \"{unsigned}\", run: 'true'}}}}}}\n");
     build("tiny:1", &trust("keys/release.pub"), &gate).exits(1).stderr_has("is not trusted");
+    // So are bases of `build` and images of services that are brought up, as the file that stands here says.
+    build(&name, &trust("keys/release.pub"), "").exits(0);
+    world.seatrial(["build"]).run().exits(0);
+    world.file("Dockerfile", &format!("FROM {unsigned}\n"));
+    world.seatrial(["build"]).run().exits(1).stderr_has("is not trusted: no signature").stderr_has("Dockerfile:1");
+    world
+        .seatrial(["build", "."])
+        .cwd(world.path("home"))
+        .arg("-f")
+        .arg(world.repo().join("Dockerfile"))
+        .run()
+        .exits(0);
+    world.seatrial(["build"]).arg(world.repo()).cwd(world.path("home")).run().exits(1).stderr_has("is not trusted");
+    let up = |image: &str| {
+        world.file(
+            "compose.yaml",
+            &format!("name: judged\nservices: {{a: {{image: \"{image}\", command: sleep 100}}}}\n"),
+        );
+        let up = world.seatrial(["up", "-d"]).run();
+        world.seatrial(["down"]).run().exits(0);
+        up
+    };
+    up(&unsigned).exits(1).stderr_has("is not trusted: no signature");
+    up(&name).exits(0);
+    // What cannot be judged is not used; whose key is no key has made a mistake.
+    world.file("keys/release.pub", "no key\n");
+    up(&name).exits(2).stderr_has("is not a public key");
+    world.seatrial(["build"]).run().exits(2).stderr_has("is not a public key");
+    fs::remove_file(world.repo().join("compose.yaml")).expect("it was written");
     for (pull, message) in [("signatures", "did you mean `signature`?"), ("gates", "does not say of which images")] {
         world.file("seatrial.yaml", &format!("trust: {{keys: [keys/release.pub], pull: [{pull}]}}\n"));
         world.seatrial(["run"]).run().exits(2).stderr_has(message);

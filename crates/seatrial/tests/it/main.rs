@@ -30,6 +30,7 @@ mod several_images;
 mod shared_cache;
 mod shell;
 mod solutions;
+mod solutions_live;
 
 use testkit::World;
 

@@ -1,4 +1,5 @@
-//! Solutions: services that are brought up, looked at, changed and taken down, by one process for each project.
+//! Solutions: services that are brought up, looked at, changed and taken down, by one process for each project. How they live
+//! with terminals and users: `solutions_live`.
 
 use testkit::World;
 
@@ -156,33 +157,108 @@ fn owner_of(world: &World) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(pid).expect("a process")
 }
 
-/// Files reach the running container, a change of the Dockerfile a new one; Ctrl-C takes all down.
+/// Files reach all running containers, whatever is in their image; a change of the Dockerfile reaches a new one; Ctrl-C takes
+/// all down.
 #[test]
 fn watched_files_are_synchronised_and_images_rebuilt() {
     let world = world_with_image();
     world.file(
         "compose.yaml",
-        "name: dev\nservices:\n  web:\n    build: .\n    stop_grace_period: 100ms\n    develop:\n      watch:\n        - {path: ./src, action: sync, target: /src, ignore: [\"*.tmp\"], initial_sync: true}\n        - {path: ./Dockerfile, action: rebuild}\n",
+        "name: dev\nservices:\n  web:\n    build: .\n    scale: 2\n    stop_grace_period: 100ms\n    develop:\n      watch:\n        - {path: ./src, action: sync, target: /link/src, ignore: [\"*.tmp\"], initial_sync: true}\n        - {path: ./Dockerfile, action: rebuild}\n",
     );
+    // No tar, no rm, and a link whose target is the root's `app`, not the host's.
     world
-        .file("Dockerfile", "FROM tiny:1\nRUN /bin/busybox ln -s busybox /bin/tar\nCMD [\"sleep\", \"1000\"]\n")
-        .file("src/a", "one\n");
+        .file(
+            "Dockerfile",
+            "FROM scratch\nCOPY --from=tiny:1 /bin/busybox /busybox\nRUN [\"/busybox\", \"mkdir\", \"/app\"]\nRUN [\"/busybox\", \"ln\", \"-s\", \"/app\", \"/link\"]\nCMD [\"/busybox\", \"sleep\", \"1000\"]\n",
+        )
+        .file("src/a", "one\n")
+        .program("src/run", "#!\n");
     let mut session = world.seatrial(["up", "--watch"]).start();
-    let inside = |file: &str| {
-        let shown = world.seatrial(["exec", "-T", "web", "cat", file]).run();
-        shown.stdout()
+    let inside = |number: &str, file: &str| {
+        world.seatrial(["exec", "-T", "--index", number, "web", "/busybox", "cat", file]).run().stdout()
     };
-    session.wait_until("the first files are there", || inside("/src/a") == "one\n");
+    let in_each = |file: &str, text: &str| ["1", "2"].iter().all(|number| inside(number, file) == text);
+    session.wait_until("the first files are there", || in_each("/app/src/a", "one\n"));
     world.file("src/a", "two\n").file("src/deep/b", "new\n").file("src/no.tmp", "no\n");
-    session.wait_until("the changes are there", || inside("/src/a") == "two\n" && inside("/src/deep/b") == "new\n");
-    assert_eq!(inside("/src/no.tmp"), "");
+    session
+        .wait_until("the changes are there", || in_each("/app/src/a", "two\n") && in_each("/app/src/deep/b", "new\n"));
+    assert!(in_each("/app/src/no.tmp", "") && !std::path::Path::new("/app/src").exists());
     std::fs::remove_file(world.repo().join("src/a")).expect("it is there");
-    session.wait_until("it is gone there too", || inside("/src/a").is_empty());
-    world.file("Dockerfile", "FROM tiny:1\nRUN echo built > /built\nCMD [\"sleep\", \"1000\"]\n");
-    session.wait_until("the image was built again", || inside("/built") == "built\n");
+    session.wait_until("it is gone there too", || in_each("/app/src/a", ""));
+    world.file("Dockerfile", "FROM tiny:1\nRUN mkdir /app; echo built > /app/built; ln /bin/busybox /busybox; ln -s app /link\nCMD [\"sleep\", \"1000\"]\n");
+    session.wait_until("the image was built again", || in_each("/app/built", "built\n"));
+    // As root of the container has it: its own, with the mode of here.
+    world.program("src/run", "#!/bin/sh\n");
+    let stat = || world.seatrial(["exec", "-T", "web", "sh", "-c", "stat -c '%a %u %n' /app/src/run"]).run().stdout();
+    session.wait_until("a program is one there too", || stat() == "755 0 /app/src/run\n");
+    // What does not work is told, and the watching goes on.
+    world
+        .seatrial(["exec", "-T", "web", "sh", "-c", "mkdir /app/src/c; touch /app/src/c/x; echo file > /app/src/d"])
+        .run()
+        .exits(0);
+    world.file("src/d/e", "no place\n").file("src/c", "a file now\n");
+    session.wait_until("it replaces a directory", || inside("1", "/app/src/c") == "a file now\n");
     session.signal(rustix::process::Signal::INT);
-    session.finish().exits(130).stderr_has("Rebuilding service \"web\"").stderr_has("Container dev-web-1  Removed");
+    let finished = session.finish().exits(130);
+    finished
+        .stderr_has("Rebuilding service \"web\"")
+        .stderr_has("cannot change files in dev-web-1")
+        .stderr_has("cannot write the file /link/src/d/e")
+        .stderr_has("Container dev-web-1  Removed");
     assert_eq!(world.remains(), Vec::<String>::new());
+}
+
+/// What services are started `from` is built for them, with what it is built on, and again while files are watched.
+#[test]
+fn services_start_from_images_of_the_pipeline_file() {
+    let world = world_with_image();
+    world
+        .file(
+            "seatrial.yaml",
+            "image: localhost/fleet\nimages:\n  base: {build: {dockerfile: Dockerfile.base}, health: false}\n  app: {build: {context: app, additional_contexts: {\"registry.example/base\": \"image:base\"}}}\nservices:\n  web:\n    from: app\n    stop_grace_period: 100ms\n    develop: {watch: [{path: app, action: rebuild}]}\n",
+        )
+        .file("Dockerfile.base", "FROM tiny:1\nRUN echo base > /base\n")
+        .file("app/Dockerfile", "FROM registry.example/base\nCOPY text /text\nCMD [\"sh\", \"-c\", \"cat /base /text; exec sleep 1000\"]\n")
+        .file("app/text", "first\n");
+    let text = || world.seatrial(["exec", "-T", "web", "cat", "/text"]).run().stdout();
+    world.seatrial(["up", "-d"]).run().exits(0).stderr_has("Container fleet-web-1  Started");
+    assert_eq!(text(), "first\n");
+    world.seatrial(["ps", "--format", "{{.Image}}"]).run().exits(0).stdout_has("app");
+    // Nothing has changed, and nothing got a name by it.
+    world.seatrial(["up", "-d"]).run().exits(0).stderr_has("Container fleet-web-1  Running");
+    assert!(!world.seatrial(["images"]).run().exits(0).stdout().contains("localhost/fleet"));
+    let mut terminal = world.seatrial(["up", "--watch"]).terminal(30, 100);
+    terminal.wait_for("watch enabled");
+    world.file("app/text", "second\n");
+    terminal.wait_for("Rebuilding service \"web\"").wait_for("Recreate").wait_for("Started");
+    world.wait_until("the new image is there", || text() == "second\n");
+    // A step that fails leaves what runs, and is told, also by the watching.
+    let dockerfile = std::fs::read_to_string(world.repo().join("app/Dockerfile")).expect("it was written");
+    world.file("app/Dockerfile", &format!("{dockerfile}RUN echo broken; exit 5\n"));
+    world.seatrial(["up", "-d"]).run().exits(1).stderr_has("broken").stderr_has("exited 5");
+    assert_eq!(text(), "second\n");
+    terminal.keys("\x03");
+    assert_eq!(terminal.finish().0, 130);
+    assert_eq!(world.remains(), Vec::<String>::new());
+}
+
+/// Lines of a former life do not count.
+#[test]
+fn a_restarted_service_says_again_that_it_is_ready() {
+    let world = world_with_image();
+    world.file(
+        "seatrial.yaml",
+        "image: localhost/said\nservices:\n  a:\n    image: tiny:1\n    command: [sh, -c, \"test -f /silent && exec sleep 1000; echo ready; test -f /twice || echo ready; touch /twice; exec sleep 1000\"]\n    stop_grace_period: 100ms\n    ready: {log: {pattern: ready, times: 2}, timeout: 4s}\n",
+    );
+    world.file("Dockerfile", "FROM tiny:1\n");
+    world.seatrial(["up", "-d"]).run().exits(0);
+    // Once more is enough: what the first start says besides does not come again.
+    world.seatrial(["restart", "a"]).run().exits(0);
+    world.seatrial(["exec", "a", "touch", "/silent"]).run().exits(0);
+    let silent = world.seatrial(["restart", "a"]).run().exits(1);
+    silent.stderr_has("was not ready after 4s: its log had 0 of 1 lines like `ready`");
+    world.seatrial(["down"]).run().exits(0);
 }
 
 #[test]

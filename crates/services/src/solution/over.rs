@@ -1,6 +1,6 @@
 //! Coming up over what is there already: what stays, what is made anew.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use compose::Service;
 use engine::Cancel;
@@ -14,6 +14,8 @@ use crate::{Purpose, ServiceError, up::Up};
 #[derive(Clone, Copy)]
 pub(crate) struct Over<'a> {
     pub(crate) former: &'a [Arc<Up>],
+    /// Where those that are started are known from then on, long before they are ready.
+    pub(crate) all: &'a Mutex<Vec<Arc<Up>>>,
     pub(crate) recreate: Recreate,
     pub(crate) tell: &'a (dyn Fn(Change) + Sync),
     pub(crate) tasks: &'a Mutex<JoinSet<()>>,
@@ -31,11 +33,11 @@ impl Over<'_> {
             };
             if up.number > service.replicas.unwrap_or(1) {
                 self.tell(up, Step::Stopping);
-                up.remove().await?;
+                self.remove(up).await?;
                 self.tell(up, Step::Removed);
             } else if !is_right {
                 self.tell(up, Step::Recreate);
-                up.remove().await?;
+                self.remove(up).await?;
             } else {
                 if up.is_running() {
                     self.tell(up, Step::Running);
@@ -50,7 +52,14 @@ impl Over<'_> {
         Ok(kept)
     }
 
-    pub(crate) fn started(&self, up: &Up) {
+    async fn remove(&self, up: &Up) -> Result<(), ServiceError> {
+        up.remove().await?;
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !other.is_removed());
+        Ok(())
+    }
+
+    pub(crate) fn started(&self, up: &Arc<Up>) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(up));
         self.tell(up, Step::Started);
     }
 

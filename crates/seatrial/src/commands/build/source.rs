@@ -19,6 +19,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use super::{flags::BuildArgs, no_dockerfile};
 use crate::{
     cli::{EngineArgs, Progress},
+    commands::{environment, trust},
     context::Context,
     failure::{self, Failure},
     settings::find_dockerfile,
@@ -37,12 +38,14 @@ pub(super) struct LazyEngine<'a> {
     context: &'a Context,
     args: &'a EngineArgs,
     imports: &'a [CacheImport],
+    /// The build context as it was given.
+    given: &'a str,
     made: OnceCell<Embedded>,
 }
 
 impl<'a> LazyEngine<'a> {
-    pub(super) fn new(context: &'a Context, args: &'a EngineArgs, imports: &'a [CacheImport]) -> Self {
-        Self { context, args, imports, made: OnceCell::new() }
+    pub(super) fn new(context: &'a Context, args: &'a BuildArgs, imports: &'a [CacheImport]) -> Self {
+        Self { context, args: &args.engine, imports, given: &args.context, made: OnceCell::new() }
     }
 
     /// Always the same one: what it fetched goes when it goes.
@@ -50,8 +53,16 @@ impl<'a> LazyEngine<'a> {
         if let Some(engine) = self.made.get() {
             return Ok(engine);
         }
-        let engine = self.context.engine_with_cache(self.args, self.imports.to_vec(), Trust::default())?;
+        let engine = self.context.engine_with_cache(self.args, self.imports.to_vec(), self.trust()?)?;
         Ok(self.made.get_or_init(|| engine))
+    }
+
+    /// By the pipeline file here, or, where there is none, by that of a context elsewhere.
+    fn trust(&self) -> Result<Trust, Failure> {
+        let cwd = &self.context.settings.cwd;
+        let governing =
+            [cwd.clone(), cwd.join(self.given)].into_iter().find(|from| pipeline::find_file(from).is_some());
+        governing.map_or_else(|| Ok(Trust::default()), |from| trust::nearest(&from, &environment()))
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use evidence::{Attachment, Bundle, NamedKey, PublicKey, Signer, Statement, promotion::attach};
+use evidence::{Attachment, Bundle, NamedKey, Policy, Signer, Statement, promotion::attach};
 use oci::{Descriptor, Digest, Reference};
 use pipeline::{EnvironmentPlan, Plan};
 use registry::{Client, ErrorKind, TagCondition};
 
 use super::{DeskArgs, SignArgs};
 use crate::{
-    commands::{capsule::found::git, init::environment, keys, run::prepare},
+    commands::{capsule::found::git, init::environment, keys, run::prepare, trust},
     context::Context,
     failure::Failure,
 };
@@ -224,17 +224,9 @@ impl Desk {
 
     /// The keys that an environment trusts, by the names of their files.
     pub(super) fn keys(&self, environment: &EnvironmentPlan) -> Result<Vec<NamedKey>, Failure> {
-        environment.keys.iter().map(|path| read_key(path)).collect()
+        let given: Vec<String> = environment.keys.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+        Ok(Policy::of(&given, Vec::new(), Path::new("/")).map_err(trust::policy_failure)?.keys)
     }
-}
-
-fn read_key(path: &Path) -> Result<NamedKey, Failure> {
-    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::surroundings(format!("cannot read the key {}", path.display())).because(&error))?;
-    let key = PublicKey::from_pem(&text)
-        .map_err(|error| Failure::usage(format!("{} is no public key", path.display())).because(&error))?;
-    Ok(NamedKey { name, key })
 }
 
 impl Asked {

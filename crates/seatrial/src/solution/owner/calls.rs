@@ -2,15 +2,17 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     io,
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::net::UnixStream as StdStream,
+        unix::{ffi::OsStringExt as _, net::UnixStream as StdStream},
     },
+    path::PathBuf,
     sync::{Arc, PoisonError},
 };
 
-use engine::{Cancel, Container, Engine as _, EngineError, ExecSpec, Stdio};
+use engine::{Cancel, Container, Engine as _, EngineError, ExecSpec, FileChange, Stdio};
 use events::{EventSink, Record, Subscriber};
 use services::{Change, Instance, ServiceError, UpRequest};
 use tokio::{
@@ -22,13 +24,13 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::Owner;
+use super::{Owner, images};
 use crate::{
     exit::Exit,
     failure::{self, Failure},
     solution::{
         logs::{Line, Reader},
-        protocol::{self, Answer, Exec, Port, Request, Up},
+        protocol::{self, Answer, Exec, Move, Port, Request, Up},
         told::{Told, service_failure},
     },
 };
@@ -193,11 +195,34 @@ pub(super) async fn answer(
             answers.last(Answer::Containers(containers)).await
         }
         Request::Logs { services, follow, tail, since, attached_only, forever } => {
-            if let Err(failure) = known(owner, &services) {
+            if !forever && let Err(failure) = known(owner, &services) {
                 return answers.last(Answer::Failed(failure.into())).await;
             }
             let wanted = Wanted { services, tail, since, attached_only, forever };
             show_logs(owner, &wanted, follow, answers).await
+        }
+        Request::Ended(services) => {
+            let ended = async |_: &News, cancel: &Cancel| {
+                tokio::select! {
+                    () = owner.solution.ended(&services) => {}
+                    () = cancel.cancelled() => {}
+                }
+                Ok(())
+            };
+            answers.during(ended).await
+        }
+        Request::Sync { service, moves } => {
+            let sync = async |_: &News, _: &Cancel| {
+                let path = |bytes: Vec<u8>| PathBuf::from(OsString::from_vec(bytes));
+                let change = |Move { from, to }| {
+                    let from = path(from);
+                    FileChange { from: from.symlink_metadata().is_ok().then_some(from), to: path(to) }
+                };
+                let changes: Vec<FileChange> = moves.into_iter().map(change).collect();
+                let changed = owner.solution.change_files(&service, &changes).await;
+                changed.map_err(|error| service_failure(ServiceError::Engine(error)))
+            };
+            answers.during(sync).await
         }
         Request::Exec(exec) => execute(owner, *exec, fds, answers).await,
     }
@@ -221,6 +246,7 @@ fn known(owner: &Owner, services: &[String]) -> Result<(), Failure> {
 
 async fn bring_up(owner: &Owner, up: Up, news: &News, cancel: &Cancel) -> Result<(), Failure> {
     let read = up.source.read()?;
+    let trust = up.source.trust(&read)?;
     let mut project = read.project;
     for (name, count) in &up.scale {
         match project.services.iter_mut().find(|service| service.name == *name) {
@@ -230,7 +256,14 @@ async fn bring_up(owner: &Owner, up: Up, news: &News, cancel: &Cancel) -> Result
     }
     let events = EventSink::new(vec![Arc::new(news.clone()) as Arc<dyn Subscriber>]);
     let tell = news.change();
+    let engine = owner.engine.trusting(trust);
+    let built = match &read.plan {
+        Some(plan) => images::build(owner, &engine, plan, &up, &events, cancel).await?,
+        None => BTreeMap::new(),
+    };
     let request = UpRequest {
+        engine: &engine,
+        built: &built,
         project,
         names: up.services,
         with_dependencies: up.with_dependencies,
@@ -310,12 +343,12 @@ impl Wanted {
 async fn show_logs(owner: &Arc<Owner>, wanted: &Wanted, follow: bool, mut answers: Answers) -> anyhow::Result<()> {
     let mut changes = owner.logs.changes();
     let mut readers: BTreeMap<String, Reader> = BTreeMap::new();
-    let mut is_first = true;
+    let (mut is_first, mut is_closing) = (true, false);
     loop {
         changes.mark_unchanged();
         // Asked for before the lines, so that what was said before the end is not missed.
         let is_ended = || owner.solution.instances().iter().filter(|one| wanted.has(one)).all(is_over);
-        let has_ended = !follow || (!wanted.forever && is_ended());
+        let has_ended = !follow || is_closing || (!wanted.forever && is_ended());
         for instance in owner.solution.instances().iter().filter(|instance| wanted.has(instance)) {
             readers.entry(instance.name.clone()).or_insert_with(|| owner.logs.reader(&instance.name));
         }
@@ -341,7 +374,8 @@ async fn show_logs(owner: &Arc<Owner>, wanted: &Wanted, follow: bool, mut answer
         tokio::select! {
             _ = changes.changed() => {}
             () = owner.solution.ended(&wanted.services), if !wanted.forever => {}
-            () = Answers::gone(&mut answers.read) => return Ok(()),
+            // It may still read: what was said until now is its.
+            () = Answers::gone(&mut answers.read) => is_closing = true,
         }
     }
 }
