@@ -215,13 +215,9 @@ impl Registry for registry::Client {
             .map(|(descriptor, bytes)| self.upload_blob(repository, descriptor, bytes.clone(), None, &NoProgress))
             .collect();
         futures::stream::iter(uploads).buffer_unordered(ATTACHED_AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;
-        // One after the other: where the list of referrers is a tag, two at once would lose one.
-        for attachment in attachments {
-            let reference = repository.with_digest(attachment.digest().clone());
-            let bytes = attachment.manifest.clone();
-            registry::Client::put_manifest(self, &reference, oci::media_type::MANIFEST, bytes).await?;
-        }
-        Ok(())
+        let manifests: Vec<_> =
+            attachments.iter().map(|each| (oci::media_type::MANIFEST, each.manifest.clone().into())).collect();
+        self.put_referrers(repository, &manifests).await
     }
 
     async fn evidence(&self, image: &Reference) -> Result<Option<Collected>, RegistryError> {

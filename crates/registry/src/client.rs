@@ -5,6 +5,7 @@ mod auth;
 mod body;
 mod catalog;
 mod config;
+mod content;
 mod copy;
 mod ends;
 mod pace;
@@ -17,7 +18,7 @@ mod tags;
 mod transport;
 mod web;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use oci::{Descriptor, Digest, ManifestOrIndex, Reference, media_type};
@@ -37,6 +38,7 @@ pub(crate) use transport::provide_tls;
 
 pub use body::BlobSource;
 pub use config::VERSION_ANNOTATION;
+pub use content::{ContentCheck, WrongPart};
 pub use copy::{Copied, CopyOptions};
 pub use ends::CopyPlace;
 pub use pull::{BlobTarget, CommitError};
@@ -187,6 +189,7 @@ impl Client {
     ) -> Result<ResolvedManifest, ErrorKind> {
         let call = self.manifest_call(Method::GET, reference).via(via);
         let mut retries = self.transport.retries();
+        let mut was_wrong = false;
         loop {
             let attempt = async {
                 let response = self.transport.attempt(&call).await?;
@@ -208,7 +211,12 @@ impl Client {
             {
                 self.transport.distrust_mirrors(reference);
                 let reason = format!("its digest is {digest}");
-                retries.again(ErrorKind::WrongContent { expected: expected.clone(), reason }.into()).await?;
+                let failure = ErrorKind::WrongContent { expected: expected.clone(), reason };
+                // Once more, in case the first copy was damaged on its way.
+                if std::mem::replace(&mut was_wrong, true) {
+                    return Err(failure);
+                }
+                retries.again(failure.into()).await?;
                 continue;
             }
             let document = ManifestOrIndex::parse(&bytes).map_err(|error| ErrorKind::malformed(describe(&error)))?;
@@ -259,9 +267,26 @@ impl Client {
     }
 
     /// Removes what a reference names: by digest the manifest (and with it its tags), by tag the tag where the registry can.
+    /// Where the list of referrers is a tag, a manifest that refers to another one is taken out of it as well.
     pub async fn delete(&self, reference: &Reference) -> Result<(), RegistryError> {
+        self.delete_kind(reference).await.map_err(|kind| kind.during("delete", reference))
+    }
+
+    async fn delete_kind(&self, reference: &Reference) -> Result<(), ErrorKind> {
+        let subject = match reference.digest() {
+            // One that cannot be read can be removed all the same.
+            Some(digest) => {
+                let found = self.fetch_kind(reference, MANIFEST_BYTES_MAX, Via::Origin).await.ok();
+                found.and_then(|found| Some((found.document.subject()?.digest.clone(), digest.clone())))
+            }
+            None => None,
+        };
         let call = self.manifest_call(Method::DELETE, reference).scope(Scope::delete(reference));
-        self.transport.send(&call).await.map(drop).map_err(|kind| kind.during("delete", reference))
+        self.transport.send(&call).await?;
+        match subject {
+            Some((subject, referrer)) => self.unlist_referrer(reference, &subject, &referrer).await,
+            None => Ok(()),
+        }
     }
 
     /// Writes a manifest or index under a tag or its digest (as `reference` says). What it refers to must be there.
@@ -274,22 +299,61 @@ impl Client {
         self.put_kind(reference, media_type, bytes.into()).await.map_err(|kind| kind.during("push", reference))
     }
 
+    /// Writes manifests that refer to others, each with its media type, under their digests. Where the list of referrers is a
+    /// tag, it is written once for each subject.
+    ///
+    /// # Errors
+    /// The registry fails or refuses.
+    pub async fn put_referrers(
+        &self,
+        repository: &Reference,
+        manifests: &[(&str, Bytes)],
+    ) -> Result<(), RegistryError> {
+        let mut unlisted: BTreeMap<Digest, Vec<Descriptor>> = BTreeMap::new();
+        for (media_type, bytes) in manifests {
+            let place = repository.with_digest(Digest::of(bytes));
+            let entry = self.put_only(&place, media_type, bytes.clone()).await;
+            if let Some((subject, entry)) = entry.map_err(|kind| kind.during("push", &place))? {
+                unlisted.entry(subject).or_default().push(entry);
+            }
+        }
+        for (subject, entries) in &unlisted {
+            let listed = self.list_referrers(repository, subject, entries).await;
+            listed.map_err(|kind| kind.during("list referrers in", repository.repository()))?;
+        }
+        Ok(())
+    }
+
     async fn put_kind(&self, reference: &Reference, media_type: &str, bytes: Bytes) -> Result<Digest, ErrorKind> {
         let sent = Digest::of(&bytes);
-        let kind = HeaderValue::from_str(media_type).map_err(|_| ErrorKind::malformed("media type is not ASCII"))?;
-        let call = self
-            .manifest_call(Method::PUT, reference)
-            .scope(Scope::push(reference))
-            .header(CONTENT_TYPE, kind)
-            .body(bytes.clone());
+        if let Some((subject, entry)) = self.put_only(reference, media_type, bytes).await? {
+            self.list_referrers(reference, &subject, &[entry]).await?;
+        }
+        Ok(sent)
+    }
+
+    /// Writes a manifest; its subject and its entry for the list of referrers, where the registry keeps no such list.
+    async fn put_only(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<Option<(Digest, Descriptor)>, ErrorKind> {
+        let sent = Digest::of(&bytes);
+        let call = self.put_call(reference, media_type, bytes.clone())?;
         let headers = self.transport.send(&call).await?.headers().clone();
         if let Some(stored) = header_text(&headers, "docker-content-digest")
             && stored != sent.to_string()
         {
             return Err(ErrorKind::DigestMismatch { sent, stored: stored.to_owned() });
         }
-        self.note_referrer(reference, &headers, media_type, &bytes).await?;
-        Ok(sent)
+        Ok(referrers::unlisted(&headers, media_type, &bytes))
+    }
+
+    fn put_call(&self, reference: &Reference, media_type: &str, bytes: Bytes) -> Result<Call, ErrorKind> {
+        let kind = HeaderValue::from_str(media_type).map_err(|_| ErrorKind::malformed("media type is not ASCII"))?;
+        let call = self.manifest_call(Method::PUT, reference).scope(Scope::push(reference));
+        Ok(call.header(CONTENT_TYPE, kind).body(bytes))
     }
 
     /// Whether a registry answers, and takes the credentials that we have for it (if it wants any).

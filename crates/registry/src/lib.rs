@@ -14,8 +14,9 @@ mod server;
 mod spool;
 
 pub use client::{
-    BlobSource, BlobTarget, Client, ClientOptions, CommitError, Copied, CopyOptions, CopyPlace, NoProgress, Progress,
-    ResolvedManifest, TagCondition, TagsWritten, UploadOutcome, VERSION_ANNOTATION, WebAnswer, WebRequest,
+    BlobSource, BlobTarget, Client, ClientOptions, CommitError, ContentCheck, Copied, CopyOptions, CopyPlace,
+    NoProgress, Progress, ResolvedManifest, TagCondition, TagsWritten, UploadOutcome, VERSION_ANNOTATION, WebAnswer,
+    WebRequest, WrongPart,
 };
 pub use credentials::{Credential, CredentialError, Credentials, LoginPlace};
 pub use error::{ErrorKind, RegistryError};

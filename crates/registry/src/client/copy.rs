@@ -1,20 +1,23 @@
 //! Copying between registries: the whole graph below a name, byte for byte, without unpacking anything.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs::File,
     io::{self, Seek, SeekFrom, Write},
     sync::{Arc, Mutex},
 };
 
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream::FuturesUnordered};
-use oci::{Descriptor, Digest, Hasher, ManifestOrIndex, Platform, Reference};
+use oci::{Descriptor, Digest, Hasher, Manifest, ManifestOrIndex, Platform, Reference};
 use store::Store;
 use tokio::sync::Semaphore;
 
 use super::{
     BlobSource, BlobTarget, Client, CommitError, CopyPlace, NoProgress, Progress, ResolvedManifest, UploadOutcome,
-    ends::End, pull::is_there,
+    describe, document_type,
+    ends::End,
+    pull::is_there,
+    referrers::{self, legacy_tags},
 };
 use crate::{ErrorKind, RegistryError};
 
@@ -71,8 +74,11 @@ struct Node {
     role: Role,
 }
 
+/// Entries of lists of referrers, by their subjects.
+type Entries = BTreeMap<Digest, Vec<Descriptor>>;
+
 /// What leads to a manifest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Role {
     /// The name.
     Root,
@@ -80,6 +86,8 @@ enum Role {
     Listed,
     /// Its own subject.
     Referrer,
+    /// A tag that is made of the digest of what it is about, as cosign 1 and 2 did it.
+    Beside(String),
 }
 
 impl Client {
@@ -127,18 +135,45 @@ impl Client {
         self.copy_blobs(&from, &to, &nodes, options, progress, &mut copied).await?;
         // Children come before those that refer to them, the name last of all: it writes the root as well.
         let is_named = wanted.is_none();
+        let mut unlisted = Entries::new();
         for node in nodes.iter().filter(|node| !node.is_present) {
             copied.manifests += 1;
-            copied.referrers += usize::from(node.role == Role::Referrer);
-            if node.role != Role::Root || !is_named {
-                to.put(&node.resolved, node.role == Role::Referrer).await?;
+            copied.referrers += usize::from(matches!(node.role, Role::Referrer | Role::Beside(_)));
+            match &node.role {
+                Role::Root if is_named => {}
+                Role::Root | Role::Listed => to.put(&node.resolved).await?,
+                Role::Beside(tag) => to.put_tagged(&node.resolved, tag).await?,
+                Role::Referrer => {
+                    if let Some((subject, entry)) = to.put_referrer(&node.resolved).await? {
+                        unlisted.entry(subject).or_default().push(entry);
+                    }
+                }
             }
         }
+        self.list(&to, &nodes, unlisted).await?;
         let root = nodes.iter().find(|node| node.role == Role::Root).expect("the graph holds its root");
         if is_named && !(root.is_present && to.names(&copied.digest).await?) {
             to.put_named(&root.resolved).await?;
         }
         Ok(copied)
+    }
+
+    /// Lists what refers to the copied manifests, where the target does not do it by itself. What was there already may not have
+    /// been listed by whoever wrote it.
+    async fn list(&self, to: &End<'_>, nodes: &[Node], unlisted: Entries) -> Result<(), RegistryError> {
+        let mut there = Entries::new();
+        for node in nodes.iter().filter(|node| node.role == Role::Referrer && node.is_present) {
+            let ResolvedManifest { descriptor, bytes, .. } = &node.resolved;
+            if let Some((subject, entry)) = referrers::entry(&descriptor.media_type, bytes) {
+                there.entry(subject).or_default().push(entry);
+            }
+        }
+        for (entries, is_new) in [(unlisted, true), (there, false)] {
+            for (subject, entries) in entries {
+                to.list_referrers(&subject, &entries, is_new).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Moves the blobs of all manifests that the target lacks, several side by side.
@@ -266,15 +301,38 @@ impl<'a> Walk<'a> {
                     self.visit(child, Role::Listed, depth + 1).await?;
                 }
             }
+            let has_tags_beside = role != Role::Referrer;
             self.order.push(Node { resolved, is_present, role });
             if self.with_referrers {
                 let found = self.from.referrers(&digest).await?;
-                for referrer in self.fetch_new(found).await? {
+                for referrer in self.fetch_listed(found).await? {
                     self.visit(referrer, Role::Referrer, depth + 1).await?;
+                }
+                if has_tags_beside {
+                    self.visit_beside(&digest).await?;
                 }
             }
             Ok(())
         })
+    }
+
+    /// What cosign's older tags name. Signatures that the target has below the same tag stay.
+    async fn visit_beside(&mut self, digest: &Digest) -> Result<(), RegistryError> {
+        let tags = legacy_tags(digest);
+        let (from, to) = (self.from, self.to);
+        let found = futures::future::try_join_all(tags.iter().map(|tag| from.tagged(tag))).await?;
+        for (tag, found) in tags.into_iter().zip(found) {
+            let Some(found) = found else { continue };
+            let there = to.tagged(&tag).await?;
+            let resolved = match &there {
+                Some(there) => joined(there, found).map_err(|kind| to.failed("copy to", kind))?,
+                None => found,
+            };
+            let is_present = there.is_some_and(|there| there.descriptor.digest == resolved.descriptor.digest);
+            self.size_bytes += resolved.bytes.len();
+            self.order.push(Node { resolved, is_present, role: Role::Beside(tag) });
+        }
+        Ok(())
     }
 
     fn too_much(&self, what: String) -> RegistryError {
@@ -288,6 +346,40 @@ impl<'a> Walk<'a> {
         let fetches: Vec<_> = new.iter().map(|digest| from.manifest(digest)).collect();
         futures::stream::iter(fetches).buffered(PARALLEL_MANIFESTS).try_collect().await
     }
+
+    /// The same of a list of referrers. Where that is a tag, it may name what is gone.
+    async fn fetch_listed(&mut self, digests: Vec<Digest>) -> Result<Vec<ResolvedManifest>, RegistryError> {
+        let new: Vec<Digest> = digests.into_iter().filter(|digest| self.seen.insert(digest.clone())).collect();
+        let from = self.from;
+        let fetch = async |digest: &Digest| match from.manifest(digest).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            fetched => fetched.map(Some),
+        };
+        let fetches: Vec<_> = new.iter().map(fetch).collect();
+        let fetched: Vec<_> = futures::stream::iter(fetches).buffered(PARALLEL_MANIFESTS).try_collect().await?;
+        Ok(fetched.into_iter().flatten().collect())
+    }
+}
+
+/// What a tag names at the target, with what the source has more: each layer is a signature of its own.
+fn joined(there: &ResolvedManifest, found: ResolvedManifest) -> Result<ResolvedManifest, ErrorKind> {
+    let (ManifestOrIndex::Manifest(old), ManifestOrIndex::Manifest(new)) = (&there.document, &found.document) else {
+        return Ok(found);
+    };
+    let lacks = |of: &Manifest, layer: &Descriptor| !of.layers.contains(layer);
+    if old.layers.iter().all(|layer| !lacks(new, layer)) {
+        return Ok(found);
+    }
+    let further: Vec<Descriptor> = new.layers.iter().filter(|layer| lacks(old, layer)).cloned().collect();
+    if further.is_empty() {
+        return Ok(there.clone());
+    }
+    let mut whole = old.clone();
+    whole.layers.extend(further);
+    let bytes = serde_json::to_vec(&whole).map_err(|error| ErrorKind::malformed(describe(&error)))?;
+    let document = ManifestOrIndex::Manifest(whole);
+    let kind = document_type(&document).unwrap_or_else(|| there.descriptor.media_type.clone());
+    Ok(ResolvedManifest { descriptor: Descriptor::of(&kind, &bytes), bytes: bytes.into(), document })
 }
 
 /// A blob on its way from one registry to another.

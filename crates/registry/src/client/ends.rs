@@ -91,6 +91,68 @@ impl<'a> End<'a> {
         }
     }
 
+    /// What a tag beside the image means; `None` without such a tag.
+    pub(super) async fn tagged(&self, tag: &str) -> Result<Option<ResolvedManifest>, RegistryError> {
+        let found = match self.place {
+            CopyPlace::Registry(name) => {
+                self.client.fetch_kind(&name.with_tag(tag), MANIFEST_BYTES_MAX, Via::Origin).await
+            }
+            CopyPlace::Layout(layout, _) => match layout.find(Some(tag)) {
+                Ok(found) => document(layout, &found.digest),
+                Err(_) => return Ok(None),
+            },
+        };
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(ErrorKind::NotFound { .. }) => Ok(None),
+            Err(kind) => Err(self.failed("copy", kind)),
+        }
+    }
+
+    /// Writes a manifest below a tag beside the image.
+    pub(super) async fn put_tagged(&self, manifest: &ResolvedManifest, tag: &str) -> Result<(), RegistryError> {
+        let ResolvedManifest { descriptor, bytes, .. } = manifest;
+        match self.place {
+            CopyPlace::Registry(name) => {
+                let put = self.client.put_kind(&name.with_tag(tag), &descriptor.media_type, bytes.clone()).await;
+                put.map(drop).map_err(|kind| self.failed("copy to", kind))
+            }
+            CopyPlace::Layout(..) => self.list(manifest, Listed::As(tag)),
+        }
+    }
+
+    /// Writes what refers to others by its digest; the entries of those that the registry does not list by itself, with their
+    /// subjects.
+    pub(super) async fn put_referrer(
+        &self,
+        manifest: &ResolvedManifest,
+    ) -> Result<Option<(Digest, Descriptor)>, RegistryError> {
+        let ResolvedManifest { descriptor, bytes, .. } = manifest;
+        match self.place {
+            CopyPlace::Registry(name) => {
+                let place = name.with_digest(descriptor.digest.clone());
+                let put = self.client.put_only(&place, &descriptor.media_type, bytes.clone()).await;
+                put.map_err(|kind| self.failed("copy to", kind))
+            }
+            CopyPlace::Layout(..) => self.list(manifest, Listed::Nameless).map(|()| None),
+        }
+    }
+
+    /// Lists what refers to one manifest, where the registry does not do it by itself. `is_new`: it has just been written.
+    pub(super) async fn list_referrers(
+        &self,
+        subject: &Digest,
+        entries: &[Descriptor],
+        is_new: bool,
+    ) -> Result<(), RegistryError> {
+        let Some(name) = self.repository() else { return Ok(()) };
+        let listed = match is_new {
+            true => self.client.list_referrers(name, subject, entries).await,
+            false => self.client.list_again(name, subject, entries).await,
+        };
+        listed.map_err(|kind| self.failed("list what refers to the image at", kind))
+    }
+
     /// What refers to a manifest.
     pub(super) async fn referrers(&self, digest: &Digest) -> Result<Vec<Digest>, RegistryError> {
         match self.place {
@@ -136,8 +198,8 @@ impl<'a> End<'a> {
         }
     }
 
-    /// Writes a manifest by its digest. In a layout, one that nothing else leads to (`is_top`) is listed.
-    pub(super) async fn put(&self, manifest: &ResolvedManifest, is_top: bool) -> Result<(), RegistryError> {
+    /// Writes a manifest by its digest.
+    pub(super) async fn put(&self, manifest: &ResolvedManifest) -> Result<(), RegistryError> {
         let ResolvedManifest { descriptor, bytes, .. } = manifest;
         match self.place {
             CopyPlace::Registry(name) => {
@@ -145,7 +207,7 @@ impl<'a> End<'a> {
                 let put = self.client.put_kind(&place, &descriptor.media_type, bytes.clone()).await;
                 put.map(drop).map_err(|kind| self.failed("copy to", kind))
             }
-            CopyPlace::Layout(..) => self.list(manifest, if is_top { Listed::Nameless } else { Listed::Not }),
+            CopyPlace::Layout(..) => self.list(manifest, Listed::Not),
         }
     }
 

@@ -1,22 +1,34 @@
 //! What refers to a manifest: signatures, SBOMs, test results (distribution-spec, "Listing Referrers", "Backwards Compatibility").
 
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
+
 use oci::{Descriptor, Digest, Index, ManifestOrIndex, Reference, media_type};
 use reqwest::{
     Method,
     header::{ACCEPT, HeaderMap, HeaderValue},
 };
+use tokio::time::{Instant, sleep};
 
 use super::{
     Client, MANIFEST_BYTES_MAX,
     answer::header_text,
     auth::Scope,
     next_link,
+    tags::{TagCondition, under},
     transport::{Call, Via},
 };
 use crate::{ErrorKind, RegistryError};
 
 /// Referrers of one manifest that are listed; an honest image has a handful.
 const REFERRERS_MAX: usize = 10_000;
+/// Writers that come between each other so often are no two pushes any more.
+const LISTING_ROUNDS_MAX: u32 = 20;
+/// What reading and writing the list of referrers takes at least and at most, for others beside us.
+const SETTLE_MIN: Duration = Duration::from_millis(20);
+const SETTLE_MAX: Duration = Duration::from_secs(2);
 
 impl Client {
     /// The manifests whose `subject` is the one that `subject` names by digest, perhaps only those of one artefact type.
@@ -40,8 +52,7 @@ impl Client {
         let digest = subject.digest().ok_or_else(|| ErrorKind::malformed("referrers are listed by digest"))?;
         let mut found = match self.ask_for_referrers(subject, digest, artifact_type).await {
             Ok(found) => found,
-            // Without the API: the registry has no such path, or does not speak of indexes there.
-            Err(ErrorKind::NotFound { .. } | ErrorKind::Unexpected { status: 400 | 405 | 406 | 501, .. }) => {
+            Err(kind) if is_without_api(&kind) => {
                 self.fallback_index(subject, digest).await?.map(|(_, index)| index.manifests).unwrap_or_default()
             }
             Err(kind) => return Err(kind),
@@ -96,38 +107,124 @@ impl Client {
         }
     }
 
-    /// After a manifest with a subject was put: a registry that keeps no list of referrers gets one under a tag
-    /// (distribution-spec, "Pushing Manifests with Subject").
-    pub(super) async fn note_referrer(
+    /// Sees to it that what refers to a manifest is listed: nothing has to be done where the registry keeps the list; else
+    /// the entries are put into the index under the tag that stands for it (distribution-spec, "Pushing Manifests with
+    /// Subject").
+    pub(super) async fn list_referrers(
         &self,
         repository: &Reference,
-        put: &HeaderMap,
-        media_type: &str,
-        bytes: &[u8],
+        subject: &Digest,
+        entries: &[Descriptor],
     ) -> Result<(), ErrorKind> {
-        let Some((subject, descriptor)) = referrer(put, media_type, bytes) else { return Ok(()) };
-        // Two clients at once may lose one entry: the specification knows no way around it. Reading again narrows it.
-        for _ in 0..2 {
-            let mut index = match self.fallback_index(repository, &subject).await? {
-                Some((_, index)) => index,
-                None => Index::of(Vec::new()),
-            };
-            if index.manifests.iter().any(|known| known.digest == descriptor.digest) {
+        let tag = fallback_tag(repository, subject);
+        let _turn = self.transport.listing.lock().await;
+        let mut has_swept = false;
+        for round in 0..LISTING_ROUNDS_MAX {
+            let began = Instant::now();
+            let known = self.fallback_index(repository, subject).await?;
+            let (digest, mut index) = known.map_or_else(|| (None, Index::of(Vec::new())), |(d, i)| (Some(d), i));
+            let is_listed = |entry: &&Descriptor| index.manifests.iter().any(|known| known.digest == entry.digest);
+            let missing: Vec<Descriptor> = entries.iter().filter(|entry| !is_listed(entry)).cloned().collect();
+            if missing.is_empty() {
                 return Ok(());
             }
-            index.manifests.push(descriptor.clone());
-            let bytes = serde_json::to_vec(&index).expect("an index is JSON");
-            Box::pin(self.put_kind(&fallback_tag(repository, &subject), media_type::INDEX, bytes.into())).await?;
+            if has_swept {
+                self.drop_absent(repository, &mut index).await?;
+            }
+            index.manifests.extend(missing);
+            match self.put_index(&tag, &index, digest.as_ref()).await {
+                Ok(()) => {}
+                // Some take no index that lists what was deleted meanwhile by somebody who left the list as it was.
+                Err(ErrorKind::NotFound { .. } | ErrorKind::Unexpected { status: 400 | 422, .. }) if !has_swept => {
+                    has_swept = true;
+                    continue;
+                }
+                // Somebody was faster, and the registry tells: what they wrote is read first.
+                Err(ErrorKind::Unexpected { status: 412, .. }) => continue,
+                Err(kind) => return Err(kind),
+            }
+            // Most old registries know no conditions: whoever read before we wrote may still write over it, about as long
+            // after us as reading and writing take. So we look again behind that time, and whoever was lost comes again.
+            let took = began.elapsed().clamp(SETTLE_MIN, SETTLE_MAX);
+            let jitter = RandomState::new().hash_one(round) % 1024;
+            sleep(took * 2 + took.mul_f64(jitter as f64 / 512.0)).await;
+        }
+        Err(ErrorKind::malformed("the list of referrers is written over again and again by others"))
+    }
+
+    /// The same for entries whose manifests were there already: what wrote them may have been stopped before it listed them.
+    pub(super) async fn list_again(
+        &self,
+        repository: &Reference,
+        subject: &Digest,
+        entries: &[Descriptor],
+    ) -> Result<(), ErrorKind> {
+        match self.ask_for_referrers(repository, subject, None).await {
+            Ok(_) => Ok(()),
+            Err(kind) if is_without_api(&kind) => self.list_referrers(repository, subject, entries).await,
+            Err(kind) => Err(kind),
+        }
+    }
+
+    /// Takes a manifest out of the index under its subject's tag (distribution-spec, "Deleting Manifests"); nothing has to be
+    /// done where the registry keeps the list.
+    pub(super) async fn unlist_referrer(
+        &self,
+        repository: &Reference,
+        subject: &Digest,
+        referrer: &Digest,
+    ) -> Result<(), ErrorKind> {
+        let tag = fallback_tag(repository, subject);
+        let _turn = self.transport.listing.lock().await;
+        for _ in 0..LISTING_ROUNDS_MAX {
+            let Some((digest, mut index)) = self.fallback_index(repository, subject).await? else { return Ok(()) };
+            let before = index.manifests.len();
+            index.manifests.retain(|known| known.digest != *referrer);
+            if index.manifests.len() == before {
+                return Ok(());
+            }
+            match self.put_index(&tag, &index, Some(&digest)).await {
+                Ok(()) => return Ok(()),
+                Err(ErrorKind::Unexpected { status: 412, .. }) => {}
+                Err(kind) => return Err(kind),
+            }
+        }
+        Err(ErrorKind::malformed("the list of referrers is written over again and again by others"))
+    }
+
+    /// Takes out of an index what the repository does not have any more.
+    async fn drop_absent(&self, repository: &Reference, index: &mut Index) -> Result<(), ErrorKind> {
+        for entry in std::mem::take(&mut index.manifests) {
+            match self.resolve_kind(&repository.with_digest(entry.digest.clone())).await {
+                Ok(_) => index.manifests.push(entry),
+                Err(ErrorKind::NotFound { .. }) => {}
+                Err(kind) => return Err(kind),
+            }
         }
         Ok(())
     }
+
+    /// Writes the index, on the condition that the tag still names what was read, where the registry knows conditions.
+    async fn put_index(&self, tag: &Reference, index: &Index, former: Option<&Digest>) -> Result<(), ErrorKind> {
+        let bytes = serde_json::to_vec(index).expect("an index is JSON");
+        let condition = former.map_or(TagCondition::Absent, |digest| TagCondition::Names(vec![digest.clone()]));
+        let call = self.put_call(tag, media_type::INDEX, bytes.into())?;
+        self.transport.send(&under(&condition, call)?).await.map(drop)
+    }
+}
+
+/// The registry has no such path, or does not speak of indexes there.
+fn is_without_api(kind: &ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound { .. } | ErrorKind::Unexpected { status: 400 | 405 | 406 | 501, .. })
 }
 
 /// The subject of a manifest that the registry does not list by itself, and the entry for it.
-fn referrer(answer: &HeaderMap, media_type: &str, bytes: &[u8]) -> Option<(Digest, Descriptor)> {
-    if header_text(answer, "oci-subject").is_some() {
-        return None;
-    }
+pub(super) fn unlisted(answer: &HeaderMap, media_type: &str, bytes: &[u8]) -> Option<(Digest, Descriptor)> {
+    if header_text(answer, "oci-subject").is_some() { None } else { entry(media_type, bytes) }
+}
+
+/// The subject of a manifest, and its entry in the list of what refers to that.
+pub(super) fn entry(media_type: &str, bytes: &[u8]) -> Option<(Digest, Descriptor)> {
     let mut descriptor = Descriptor::of(media_type, bytes);
     let subject = match ManifestOrIndex::parse(bytes).ok()? {
         ManifestOrIndex::Manifest(manifest) => {
@@ -143,6 +240,11 @@ fn referrer(answer: &HeaderMap, media_type: &str, bytes: &[u8]) -> Option<(Diges
         }
     };
     Some((subject.digest, descriptor))
+}
+
+/// Tags beside an image as cosign 1 and 2 write them, one for each kind: `sha256-….sig` (cosign, `SIGNATURE_SPEC.md`).
+pub(super) fn legacy_tags(digest: &Digest) -> [String; 3] {
+    ["sig", "att", "sbom"].map(|kind| format!("{}.{kind}", digest.to_string().replace(':', "-")))
 }
 
 /// `<alg>-<ref>` (distribution-spec, "Referrers Tag Schema").

@@ -95,7 +95,8 @@ impl Client {
     }
 }
 
-fn under(condition: &TagCondition, call: Call) -> Result<Call, ErrorKind> {
+/// The call on a condition.
+pub(super) fn under(condition: &TagCondition, call: Call) -> Result<Call, ErrorKind> {
     Ok(match condition {
         TagCondition::Any => call,
         TagCondition::Absent => call.header(IF_NONE_MATCH, HeaderValue::from_static("*")),

@@ -180,6 +180,8 @@ pub(super) struct Transport {
     // By [`Trust`].
     clients: [OnceLock<Result<reqwest::Client, String>>; 3],
     configured: OnceLock<Result<Hosts, HostFilesError>>,
+    /// Lists of referrers that are tags are read, changed and written by one at a time.
+    pub(super) listing: tokio::sync::Mutex<()>,
 }
 
 /// How a host is met.
@@ -195,7 +197,13 @@ enum Trust {
 
 impl Transport {
     pub(super) fn new(options: ClientOptions) -> Self {
-        Self { options, hosts: Mutex::default(), clients: Default::default(), configured: OnceLock::new() }
+        Self {
+            options,
+            hosts: Mutex::default(),
+            clients: Default::default(),
+            configured: OnceLock::new(),
+            listing: tokio::sync::Mutex::default(),
+        }
     }
 
     pub(super) fn options(&self) -> &ClientOptions {

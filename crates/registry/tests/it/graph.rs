@@ -108,6 +108,109 @@ async fn registries_without_the_referrers_api_get_a_tag() {
 }
 
 #[tokio::test]
+async fn several_pushers_at_once_lose_nothing_where_the_list_is_a_tag() {
+    let Some(old) = DockerRegistry::start(false).await else { return };
+    let (name, image) = (reference(old.address, "app:1"), image(&[("a", b"one")]));
+    push(&client(), &name, &image).await;
+    let subject = Descriptor::of(media_type::MANIFEST, &image.bytes);
+    // Clients that know nothing of each other, as on several machines.
+    let pusher = async |who: usize| {
+        let client = client();
+        for number in 0..3 {
+            refer(&client, &name, subject.clone(), &format!("application/vnd.example.{who}.{number}")).await;
+        }
+    };
+    futures::join!(pusher(0), pusher(1), pusher(2));
+    let found = referrers(&client(), &name, &image.digest(), None).await;
+    assert_eq!(found.len(), 9, "{found:?}");
+    // What is there already is not listed twice.
+    pusher(1).await;
+    assert_eq!(referrers(&client(), &name, &image.digest(), None).await.len(), 9);
+    assert_eq!(client().list_tags(&name).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_list_that_is_a_tag_stays_clean() {
+    let Some(old) = DockerRegistry::start(false).await else { return };
+    let (client, server) = (client(), Embedded::start().await);
+    let (name, image) = (reference(old.address, "app:1"), image(&[("a", b"one")]));
+    push(&client, &name, &image).await;
+    let subject = Descriptor::of(media_type::MANIFEST, &image.bytes);
+    let kinds = ["application/vnd.example.a", "application/vnd.example.b", "application/vnd.example.c"];
+    let mut made = Vec::new();
+    for kind in kinds {
+        made.push(refer(&client, &name, subject.clone(), kind).await.digest);
+    }
+    // What we delete is taken out of the list.
+    client.delete(&name.with_digest(made[0].clone())).await.unwrap();
+    assert_eq!(referrers(&client, &name, &image.digest(), None).await, made[1..]);
+    // What others delete stays in it. It is not copied, and goes with the next change.
+    let url = format!("http://{}/v2/app/manifests/{}", old.address, made[1]);
+    assert!(reqwest::Client::new().delete(url).send().await.unwrap().status().is_success());
+    assert_eq!(referrers(&client, &name, &image.digest(), None).await, made[1..]);
+    let copied = copy(&client, &name, &reference(server.address, "app:1"), &CopyOptions::default()).await;
+    assert_eq!((copied.manifests, copied.referrers), (2, 1));
+    let last = refer(&client, &name, subject.clone(), "application/vnd.example.d").await.digest;
+    assert_eq!(referrers(&client, &name, &image.digest(), None).await, [made[2].clone(), last.clone()]);
+    // A push that was stopped between a manifest and its entry: the next copy lists it.
+    let back = reference(old.address, "back:1");
+    let target = reference(server.address, "app:1");
+    copy(&client, &target, &back, &CopyOptions::default()).await;
+    let tag = back.with_tag(&image.digest().to_string().replace(':', "-"));
+    let empty = serde_json::to_vec(&Index::of(Vec::new())).unwrap();
+    client.put_manifest(&tag, media_type::INDEX, empty).await.unwrap();
+    copy(&client, &target, &back, &CopyOptions::default()).await;
+    assert_eq!(referrers(&client, &back, &image.digest(), None).await, [made[2].clone()]);
+}
+
+/// A tag beside an image with one layer for each payload, as cosign 1 and 2 wrote them (cosign, `SIGNATURE_SPEC.md`).
+async fn put_beside(client: &Client, name: &Reference, image: &Digest, kind: &str, payloads: &[&str]) -> Reference {
+    let (config, mut layers) = (Descriptor::of(media_type::CONFIG, b"{}"), Vec::new());
+    client.upload_blob(name, &config, b"{}".to_vec(), None, &NoProgress).await.unwrap();
+    for payload in payloads {
+        let mut layer = Descriptor::of("application/vnd.dev.cosign.simplesigning.v1+json", payload.as_bytes());
+        layer.annotations.insert("dev.cosignproject.cosign/signature".into(), "c2ln".into());
+        client.upload_blob(name, &layer, payload.as_bytes().to_vec(), None, &NoProgress).await.unwrap();
+        layers.push(layer);
+    }
+    let tag = name.with_tag(&format!("{}.{kind}", image.to_string().replace(':', "-")));
+    let bytes = serde_json::to_vec(&Manifest::image(config, layers)).unwrap();
+    client.put_manifest(&tag, media_type::MANIFEST, bytes).await.unwrap();
+    tag
+}
+
+#[tokio::test]
+async fn cosigns_older_tags_are_taken_along_and_joined_with_those_of_the_target() {
+    let server = Embedded::start().await;
+    let client = client();
+    let (from, to) = (reference(server.address, "app:1"), reference(server.address, "copied:1"));
+    let image = image(&[("a", b"one")]);
+    push(&client, &from, &image).await;
+    put_beside(&client, &from, &image.digest(), "sig", &["one", "two"]).await;
+    put_beside(&client, &from, &image.digest(), "att", &["statement"]).await;
+    let there = put_beside(&client, &to, &image.digest(), "sig", &["two", "three"]).await;
+    let copied = copy(&client, &from, &to, &CopyOptions::default()).await;
+    assert_eq!((copied.manifests, copied.referrers), (3, 2));
+    let manifest = client.fetch_manifest(&there, 1 << 20).await.unwrap();
+    let oci::ManifestOrIndex::Manifest(manifest) = manifest.document else { panic!("no index") };
+    let digests: Vec<Digest> = manifest.layers.iter().map(|layer| layer.digest.clone()).collect();
+    assert_eq!(digests, ["two", "three", "one"].map(|payload| Digest::of(payload.as_bytes())));
+    assert_eq!(client.list_tags(&to).await.unwrap().len(), 3);
+    let again = copy(&client, &from, &to, &CopyOptions::default()).await;
+    assert_eq!((again.manifests, again.sent, again.mounted), (0, 0, 0));
+    // Through a layout, and without them.
+    let directory = tempfile::tempdir().unwrap();
+    let layout = || CopyPlace::Layout(Layout::create(directory.path()).unwrap(), Some("1".into()));
+    let third = reference(server.address, "third:1");
+    for (from, to) in [(CopyPlace::Registry(from.clone()), layout()), (layout(), CopyPlace::Registry(third.clone()))] {
+        client.copy_between(&from, &to, &CopyOptions::default(), &NoProgress).await.unwrap();
+    }
+    assert_eq!(client.list_tags(&third).await.unwrap().len(), 3);
+    let bare = CopyOptions { referrers: false, ..CopyOptions::default() };
+    assert_eq!(copy(&client, &from, &reference(server.address, "bare:1"), &bare).await.manifests, 1);
+}
+
+#[tokio::test]
 async fn one_platform_alone_can_be_copied() {
     let (one, two) = (Embedded::start().await, Embedded::start().await);
     let client = client();
