@@ -68,6 +68,13 @@ impl Bundle {
         &self.dsse_envelope
     }
 
+    /// Whether bundle and envelope name the same key, where both name one. Nothing is decided by these names, but what
+    /// contradicts itself was changed by somebody.
+    pub(crate) fn names_one_key(&self) -> bool {
+        let hint = self.hint().filter(|hint| !hint.is_empty());
+        hint.is_none_or(|hint| self.dsse_envelope.key_ids().all(|id| id == hint))
+    }
+
     /// How the bundle names its key; `None` where a certificate names the signer.
     pub fn hint(&self) -> Option<&str> {
         self.verification_material.public_key.as_ref().map(|key| key.hint.as_str())

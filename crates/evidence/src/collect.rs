@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest, Manifest, ManifestOrIndex, Platform, Reference};
-use registry::{Client, ErrorKind, RegistryError};
+use registry::{Client, ContentCheck, ErrorKind, NoProgress, RegistryError};
 
-use crate::{Form, Found};
+use crate::{Form, Found, Policy, Requirement};
 
 /// An SBOM of a large image has some megabytes, half as much again in base64.
 const EVIDENCE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -36,6 +36,8 @@ pub struct Collected {
     pub platforms: Vec<(Digest, Option<Platform>)>,
     /// The pieces, of all of these.
     pub found: Vec<Found>,
+    /// What became of reading everything that the image consists of; `None` where nobody asked for that.
+    pub content: Option<ContentCheck>,
 }
 
 /// Fetches what is said of an image. With `platform` an index stands for its image of that platform: what is said of the
@@ -73,7 +75,26 @@ pub async fn collect(
     let source = Source { client, image, fetched_bytes: AtomicU64::new(0) };
     let asked: Vec<_> = subjects.iter().map(|subject| source.of_subject(subject)).collect();
     let pieces: Vec<Vec<Found>> = futures::stream::iter(asked).buffered(PARALLEL).try_collect().await?;
-    Ok(Collected { root, platforms, found: pieces.into_iter().flatten().collect() })
+    Ok(Collected { root, platforms, found: pieces.into_iter().flatten().collect(), content: None })
+}
+
+/// The same with whatever else a policy has to know: where it asks for [`Requirement::Content`], the image is read.
+///
+/// # Errors
+/// As [`collect`].
+pub async fn collect_for(
+    client: &Client,
+    image: &Reference,
+    platform: Option<&Platform>,
+    policy: &Policy,
+) -> Result<Collected, RegistryError> {
+    let mut collected = collect(client, image, platform).await?;
+    if policy.require.contains(&Requirement::Content) {
+        let listed = collected.platforms.iter().map(|(digest, _)| digest.clone());
+        let manifests: Vec<Digest> = [collected.root.clone()].into_iter().chain(listed).collect();
+        collected.content = Some(client.check_content(image, &manifests, &NoProgress).await?);
+    }
+    Ok(collected)
 }
 
 /// The repository that is asked.
@@ -98,7 +119,18 @@ impl Source<'_> {
     }
 
     async fn bundle(&self, referrer: &Digest, subject: &Digest) -> Result<Option<Found>, RegistryError> {
-        let Some(manifest) = self.manifest(&self.image.with_digest(referrer.clone())).await? else { return Ok(None) };
+        let manifest = match self.manifest(&self.image.with_digest(referrer.clone())).await {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => return Ok(None),
+            // Whoever damages one shall not hide the others.
+            Err(error) => match error.kind {
+                ErrorKind::WrongContent { .. } | ErrorKind::Malformed(_) | ErrorKind::TooLarge { .. } => {
+                    let reason = error.kind.to_string();
+                    return Ok(Some(Found::unreadable(referrer.clone(), subject.clone(), Form::Bundle, reason)));
+                }
+                _ => return Err(error),
+            },
+        };
         // Whoever lists it may have listed it wrongly: the manifest itself says what it is attached to.
         let attached_to = manifest.subject.as_ref().map_or_else(|| subject.clone(), |subject| subject.digest.clone());
         let Some(layer) = manifest.layers.first() else { return Ok(None) };

@@ -83,9 +83,12 @@ pub struct Trusted<'a> {
 impl Found {
     /// A bundle's bytes.
     pub fn bundle(digest: Digest, attached_to: Digest, bytes: Vec<u8>) -> Self {
-        let content = Bundle::parse(&bytes)
-            .map_err(|error| Unreadable(error.to_string()))
-            .and_then(|bundle| of_envelope(bundle.envelope().clone()));
+        let content = Bundle::parse(&bytes).map_err(|error| Unreadable(error.to_string())).and_then(|bundle| {
+            match bundle.names_one_key() {
+                true => of_envelope(bundle.envelope().clone()),
+                false => Err(Unreadable("its envelope names another key than the bundle".into())),
+            }
+        });
         Self { digest, attached_to, form: Form::Bundle, bytes, content }
     }
 

@@ -21,7 +21,7 @@ mod trust;
 
 pub use attachment::Attachment;
 pub use bundle::{BUNDLE_TYPE, Bundle};
-pub use collect::{Collected, collect};
+pub use collect::{Collected, collect, collect_for};
 pub use envelope::{Envelope, InvalidEnvelope, STATEMENT_PAYLOAD, pre_authentication};
 pub use found::{Flaw, Form, Found, Trusted, Unreadable};
 pub use key::{

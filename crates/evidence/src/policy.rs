@@ -10,6 +10,7 @@ use std::{
 };
 
 use oci::Digest;
+use registry::ContentCheck;
 
 pub use file::{Exception, PolicyError, PolicyFile, read_text};
 
@@ -56,6 +57,8 @@ pub enum Requirement {
     Gates,
     /// That this gate has passed.
     Gate(String),
+    /// That everything that the image consists of is there and has its digest.
+    Content,
     /// A statement with a time, of at most this age.
     MaxAge(Duration),
 }
@@ -72,6 +75,7 @@ impl fmt::Display for Requirement {
             Self::Sbom => f.write_str("sbom"),
             Self::Gates => f.write_str("gates"),
             Self::Gate(gate) => write!(f, "gate {gate}"),
+            Self::Content => f.write_str("content"),
             Self::MaxAge(_) => f.write_str("age"),
         }
     }
@@ -87,6 +91,7 @@ impl FromStr for Requirement {
             "provenance" => Self::Provenance,
             "sbom" => Self::Sbom,
             "gates" => Self::Gates,
+            "content" => Self::Content,
             other => return Err(format!("`{other}` is not known; there are {}", Self::NAMES.join(", "))),
         })
     }
@@ -94,7 +99,7 @@ impl FromStr for Requirement {
 
 impl Requirement {
     /// What [`Requirement::from_str`] knows.
-    pub const NAMES: [&str; 4] = ["signature", "provenance", "sbom", "gates"];
+    pub const NAMES: [&str; 5] = ["signature", "provenance", "sbom", "gates", "content"];
 }
 
 /// Whether an image has what a policy asks for.
@@ -190,6 +195,7 @@ impl Policy {
                     if failed { format!("gate {gate} has failed") } else { format!("no result of gate {gate}") };
                 self.find(believed, &reason, |s| TestResult::passed_gates(s).contains(&gate.as_str()))
             }
+            Requirement::Content => content(believed.content),
             Requirement::MaxAge(limit) => {
                 let days = |seconds: u64| seconds / (24 * 60 * 60);
                 let newest = believed.newest();
@@ -244,6 +250,16 @@ impl Policy {
 
 /// Clocks of two machines differ by so much without anybody noticing.
 const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// What reading the image has shown.
+fn content(check: Option<&ContentCheck>) -> Result<String, String> {
+    let check = check.ok_or("the content was not read")?;
+    if check.wrong.is_empty() {
+        return Ok(format!("{} parts, {} bytes", check.blobs, check.size_bytes));
+    }
+    let parts = check.wrong.iter().map(|part| format!("{} {}: {}", part.kind, part.digest.short(), part.reason));
+    Err(parts.collect::<Vec<_>>().join(", "))
+}
 
 fn is(statement: &Statement, kind: &str) -> bool {
     statement.predicate_type == kind
@@ -304,6 +320,7 @@ fn human(seconds: u64) -> String {
 struct Believed<'a> {
     root: &'a Digest,
     platforms: Vec<&'a Digest>,
+    content: Option<&'a ContentCheck>,
     pieces: Vec<(&'a Digest, Trusted<'a>)>,
     /// Why nothing else counts, for messages.
     flaws: Vec<Flaw>,
@@ -325,7 +342,7 @@ impl<'a> Believed<'a> {
                 Err(flaw) => flaws.push(flaw),
             }
         }
-        Self { root: &collected.root, platforms, pieces, flaws }
+        Self { root: &collected.root, platforms, content: collected.content.as_ref(), pieces, flaws }
     }
 
     fn all(&self) -> impl Iterator<Item = &Trusted<'a>> {

@@ -20,7 +20,7 @@ pub struct PolicyFile {
     /// Files with public keys, relative to the policy, or the keys themselves; perhaps by name.
     #[serde(default)]
     keys: Keys,
-    /// `signature`, `provenance`, `sbom`, `gates`.
+    /// `signature`, `provenance`, `sbom`, `gates`, `content`.
     #[serde(default)]
     require: Vec<String>,
     /// Names of keys that have to have signed, each of them.

@@ -134,7 +134,7 @@ fn an_index_passes_by_itself_or_by_all_of_its_images() {
     };
     let judged = |found: Vec<Found>| {
         let platforms = vec![(amd64.clone(), None), (arm64.clone(), None)];
-        judged(&policy, &Collected { root: index.clone(), platforms, found })
+        judged(&policy, &Collected { root: index.clone(), platforms, found, content: None })
     };
     assert_eq!(judged(vec![signed(&index)]), ["+ signature: by release"]);
     assert_eq!(judged(vec![signed(&amd64), signed(&arm64)]), ["+ signature: by release"]);
@@ -151,7 +151,7 @@ fn policies_that_mean_nothing_are_refused() {
         (r#"{"keys": ["other.pub"], "require": ["signature"]}"#, "cannot read the key other.pub"),
         (
             r#"{"require": ["signatures"]}"#,
-            "`require`: `signatures` is not known; there are signature, provenance, sbom, gates",
+            "`require`: `signatures` is not known; there are signature, provenance, sbom, gates, content",
         ),
         (r#"{"signed_by": ["ops"]}"#, "`signed_by`: there is no key `ops`"),
         (r#"{"max_age": "soon"}"#, "`max_age`: `soon` is no time such as `30d` or `12h`"),

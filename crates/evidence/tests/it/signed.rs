@@ -73,5 +73,5 @@ pub(super) fn attached(statement: &Statement, signer: &Signer) -> Found {
 }
 
 pub(super) fn beside_image(found: Vec<Found>) -> Collected {
-    Collected { root: image(), platforms: Vec::new(), found }
+    Collected { root: image(), platforms: Vec::new(), found, content: None }
 }

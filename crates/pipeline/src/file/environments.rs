@@ -27,7 +27,8 @@ pub struct Environment {
     /// Keys whose owners have to approve the image by `seatrial approve`, all of them; names of files in `keys` without the ending.
     #[schemars(with = "Option<schema::TextsForm>")]
     pub approve: Vec<At<String>>,
-    /// What has to be attached to the image, signed by one of `keys`: `signature`, `provenance`, `sbom`, `gates`.
+    /// What has to be attached to the image, signed by one of `keys`: `signature`, `provenance`, `sbom`, `gates`; `content` reads
+    /// all layers.
     #[schemars(with = "Option<schema::TextsForm>")]
     pub require: Vec<At<String>>,
     /// Files with public keys, relative to this file.
@@ -45,7 +46,7 @@ pub(super) const ENVIRONMENT: Keys = Keys {
 };
 
 /// Names of what evidence there is; what they ask for is the policies' business.
-const REQUIREMENTS: [&str; 4] = ["signature", "provenance", "sbom", "gates"];
+const REQUIREMENTS: [&str; 5] = ["signature", "provenance", "sbom", "gates", "content"];
 
 /// Environments in the order of the file.
 pub(super) fn environments(reader: &mut Reader, node: &Node) -> Vec<(At<String>, Environment)> {

@@ -189,8 +189,8 @@ one_of!(SignForm = String, Sign);
 one_of!(TrustForm = TrustRule, BTreeMap<String, TrustRule>);
 form!(RequirementsForm, {
     "anyOf": [
-        { "enum": ["signature", "provenance", "sbom", "gates"] },
-        { "type": "array", "items": { "enum": ["signature", "provenance", "sbom", "gates"] } }
+        { "enum": ["signature", "provenance", "sbom", "gates", "content"] },
+        { "type": "array", "items": { "enum": ["signature", "provenance", "sbom", "gates", "content"] } }
     ]
 });
 form!(SbomForm, { "enum": ["spdx", "cyclonedx", false] });

@@ -32,6 +32,9 @@ pub(crate) struct VerifyArgs {
     /// What has to be there and who has to have signed it: see docs/evidence.md [default: the pipeline file's `trust`]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Read all layers as well: that each is there and has its digest (the same as requiring `content`)
+    #[arg(long)]
+    content: bool,
     /// Of an image for several platforms, only this one's
     #[arg(long)]
     platform: Option<Platform>,
@@ -46,8 +49,14 @@ pub(crate) struct VerifyArgs {
 pub(crate) fn run(args: &VerifyArgs, context: &Context) -> anyhow::Result<Exit> {
     let format = Format::parse(args.format.as_deref())?;
     let image = named::with_default_tag(&args.image);
-    let policy = policy(args, &image, context)?;
-    let collected = collect(&image, args.platform.as_ref(), &args.engine, context)?;
+    let mut policy = policy(args, &image, context)?;
+    if args.content && !policy.require.contains(&Requirement::Content) {
+        policy.require.push(Requirement::Content);
+    }
+    let client = context.client(&args.engine.insecure_registry);
+    let platform = args.platform.as_ref();
+    let collected =
+        context.block_on_cancellable(async { Ok(evidence::collect_for(&client, &image, platform, &policy).await?) })?;
     let report = policy.judge(Sought { collected: &collected, now: SystemTime::now() });
     match format.line(&value(&image, &collected, &report))? {
         Some(line) => terminal::result_line(&line),

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use evidence::{
-    Policy, PublicKey, Requirement, Sought, collect,
+    Policy, PublicKey, Requirement, Sought, collect_for,
     promotion::{APPROVAL, PROMOTION, Record, records},
 };
 use pipeline::EnvironmentPlan;
@@ -75,7 +75,7 @@ pub(super) async fn verify(desk: &Desk, environment: &EnvironmentPlan, target: &
     if !environment.require.is_empty() {
         let require = environment.require.iter().map(|name| name.parse::<Requirement>().map_err(Failure::usage));
         let policy = Policy { keys: keys.clone(), require: require.collect::<Result<_, _>>()?, exceptions: Vec::new() };
-        let collected = collect(&desk.client, &target.place, None).await?;
+        let collected = collect_for(&desk.client, &target.place, None, &policy).await?;
         let report = policy.judge(Sought { collected: &collected, now: SystemTime::now() });
         verified.checks.extend(report.checks.into_iter().map(|check| Checked {
             result: if check.passed { Ok(check.detail) } else { Err(check.detail) },
