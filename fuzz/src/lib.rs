@@ -7,3 +7,4 @@ pub mod dockerfile;
 pub mod dockerignore;
 pub mod image_config;
 pub mod layer;
+pub mod sbom;

@@ -18,12 +18,15 @@ mod npm;
 mod order;
 mod os_release;
 mod owner;
+mod pom;
 mod program;
 mod purl;
 mod python;
 mod rpm;
 mod source;
 mod spdx;
+
+use std::fs::File;
 
 use oci::DiffId;
 use serde::{Deserialize, Serialize};
@@ -35,7 +38,7 @@ pub use order::compare_versions;
 pub use os_release::OsRelease;
 
 /// Part of the keys of remembered findings: another reader may find other packages.
-const READERS: u32 = 2;
+const READERS: u32 = 3;
 /// Where whole inventories are remembered, by the layers' diff ids.
 const IMAGES: &str = "sbom-image";
 /// Inventories remembered in each of a namespace's 256 parts; an inventory has some hundred kilobytes.
@@ -204,6 +207,15 @@ pub struct InventoryError {
 /// The store cannot be read, or it was stopped.
 pub fn inventory(store: &Store, image: &Image, stop: Stop<'_>) -> Result<Inventory, InventoryError> {
     find(store, image, stop).map_err(|source| InventoryError { image: image.id.clone(), source })
+}
+
+/// What one regular file by itself says of packages, as the file of an image with this path (without a leading slash) and these
+/// permission bits: the packages without purls, layers and owners, and what could not be read. `log` is SQLite's, which stands
+/// beside its database.
+pub fn packages_of_file(path: &str, mode: u32, file: &File, log: Option<&File>) -> (Vec<Package>, Vec<Warning>) {
+    let size_bytes = file.metadata().map_or(0, |metadata| metadata.len());
+    let beside = |_: &[u8]| log.map(File::try_clone).transpose();
+    layer::of_file(&layer::Candidate { path, mode, size_bytes, open: &|| file.try_clone(), beside: &beside })
 }
 
 /// When the image says that it was made, in seconds since 1970; without that, the time that its files are bounded by.

@@ -61,6 +61,17 @@ impl LayerFile<'_> {
     pub fn open(&self) -> io::Result<File> {
         open_file(self.node.parent, self.node.name)
     }
+
+    /// Opens the regular file of another name that the layer has in the same directory; `None` when it has none.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_beside(&self, name: &[u8]) -> io::Result<Option<File>> {
+        match tree::stat_at(self.node.parent, name)? {
+            Some(stat) if tree::kind(&stat) == FileType::RegularFile => open_file(self.node.parent, name).map(Some),
+            _ => Ok(None),
+        }
+    }
 }
 
 impl Store {

@@ -4,12 +4,15 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
     Algorithm, Checksum, Ecosystem, Package, SourcePackage,
-    layer::{Installed, Malformed},
+    layer::{Installed, Malformed, PACKAGES_MAX},
 };
 
 /// The packages of the database, each with the paths of its files.
 pub(crate) fn parse(text: &str) -> Result<Vec<Installed>, Malformed> {
-    let packages: Vec<Installed> = text.split("\n\n").filter_map(package).collect();
+    let packages: Vec<Installed> = text.split("\n\n").filter_map(package).take(PACKAGES_MAX + 1).collect();
+    if packages.len() > PACKAGES_MAX {
+        return Err(Malformed::new(format!("it has more than {PACKAGES_MAX} packages")));
+    }
     if packages.is_empty() && !text.trim().is_empty() {
         return Err(Malformed::new("it is no database of packages"));
     }

@@ -1,6 +1,15 @@
 //! Debian's package database (deb-control(5), dpkg(1)) and the copyright files beside it.
 
-use super::{Ecosystem, Package, SourcePackage, layer::Malformed, licence};
+use std::collections::BTreeSet;
+
+use super::{
+    Ecosystem, Package, SourcePackage,
+    layer::{Malformed, PACKAGES_MAX},
+    licence,
+};
+
+/// Licences of one package; the longest copyright files name some dozens.
+const LICENCES_MAX: usize = 1000;
 
 /// States in which a package's files are there, fully or in part (dpkg(1), "Package states").
 const STATES: [&str; 6] =
@@ -13,6 +22,9 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Package>, Malformed> {
     for paragraph in paragraphs_of(text) {
         paragraphs += 1;
         packages.extend(package(paragraph));
+        if packages.len() > PACKAGES_MAX {
+            return Err(Malformed::new(format!("it has more than {PACKAGES_MAX} packages")));
+        }
     }
     if paragraphs > 0 && packages.is_empty() && !text.contains("Package:") {
         return Err(Malformed::new("it is no database of packages"));
@@ -72,10 +84,10 @@ fn package(paragraph: &str) -> Option<Package> {
 /// The licences that a copyright file names (Debian's machine-readable format 1.0), in the words of SPDX where these are
 /// known; without that format, those whose text it points at in `/usr/share/common-licenses`.
 pub(crate) fn licences(text: &str) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
+    let mut found: BTreeSet<String> = BTreeSet::new();
     let mut add = |name: String| {
-        if !name.is_empty() && !found.contains(&name) {
-            found.push(name);
+        if !name.is_empty() && found.len() < LICENCES_MAX {
+            found.insert(name);
         }
     };
     let is_machine_readable =
@@ -92,8 +104,7 @@ pub(crate) fn licences(text: &str) -> Vec<String> {
             add(licence::of_debian(rest[..end].trim_end_matches(['.', '-'])));
         }
     }
-    found.sort();
-    found
+    found.into_iter().collect()
 }
 
 #[cfg(test)]

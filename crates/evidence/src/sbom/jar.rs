@@ -1,13 +1,17 @@
 //! Java archives: what Maven noted in them, else what their manifest and name say. Archives within are read as well.
 
 use std::{
-    fs::File,
+    collections::HashMap,
     io::{self, Cursor, Read, Seek, SeekFrom},
 };
 
 use zip::ZipArchive;
 
-use super::{Ecosystem, Package, layer::Malformed};
+use super::{
+    Ecosystem, Package,
+    layer::{Malformed, PACKAGES_MAX},
+    pom,
+};
 
 /// Endings of archives that are laid out as jars are.
 const ENDINGS: [&str; 9] = [".jar", ".war", ".ear", ".par", ".sar", ".nar", ".jpi", ".hpi", ".kar"];
@@ -28,11 +32,18 @@ pub(crate) fn is_archive(name: &str) -> bool {
 }
 
 /// The packages of an archive and of those within it; `path` is the archive's, with a leading slash. What is broken within it
-/// is told as a problem.
-pub(crate) fn parse(file: File, path: &str, problems: &mut Vec<Malformed>) -> Result<Vec<Package>, Malformed> {
-    let mut reading = Reading { left: UNPACKED_BYTES_MAX, packages: Vec::new(), problems };
-    reading.archive(file, path, 0)?;
-    Ok(reading.packages)
+/// is told as a problem. At most `left_bytes` are unpacked, and what was is taken off.
+pub(crate) fn parse(
+    file: impl Read + Seek,
+    path: &str,
+    left_bytes: &mut u64,
+    problems: &mut Vec<Malformed>,
+) -> Result<Vec<Package>, Malformed> {
+    let most = UNPACKED_BYTES_MAX.min(*left_bytes);
+    let mut reading = Reading { left: most, packages: Vec::new(), problems };
+    let read = reading.archive(file, path, 0);
+    *left_bytes -= most - reading.left;
+    read.map(|()| reading.packages)
 }
 
 /// An archive with all within it.
@@ -52,24 +63,32 @@ impl Reading<'_> {
             ZipArchive::new(Bounded { source, budget: budget.clone() }).map_err(|error| broken(&error))?;
         // Entries have bounds of their own.
         budget.set(None);
-        let (mut manifest, mut found) = (None, Vec::new());
+        let (mut manifest, mut found, mut licences) = (None, Vec::new(), HashMap::new());
         for place in 0..archive.len() {
             let Ok(entry) = archive.by_index(place) else { continue };
             let Ok(name) = entry.name().map(std::borrow::Cow::into_owned) else { continue };
             if name == "META-INF/MANIFEST.MF" {
                 manifest = Some(self.text(entry)?);
             } else if name.starts_with("META-INF/maven/") && name.ends_with("/pom.properties") {
-                found.extend(maven(&self.text(entry)?, path));
-            } else if is_archive(&name) && depth < DEPTH_MAX {
+                found.extend(maven(&self.text(entry)?, path).map(|package| (directory(&name).to_owned(), package)));
+            } else if name.starts_with("META-INF/maven/") && name.ends_with("/pom.xml") {
+                licences.insert(directory(&name).to_owned(), pom::licences(&self.text(entry)?));
+            } else if is_archive(&name) && depth < DEPTH_MAX && self.packages.len() < PACKAGES_MAX {
                 let inner = format!("{path}:{name}");
                 if let Err(problem) = self.nested(entry, &inner, depth) {
                     self.problems.push(problem);
                 }
             }
         }
+        let said = found.into_iter().map(|(directory, package)| {
+            let licences = licences.remove(&directory).unwrap_or_default();
+            Package { licences, ..package }
+        });
+        let mut found: Vec<Package> = said.collect();
         if found.is_empty() {
             found.extend(manifest.and_then(|manifest| named(&manifest, path)));
         }
+        found.truncate(PACKAGES_MAX.saturating_sub(self.packages.len()));
         self.packages.append(&mut found);
         Ok(())
     }
@@ -92,6 +111,11 @@ impl Reading<'_> {
         self.left = self.left.saturating_sub(bytes.len() as u64);
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
+}
+
+/// Of an entry; `pom.xml` lies beside `pom.properties`.
+fn directory(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
 /// `pom.properties`, which Maven packs into what it builds.
@@ -119,6 +143,9 @@ fn named(manifest: &str, path: &str) -> Option<Package> {
     let file = path.rsplit(['/', ':']).next()?;
     let stem = ENDINGS.iter().find_map(|ending| file.strip_suffix(ending))?;
     let (name, version) = name_and_version(stem);
+    if name.is_empty() {
+        return None;
+    }
     let said = || value("Implementation-Version").or_else(|| value("Bundle-Version"));
     let version = version.map(str::to_owned).or_else(said).unwrap_or_default();
     // Maven's purls need a group; others too take the name where nothing says.

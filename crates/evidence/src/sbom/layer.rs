@@ -1,15 +1,19 @@
 //! What one layer says of packages, file by file.
 
-use std::{fs::File, io::Read as _};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+};
 
 use oci::DiffId;
 use serde::{Deserialize, Serialize};
-use store::{ImageFiles, LayerFile, Stop, Store, StoreError};
+use store::{ImageFiles, Stop, Store, StoreError};
 
 use super::{
     OsRelease, Package, READERS, Warning, apk, dpkg, jar, npm, os_release, owner, program, python, remember,
     remembered,
     rpm::{self, Storage},
+    source::{Counted, ReadAt},
 };
 
 /// Where layers' findings are remembered, by diff id.
@@ -18,8 +22,12 @@ const LAYERS: &str = "sbom-layer";
 const DATABASE_BYTES_MAX: u64 = 64 << 20;
 /// The largest real metadata files (with a readme inside) have some hundred kilobytes.
 const METADATA_BYTES_MAX: u64 = 4 << 20;
+/// Read and unpacked of all files of one layer: the programs and archives of the largest real ones have some gigabytes.
+const LAYER_BYTES_MAX: u64 = 8 << 30;
 /// Findings of one layer; an image has thousands of packages at most.
 const FINDINGS_MAX: usize = 200_000;
+/// Packages that one file tells of; whole distributions have fewer.
+pub(crate) const PACKAGES_MAX: usize = 100_000;
 /// Warnings of one layer: a hostile image shall not fill the report.
 const WARNINGS_MAX: usize = 1000;
 
@@ -48,6 +56,8 @@ pub(crate) enum Content {
     Database(Vec<Installed>),
     /// The same files of a Debian package, which keeps its list beside the database; its name is the file's.
     Files(Vec<String>),
+    /// Checksums of what npm unpacked.
+    Locked(Vec<npm::Locked>),
 }
 
 /// A distribution's package with the absolute paths of its files.
@@ -85,8 +95,19 @@ pub(crate) fn findings(
         return Ok(known);
     }
     let mut found = Findings::default();
+    let mut left_bytes = LAYER_BYTES_MAX;
     files.visit_layer(layer, stop, &mut |file| {
-        look(file, &mut found);
+        let Ok(path) = std::str::from_utf8(file.path) else { return Ok(()) };
+        if !file.is_link {
+            let candidate = Candidate {
+                path,
+                mode: file.mode,
+                size_bytes: file.size_bytes,
+                open: &|| file.open(),
+                beside: &|name| file.open_beside(name),
+            };
+            found.look(&candidate, &mut left_bytes);
+        }
         Ok(())
     })?;
     if is_layer {
@@ -95,26 +116,54 @@ pub(crate) fn findings(
     Ok(found)
 }
 
-fn look(file: &LayerFile<'_>, found: &mut Findings) {
-    if file.is_link {
-        return;
-    }
-    let Ok(path) = std::str::from_utf8(file.path) else { return };
-    let Some(kind) = Kind::of(path).or_else(|| is_program(file, path).then_some(Kind::Program)) else { return };
-    let mut problems = Vec::new();
-    let content = read(file, path, kind, &mut problems);
-    problems.into_iter().for_each(|problem| found.warn(path, problem.0));
-    match content {
-        Ok(None) => {}
-        Ok(Some(_)) if found.findings.len() >= FINDINGS_MAX => {
-            found.warn(path, format!("the layer has more than {FINDINGS_MAX} such files; the rest is left out"));
-        }
-        Ok(Some(content)) => found.findings.push(Finding { path: path.to_owned(), content }),
-        Err(malformed) => found.warn(path, malformed.0),
-    }
+/// What one file says by itself, with no more than so much read of it: its packages without their purls, and warnings.
+pub(crate) fn of_file(candidate: &Candidate<'_>) -> (Vec<Package>, Vec<Warning>) {
+    let mut found = Findings::default();
+    found.look(candidate, &mut LAYER_BYTES_MAX.clone());
+    let packages = found.findings.into_iter().flat_map(|finding| match finding.content {
+        Content::Packages(packages) => packages,
+        Content::Database(packages) => packages.into_iter().map(|(package, _)| package).collect(),
+        Content::Os(_) | Content::Licences(_) | Content::Files(_) | Content::Locked(_) => Vec::new(),
+    });
+    (packages.collect(), found.warnings)
+}
+
+/// A regular file that may tell of packages.
+pub(crate) struct Candidate<'a> {
+    /// From the root, without a leading slash.
+    pub(crate) path: &'a str,
+    /// The permission bits.
+    pub(crate) mode: u32,
+    pub(crate) size_bytes: u64,
+    pub(crate) open: &'a dyn Fn() -> io::Result<File>,
+    /// Another file of the same directory.
+    pub(crate) beside: &'a dyn Fn(&[u8]) -> io::Result<Option<File>>,
 }
 
 impl Findings {
+    fn look(&mut self, file: &Candidate<'_>, left_bytes: &mut u64) {
+        let path = file.path;
+        if *left_bytes == 0 {
+            return;
+        }
+        let Some(kind) = Kind::of(path).or_else(|| file.is_program().then_some(Kind::Program)) else { return };
+        let mut problems = Vec::new();
+        let content = read(file, kind, left_bytes, &mut problems);
+        if *left_bytes == 0 {
+            let message = format!("more than {LAYER_BYTES_MAX} bytes were to be read; the rest is left out");
+            problems.push(Malformed::new(message));
+        }
+        problems.into_iter().for_each(|problem| self.warn(path, problem.0));
+        match content {
+            Ok(None) => {}
+            Ok(Some(_)) if self.findings.len() >= FINDINGS_MAX => {
+                self.warn(path, format!("the layer has more than {FINDINGS_MAX} such files; the rest is left out"));
+            }
+            Ok(Some(content)) => self.findings.push(Finding { path: path.to_owned(), content }),
+            Err(malformed) => self.warn(path, malformed.0),
+        }
+    }
+
     fn warn(&mut self, path: &str, message: String) {
         if self.warnings.len() < WARNINGS_MAX {
             self.warnings.push(Warning { path: format!("/{path}"), message });
@@ -133,6 +182,7 @@ enum Kind {
     Rpm(Storage),
     Python,
     Npm,
+    NpmLock,
     Jar,
     Program,
 }
@@ -151,6 +201,7 @@ impl Kind {
             ("lib/apk/db" | "usr/lib/apk/db", "installed") => Some(Self::Apk),
             (parent, name) if python::is_metadata(parent, name) => Some(Self::Python),
             (parent, "package.json") if npm::is_install(parent) => Some(Self::Npm),
+            (parent, name) if npm::is_lock(parent, name) => Some(Self::NpmLock),
             (_, name) if jar::is_archive(name) => Some(Self::Jar),
             (parent, name) => Storage::of(parent, name).map(Self::Rpm),
         }
@@ -164,9 +215,11 @@ pub(crate) fn may_be_evidence(path: &str) -> bool {
     is_metadata || path.contains("bin/") || path.contains("/libexec/") || path.contains(".so")
 }
 
-/// Programs are executable; libraries need not be.
-fn is_program(file: &LayerFile<'_>, path: &str) -> bool {
-    file.mode & 0o111 != 0 || path.rsplit('/').next().is_some_and(|name| name.contains(".so"))
+impl Candidate<'_> {
+    /// Programs are executable; libraries need not be.
+    fn is_program(&self) -> bool {
+        self.mode & 0o111 != 0 || self.path.rsplit('/').next().is_some_and(|name| name.contains(".so"))
+    }
 }
 
 fn is_documentation(directory: &str) -> bool {
@@ -175,25 +228,36 @@ fn is_documentation(directory: &str) -> bool {
 
 /// The content of a file that is worth a finding. Problems with parts of it are told beside.
 fn read(
-    file: &LayerFile<'_>,
-    path: &str,
+    file: &Candidate<'_>,
     kind: Kind,
+    left_bytes: &mut u64,
     problems: &mut Vec<Malformed>,
 ) -> Result<Option<Content>, Malformed> {
-    let open = file.open()?;
+    let (open, path) = ((file.open)()?, file.path);
     match kind {
-        Kind::Program => return Ok(program::parse(&open)?.map(Content::Packages)),
+        Kind::Program => {
+            let open = Counted::new(&open);
+            let packages = program::parse(&open);
+            *left_bytes = left_bytes.saturating_sub(open.read_bytes());
+            return Ok(packages?.map(Content::Packages));
+        }
         Kind::Jar => {
-            return Ok(Some(Content::Packages(jar::parse(open, &format!("/{path}"), problems)?)));
+            return Ok(Some(Content::Packages(jar::parse(open, &format!("/{path}"), left_bytes, problems)?)));
         }
         Kind::Rpm(storage) => {
-            let packages = rpm::parse(&open, file.size_bytes, storage, problems);
+            let open = Counted::new(&open);
+            // What SQLite has not yet written into its database stands beside it.
+            let log = (storage == Storage::Sqlite).then(|| (file.beside)(b"rpmdb.sqlite-wal")).transpose()?.flatten();
+            let packages =
+                rpm::parse(&open, file.size_bytes, log.as_ref().map(|log| log as &dyn ReadAt), storage, problems);
+            *left_bytes = left_bytes.saturating_sub(open.read_bytes());
             return Ok(Some(Content::Database(packages.into_iter().map(owner::with_evidence).collect())));
         }
         _ => {}
     }
-    let is_database = matches!(kind, Kind::Dpkg | Kind::DpkgFiles | Kind::Apk);
+    let is_database = matches!(kind, Kind::Dpkg | Kind::DpkgFiles | Kind::Apk | Kind::NpmLock);
     let text = text(open, if is_database { DATABASE_BYTES_MAX } else { METADATA_BYTES_MAX })?;
+    *left_bytes = left_bytes.saturating_sub(text.len() as u64);
     Ok(Some(match kind {
         Kind::OsRelease => Content::Os(os_release::parse(&text)),
         Kind::Dpkg => Content::Packages(dpkg::parse(&text)?),
@@ -203,6 +267,7 @@ fn read(
         Kind::Python => Content::Packages(vec![python::parse(&text, path)?]),
         // Without a name or version it was not installed by npm.
         Kind::Npm => return Ok(npm::parse(&text)?.map(|package| Content::Packages(vec![package]))),
+        Kind::NpmLock => Content::Locked(npm::locked(&text, path)?),
         Kind::Program | Kind::Jar | Kind::Rpm(_) => return Ok(None),
     }))
 }

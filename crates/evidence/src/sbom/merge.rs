@@ -6,8 +6,9 @@ use oci::DiffId;
 use store::{ImageFiles, StoreError};
 
 use super::{
-    Ecosystem, Inventory, OsRelease, Package,
+    Checksum, Ecosystem, Inventory, OsRelease, Package,
     layer::{Content, Findings, Installed},
+    npm,
     owner::Owners,
     purl,
 };
@@ -42,6 +43,9 @@ pub(crate) fn merge(
             if package.ecosystem == Ecosystem::Deb {
                 package.licences = shown.licences_of(&package.name, files)?;
             }
+            if package.ecosystem == Ecosystem::Npm {
+                package.checksums.extend(shown.locked_of(&path, &package.version));
+            }
             package.purl = purl::of(&package, os.as_ref());
             package.layer = diff_ids.get(origin).cloned();
             owners.add(&package, brought, &mut shown.files);
@@ -52,7 +56,13 @@ pub(crate) fn merge(
             add(&mut packages, package, diff_ids);
         }
     }
-    packages.values_mut().for_each(|package| package.owner = owners.of(package));
+    for package in packages.values_mut() {
+        package.paths.sort();
+        package.paths.dedup();
+        package.checksums.sort();
+        package.checksums.dedup();
+        package.owner = owners.of(package);
+    }
     Ok(Inventory { os, packages: packages.into_values().collect(), warnings: warnings.into_iter().collect() })
 }
 
@@ -67,8 +77,6 @@ fn add(packages: &mut BTreeMap<String, Package>, package: Package, diff_ids: &[D
         known.layer = package.layer;
     }
     known.paths.extend(package.paths);
-    known.paths.sort();
-    known.paths.dedup();
     if known.licences.is_empty() {
         known.licences = package.licences;
     }
@@ -76,8 +84,6 @@ fn add(packages: &mut BTreeMap<String, Package>, package: Package, diff_ids: &[D
     known.homepage = known.homepage.take().or(package.homepage);
     known.description = known.description.take().or(package.description);
     known.checksums.extend(package.checksums);
-    known.checksums.sort();
-    known.checksums.dedup();
 }
 
 /// The findings that the image shows.
@@ -88,6 +94,8 @@ struct Shown {
     /// Of Debian's packages, by the names of their lists without the ending.
     files: HashMap<String, Vec<String>>,
     packages: Vec<(String, usize, Vec<Installed>)>,
+    /// What npm says of the packages that it unpacked, by their directories.
+    locked: HashMap<String, npm::Locked>,
 }
 
 impl Shown {
@@ -100,6 +108,9 @@ impl Shown {
                 self.packages.push((path, layer, packages));
             }
             Content::Database(packages) => self.packages.push((path, layer, packages)),
+            Content::Locked(entries) => {
+                self.locked.extend(entries.into_iter().map(|entry| (entry.directory.clone(), entry)));
+            }
             Content::Files(files) => {
                 let name = path.rsplit('/').next().unwrap_or_default();
                 let name = name.trim_end_matches(".list").trim_end_matches(".md5sums");
@@ -116,6 +127,12 @@ impl Shown {
             }
         }
         Ok(None)
+    }
+
+    /// The checksum of the archive that a `package.json` came from, where npm noted one for this version.
+    fn locked_of(&self, path: &str, version: &str) -> Option<Checksum> {
+        let locked = self.locked.get(path.strip_suffix("/package.json")?)?;
+        (locked.version == version).then(|| locked.checksum.clone())
     }
 
     /// The documentation of packages from one source is often a link to that of one of them.
@@ -146,7 +163,7 @@ impl Before {
                 let packages: BTreeSet<[String; 3]> = match &finding.content {
                     Content::Packages(packages) => packages.iter().map(identity).collect(),
                     Content::Database(packages) => packages.iter().map(|(package, _)| identity(package)).collect(),
-                    Content::Os(_) | Content::Licences(_) | Content::Files(_) => continue,
+                    Content::Os(_) | Content::Licences(_) | Content::Files(_) | Content::Locked(_) => continue,
                 };
                 by_path.entry(finding.path.clone()).or_default().insert(layer, packages);
             }

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::{
     Ecosystem, Package,
-    elf::Elf,
-    layer::Malformed,
+    elf::{Elf, SECTION_BYTES_MAX},
+    layer::{Malformed, PACKAGES_MAX},
     source::{ReadAt, number},
 };
 
@@ -24,8 +24,38 @@ pub(crate) fn parse(source: &dyn ReadAt) -> Result<Option<Vec<Package>>, Malform
     }
     if let Some(bytes) = elf.section(".go.buildinfo") {
         packages.extend(go(&elf, &bytes?)?);
+    } else if let Some(bytes) = go_in_data(&elf)? {
+        // What only looks like it may be anything.
+        packages.extend(go(&elf, &bytes).unwrap_or_default());
     }
+    packages.truncate(PACKAGES_MAX);
     Ok((!packages.is_empty()).then_some(packages))
+}
+
+/// Build information lies at addresses that this divides (Go, `debug/buildinfo`, `buildInfoAlign`).
+const GO_ALIGNMENT: u64 = 16;
+/// Of the data of a program that is searched; build information lies near its beginning.
+const GO_SEARCHED_BYTES_MAX: u64 = 64 << 20;
+/// Read at once.
+const GO_CHUNK_BYTES: u64 = 1 << 20;
+
+/// Build information of a program whose section has no name any more: it is searched for in the first segment of data, as
+/// Go's own reader does.
+fn go_in_data(elf: &Elf<'_>) -> Result<Option<Vec<u8>>, Malformed> {
+    let Some(data) = elf.data() else { return Ok(None) };
+    let size = data.size.min(GO_SEARCHED_BYTES_MAX);
+    let mut at = data.address.wrapping_neg() % GO_ALIGNMENT;
+    while at < size {
+        let Ok(chunk) = data.bytes(at, GO_CHUNK_BYTES.min(size - at)) else { return Ok(None) };
+        // The mark is shorter than what it is aligned to, so that it never lies in two chunks.
+        let mut places = (0..chunk.len()).step_by(GO_ALIGNMENT as usize);
+        if let Some(place) = places.find(|place| chunk[*place..].starts_with(GO_MAGIC)) {
+            let start = at + place as u64;
+            return data.bytes(start, (data.size - start).min(SECTION_BYTES_MAX)).map(Some);
+        }
+        at += GO_CHUNK_BYTES;
+    }
+    Ok(None)
 }
 
 /// `.dep-v0`: JSON compressed by zlib (cargo-auditable, PARSING.md). What only took part in the build is not in the program.
@@ -46,7 +76,8 @@ fn audited(section: &[u8]) -> Result<Vec<Package>, Malformed> {
     let mut plain = flate2::read::ZlibDecoder::new(section).take(AUDIT_BYTES_MAX);
     plain.read_to_end(&mut json).map_err(|error| broken(&error))?;
     let audit: Audit = serde_json::from_slice(&json).map_err(|error| broken(&error))?;
-    let runs = |package: &Crate| package.kind.as_deref().is_none_or(|kind| kind == "runtime");
+    let runs =
+        |package: &Crate| !package.name.is_empty() && package.kind.as_deref().is_none_or(|kind| kind == "runtime");
     let package = |package: Crate| Package {
         ecosystem: Ecosystem::Cargo,
         name: package.name,
@@ -131,7 +162,7 @@ fn modules_of(go: &str, lines: &str) -> Vec<Package> {
                 }
             }
             // Another module in place of the last one; a directory has no name of its own.
-            ("=>", Some(name), version) if !name.starts_with(['.', '/']) => {
+            ("=>", Some(name), version) if !name.is_empty() && !name.starts_with(['.', '/']) => {
                 if let Some(last) = modules.last_mut() {
                     *last = module(name, version.unwrap_or_default());
                 }

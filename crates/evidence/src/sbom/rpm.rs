@@ -2,6 +2,7 @@
 
 mod bdb;
 mod header;
+mod log;
 mod ndb;
 mod sqlite;
 
@@ -41,23 +42,25 @@ impl Storage {
     }
 }
 
-/// The packages of a database of so many bytes. One that is broken further on gives those before, and the problem.
+/// The packages of a database of so many bytes, with what SQLite has logged beside it and not yet written into it. One that is broken further on gives those before, and the problem.
 pub(crate) fn parse(
     source: &dyn ReadAt,
     length: u64,
+    log: Option<&dyn ReadAt>,
     storage: Storage,
     problems: &mut Vec<Malformed>,
 ) -> Vec<Installed> {
-    let mut packages = Vec::new();
+    let (mut packages, mut headers) = (Vec::new(), 0);
     let mut each = |blob: &[u8]| {
-        if packages.len() >= HEADERS_MAX {
+        headers += 1;
+        if headers > HEADERS_MAX {
             return Err(Malformed::new(format!("it has more than {HEADERS_MAX} packages")));
         }
         packages.extend(header::parse(blob)?);
         Ok(())
     };
     let read = match storage {
-        Storage::Sqlite => sqlite::each_blob(source, length, &mut each),
+        Storage::Sqlite => sqlite::each_blob(source, length, log, &mut each),
         Storage::Ndb => ndb::each_blob(source, length, &mut each),
         Storage::Bdb => bdb::each_blob(source, length, &mut each),
     };

@@ -1,6 +1,6 @@
 //! Files that are read here and there instead of as a whole, with a bound on each piece.
 
-use std::{fs::File, io};
+use std::{cell::Cell, fs::File, io};
 
 use super::layer::Malformed;
 
@@ -21,6 +21,31 @@ impl ReadAt for &[u8] {
         let length = rest.len().min(buffer.len());
         buffer[..length].copy_from_slice(&rest[..length]);
         Ok(length)
+    }
+}
+
+/// A source that counts what is read of it.
+pub(crate) struct Counted<'a> {
+    source: &'a dyn ReadAt,
+    read_bytes: Cell<u64>,
+}
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(source: &'a dyn ReadAt) -> Self {
+        Self { source, read_bytes: Cell::new(0) }
+    }
+
+    /// Bytes that were read, each as often as it was.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.read_bytes.get()
+    }
+}
+
+impl ReadAt for Counted<'_> {
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let read = self.source.read_at(buffer, at)?;
+        self.read_bytes.set(self.read_bytes.get() + read as u64);
+        Ok(read)
     }
 }
 

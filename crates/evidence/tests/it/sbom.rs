@@ -1,5 +1,6 @@
 //! What is found in images, and how it is written down.
 
+mod fuzz;
 mod hostile;
 mod machine;
 mod programs;
@@ -100,6 +101,35 @@ fn what_the_image_shows_is_found_with_the_layer_that_brought_it() {
         // The second time it comes from memory, and is the same.
         assert_eq!(find(&world, &image), found);
     }
+}
+
+#[test]
+fn lockfiles_tell_the_checksums_of_what_is_installed() {
+    let world = World::new();
+    let package = |name: &str| format!(r#"{{"name":"{name}","version":"1.0.0"}}"#);
+    let lock = |entries: &[(&str, &str)]| {
+        let entry = |(place, version): &(&str, &str)| {
+            format!(r#""{place}":{{"version":"{version}","integrity":"sha256-{}="}}"#, "A".repeat(43))
+        };
+        format!(r#"{{"lockfileVersion":3,"packages":{{{}}}}}"#, entries.iter().map(entry).collect::<Vec<_>>().join(","))
+    };
+    let image = world.image([Layer::default()
+        .file("app/package-lock.json", lock(&[("node_modules/a", "1.0.0"), ("node_modules/b", "2.0.0")]))
+        .file(
+            "other/node_modules/.package-lock.json",
+            lock(&[("node_modules/@x/c", "1.0.0"), ("node_modules/d", "1.0.0")]),
+        )
+        .file("app/node_modules/a/package.json", package("a"))
+        .file("app/node_modules/b/package.json", package("b"))
+        .file("other/node_modules/@x/c/package.json", package("@x/c"))]);
+    let found = find(&world, &image);
+    assert_eq!(found.warnings, []);
+    let told: Vec<_> = found.packages.iter().map(|package| (package.name.as_str(), package.checksums.len())).collect();
+    // Of another version than the installed one, and of what is not installed, nothing is said.
+    assert_eq!(told, [("@x/c", 1), ("a", 1), ("b", 0)]);
+    assert_eq!(found.packages[1].checksums[0].hex, "00".repeat(32));
+    schemas::spdx(&found.spdx(&about(&image.id)));
+    schemas::cyclonedx(&found.cyclonedx(&about(&image.id)));
 }
 
 #[test]

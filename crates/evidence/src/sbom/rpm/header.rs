@@ -33,7 +33,8 @@ const FILES_MAX: usize = 500_000;
 /// The package; `None` for a key that only stands in the database to be trusted.
 pub(super) fn parse(blob: &[u8]) -> Result<Option<Installed>, Malformed> {
     let header = Header::open(blob)?;
-    let name = header.text(NAME).ok_or_else(|| Malformed::new("a package has no name"))?;
+    let name =
+        header.text(NAME).filter(|name| !name.is_empty()).ok_or_else(|| Malformed::new("a package has no name"))?;
     if name == "gpg-pubkey" {
         return Ok(None);
     }

@@ -16,7 +16,7 @@ const HEAD_BYTES: u64 = 32;
 /// A page has 256 slots; this is more than any distribution's packages.
 const SLOT_PAGES_MAX: u64 = 4096;
 
-pub(super) fn each_blob(source: &dyn ReadAt, _length: u64, each: Each<'_>) -> Result<(), Malformed> {
+pub(super) fn each_blob(source: &dyn ReadAt, length: u64, each: Each<'_>) -> Result<(), Malformed> {
     let head = piece(source, 0, HEAD_BYTES, HEAD_BYTES)?;
     if &head[..4] != b"RpmP" {
         return Err(Malformed::new("it is no database of packages"));
@@ -24,6 +24,8 @@ pub(super) fn each_blob(source: &dyn ReadAt, _length: u64, each: Each<'_>) -> Re
     let pages = number(&head, 12, 4, false)?;
     let slots = piece(source, 0, pages.saturating_mul(PAGE_BYTES), SLOT_PAGES_MAX * PAGE_BYTES)?;
     let slots = slots.get(HEAD_BYTES as usize..).unwrap_or_default();
+    // Blobs share no bytes.
+    let mut left = length;
     for slot in slots.chunks_exact(BLOCK_BYTES as usize) {
         let (package, place) = (number(slot, 4, 4, false)?, number(slot, 8, 4, false)?);
         if &slot[..4] != b"Slot" {
@@ -39,6 +41,7 @@ pub(super) fn each_blob(source: &dyn ReadAt, _length: u64, each: Each<'_>) -> Re
             return Err(Malformed::new("a slot of it leads to no package"));
         }
         let length = number(&blob, 12, 4, false)?;
+        left = left.checked_sub(length).ok_or_else(|| Malformed::new("its packages are longer than it is"))?;
         each(&piece(source, place + BLOCK_BYTES, length, HEADER_BYTES_MAX)?)?;
     }
     Ok(())

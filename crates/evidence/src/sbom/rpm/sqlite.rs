@@ -6,16 +6,25 @@ use super::{
         layer::Malformed,
         source::{ReadAt, number, piece},
     },
-    Each, HEADER_BYTES_MAX,
+    Each, HEADER_BYTES_MAX, HEADERS_MAX,
+    log::Log,
 };
 
 const HEAD_BYTES: u64 = 100;
 /// A tree of pages with two entries each would be that deep for all pages that there can be.
 const DEPTH_MAX: usize = 32;
+/// Of the schema and of the packages.
+const ROWS_MAX: usize = 2 * HEADERS_MAX;
 const INTERIOR_TABLE: u8 = 5;
 const LEAF_TABLE: u8 = 13;
 
-pub(super) fn each_blob(source: &dyn ReadAt, length: u64, each: Each<'_>) -> Result<(), Malformed> {
+/// `log`: the write-ahead log beside the database, with what was not yet written into it.
+pub(super) fn each_blob(
+    source: &dyn ReadAt,
+    length: u64,
+    log: Option<&dyn ReadAt>,
+    each: Each<'_>,
+) -> Result<(), Malformed> {
     let head = piece(source, 0, HEAD_BYTES, HEAD_BYTES)?;
     if !head.starts_with(b"SQLite format 3\0") {
         return Err(Malformed::new("it is no database of SQLite"));
@@ -28,7 +37,13 @@ pub(super) fn each_blob(source: &dyn ReadAt, length: u64, each: Each<'_>) -> Res
     if !page.is_power_of_two() || page < 512 || reserved > 255 || page - reserved < 480 {
         return Err(Malformed::new("its pages have an odd size"));
     }
-    let mut database = Database { source, page, usable: page - reserved, left: length / page + 1 };
+    // Only a database that says so has a log ("File format version numbers").
+    let log = match log.filter(|_| head[19] == 2) {
+        Some(log) => Some(Log::open(log, page)?),
+        None => None,
+    };
+    let pages = length / page + 1 + log.as_ref().map_or(0, |log| log.places.len() as u64);
+    let mut database = Database { source, log, page, usable: page - reserved, left: pages, rows_left: ROWS_MAX };
     let mut root = None;
     database.rows(1, 0, &mut |record| {
         // The schema: type, name, table, root page, text.
@@ -41,7 +56,7 @@ pub(super) fn each_blob(source: &dyn ReadAt, length: u64, each: Each<'_>) -> Res
         Ok(())
     })?;
     let root = root.ok_or_else(|| Malformed::new("it has no table of packages"))?;
-    database.left = length / page + 1;
+    database.left = pages;
     database.rows(root, 0, &mut |record| match record {
         // The number of the header is the row's; then the header.
         [_, Value::Bytes(blob), ..] => each(blob),
@@ -51,10 +66,13 @@ pub(super) fn each_blob(source: &dyn ReadAt, length: u64, each: Each<'_>) -> Res
 
 struct Database<'a> {
     source: &'a dyn ReadAt,
+    log: Option<Log<'a>>,
     page: u64,
     usable: u64,
     /// Pages that may still be read: a tree has no page twice, so more than there are is a loop.
     left: u64,
+    /// Rows that may still be read: cells of a hostile page may lie one over the other.
+    rows_left: usize,
 }
 
 enum Value<'a> {
@@ -68,6 +86,9 @@ type EachRow<'a> = &'a mut dyn FnMut(&[Value<'_>]) -> Result<(), Malformed>;
 impl Database<'_> {
     fn read(&mut self, page: u64) -> Result<Vec<u8>, Malformed> {
         self.left = self.left.checked_sub(1).ok_or_else(|| Malformed::new("its pages lead in a circle"))?;
+        if let Some((log, place)) = self.log.as_ref().and_then(|log| Some((log.source, *log.places.get(&page)?))) {
+            return piece(log, place, self.page, self.page);
+        }
         let place = page.checked_sub(1).and_then(|page| page.checked_mul(self.page));
         let place = place.ok_or_else(|| Malformed::new("a page is nowhere"))?;
         piece(self.source, place, self.page, self.page)
@@ -88,6 +109,8 @@ impl Database<'_> {
             match kind {
                 INTERIOR_TABLE => self.rows(number(&bytes, place, 4, true)?, depth + 1, each)?,
                 LEAF_TABLE => {
+                    let left = self.rows_left.checked_sub(1);
+                    self.rows_left = left.ok_or_else(|| Malformed::new("it has more rows than any such database"))?;
                     let payload = self.payload(&bytes, place)?;
                     each(&record(&payload)?)?;
                 }

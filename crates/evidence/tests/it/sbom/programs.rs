@@ -80,6 +80,12 @@ fn the_modules_of_a_real_go_program_are_those_that_it_names() {
     let mut names: Vec<String> = found.packages.iter().map(|package| package.name.clone()).collect();
     names.sort();
     assert_eq!(names, named);
+    // The same without its table of sections: what is left is found in its data, as Go's own reader finds it.
+    let mut bare = content.clone();
+    bare[40..48].fill(0);
+    bare[60..64].fill(0);
+    let image = world.image([Layer::default().program("usr/bin/tool", &bare)]);
+    assert_eq!(purls(&find(&world, &image)), purls(&found));
     let stdlib = found.packages.iter().find(|package| package.name == "stdlib").unwrap();
     assert!(grep(r"go1\.[0-9.]+").contains(&format!("go{}", stdlib.version)), "{stdlib:?}");
 }
@@ -136,6 +142,10 @@ fn jars_and_those_within_them_are_found() {
     let lang = jar(&[
         ("META-INF/MANIFEST.MF", b"Manifest-Version: 1.0\n"),
         ("META-INF/maven/org.apache.commons/commons-lang3/pom.properties", properties),
+        (
+            "META-INF/maven/org.apache.commons/commons-lang3/pom.xml",
+            b"<project><licenses><license><name>Apache-2.0</name></license></licenses></project>",
+        ),
     ]);
     let plain = jar(&[(
         "META-INF/MANIFEST.MF",
@@ -163,6 +173,7 @@ fn jars_and_those_within_them_are_found() {
         ]
     );
     let lang = package(&found, "pkg:maven/org.apache.commons/commons-lang3@3.12.0");
+    assert_eq!(lang.licences, ["Apache-2.0"]);
     assert_eq!(lang.paths, ["/app/app.jar:BOOT-INF/lib/commons-lang3-3.12.0.jar", "/opt/commons-lang3.jar"]);
     let told: Vec<&str> = found.warnings.iter().map(|warning| warning.path.as_str()).collect();
     assert_eq!(told, ["/app/app.jar", "/opt/bad.jar"]);

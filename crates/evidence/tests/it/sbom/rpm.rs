@@ -88,6 +88,8 @@ fn the_three_forms_of_rpms_database_are_read() {
     let sqlite = database(home.path(), &packages);
     check("var/lib/rpm/rpmdb.sqlite", &fs::read(sqlite.join("rpmdb.sqlite")).unwrap());
 
+    check_log(home.path(), &sqlite.join("rpmdb.sqlite"));
+
     // Debian's rpm writes no other form; the headers in it are the same.
     let exported =
         run(Command::new("rpmdb").args(["--exportdb", "--define", &format!("_dbpath {}", sqlite.display())]));
@@ -101,6 +103,34 @@ fn the_three_forms_of_rpms_database_are_read() {
     fs::write(&dump, dump_of(&headers)).unwrap();
     run(Command::new("db5.3_load").arg("-f").arg(&dump).arg(&bdb));
     check("var/lib/rpm/Packages", &fs::read(&bdb).unwrap());
+}
+
+/// SQLite reads a database with the log beside it: what was committed counts, what was not does not.
+fn check_log(home: &Path, database: &Path) {
+    let script = "import shutil, sqlite3, sys\nsource, target = sys.argv[1:]\nshutil.copy(source, 'work.db')\n\
+                  db = sqlite3.connect('work.db', isolation_level=None)\n\
+                  db.execute('pragma journal_mode=wal')\ndb.execute('pragma wal_autocheckpoint=0')\ndb.execute('pragma cache_size=5')\n\
+                  db.execute('delete from Packages where hnum = (select min(hnum) from Packages)')\n\
+                  db.execute('begin')\ndb.execute('delete from Packages')\n\
+                  db.execute('create table filler (x)')\ndb.executemany('insert into filler values (?)', [['x' * 4000]] * 50)\n\
+                  shutil.copy('work.db', target)\nshutil.copy('work.db-wal', target + '-wal')\n";
+    let copy = home.join("rpmdb.sqlite");
+    run(Command::new("python3").args(["-c", script]).args([database, &copy]).current_dir(home));
+    let (database, log) = (fs::read(&copy).unwrap(), fs::read(home.join("rpmdb.sqlite-wal")).unwrap());
+    let world = World::new();
+    let packages = |log: &[u8]| {
+        let layer =
+            Layer::default().file("var/lib/rpm/rpmdb.sqlite", &database).file("var/lib/rpm/rpmdb.sqlite-wal", log);
+        let found = find(&world, &world.image([layer]));
+        assert_eq!(found.warnings, []);
+        found.packages.len()
+    };
+    assert_eq!(packages(&log), 1, "the second deletion was not committed");
+    assert_eq!(packages(b""), 2);
+    // A log that was damaged ends where it is: nothing of it was committed before.
+    let mut damaged = log.clone();
+    damaged[100] ^= 1;
+    assert_eq!(packages(&damaged), 2);
 }
 
 /// The headers of `rpmdb --exportdb`, each behind its magic of eight bytes.
