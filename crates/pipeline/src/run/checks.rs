@@ -51,6 +51,8 @@ pub(super) struct Subject<'a> {
     pub(super) secrets: &'a Secrets,
     /// With the version of the built image.
     pub(super) values: &'a Values,
+    /// Is set once the first gate runs, or when none will: what can wait until then does.
+    pub(super) begun: &'a Cancel,
 }
 
 /// Gates that may run at the same time.
@@ -72,6 +74,7 @@ pub(super) async fn check(
     let gates = async {
         let result = setup_and_gates(run, part, subject).await;
         gates_ended.cancel();
+        subject.begun.cancel();
         if !matches!(&result, Ok((_, None, gates, _)) if !gates.iter().any(GateOutcome::blocks)) {
             abandon.cancel();
         }
@@ -118,7 +121,7 @@ async fn setup_and_gates(
         subject.built.root.clone()
     };
     let own = Own { built: subject.built, values: subject.values, root: &root };
-    let (gates, services) = run_gates(run, part, Some(own), subject.secrets).await?;
+    let (gates, services) = run_gates(run, part, Some(own), subject.secrets, subject.begun).await?;
     Ok((duration, None, gates, services))
 }
 
@@ -194,6 +197,7 @@ pub(super) async fn run_gates(
     part: &Part<'_>,
     own: Option<Own<'_>>,
     secrets: &Secrets,
+    begun: &Cancel,
 ) -> Result<(Vec<GateOutcome>, Vec<ServiceOutcome>), RunError> {
     let (Run { cx, permits, .. }, Part { plan, work }) = (run, part);
     let values = own.map_or(&plan.values, |own| own.values);
@@ -202,7 +206,7 @@ pub(super) async fn run_gates(
     let surroundings = Surroundings::new(run, plan, &used);
     let services = &Sets::new(&surroundings);
     let (built, root) = (own.map(|own| &own.built.root), own.map(|own| own.root));
-    let trial = gate::Trial { run, cx, plan, built, root, values, secrets, services };
+    let trial = gate::Trial { run, cx, plan, built, root, values, secrets, services, begun };
     // Whether a gate lets those that need it begin; `None` until it has ended.
     let ended: Vec<watch::Sender<Option<bool>>> = work.gates.iter().map(|_| watch::channel(None).0).collect();
     let one = |index: usize| {

@@ -5,7 +5,7 @@ mod spec;
 
 use std::{path::Path, time::Duration};
 
-use engine::{ContainerSpec, Root};
+use engine::{Cancel, ContainerSpec, Root};
 use events::{Event, GateImage, Verdict};
 
 use super::{
@@ -35,6 +35,8 @@ pub(super) struct Trial<'a> {
     pub(super) values: &'a Values,
     pub(super) secrets: &'a Secrets,
     pub(super) services: &'a Sets<'a>,
+    /// Set once the first gate runs.
+    pub(super) begun: &'a Cancel,
 }
 
 impl Trial<'_> {

@@ -73,10 +73,11 @@ pub(super) async fn attempt(
     let intention = Intention::of(run, part, &built);
 
     // Gates need the root filesystem only: sealing and upload go on beside them, and stop when the verdict is no.
-    let abandon = Cancel::new();
+    let (abandon, begun) = (Cancel::new(), Cancel::new());
+    let subject = checks::Subject { built: &built, secrets: &secrets, values: &values, begun: &begun };
     let (sealed, checked) = tokio::join!(
-        publish::seal_and_upload(run, part, &built, &intention, &abandon),
-        checks::check(run, part, checks::Subject { built: &built, secrets: &secrets, values: &values }, &abandon),
+        publish::seal_and_upload(run, part, &built, &intention, publish::Moments { abandon: &abandon, begun: &begun }),
+        checks::check(run, part, subject, &abandon),
     );
     let checked = checked?;
     let failed = checked.verdict() == Verdict::Failed;

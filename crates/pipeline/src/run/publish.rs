@@ -107,14 +107,23 @@ impl Sealed {
     }
 }
 
+/// What happens beside sealing and uploading.
+#[derive(Clone, Copy)]
+pub(super) struct Moments<'a> {
+    /// The verdict is no, so that uploading more is of no use.
+    pub(super) abandon: &'a Cancel,
+    /// The first gate runs, or none will.
+    pub(super) begun: &'a Cancel,
+}
+
 /// Seals, and uploads if publishing is planned, beside the gates. Nothing gets a name here: until the verdict, the
-/// registry has blobs that nobody can find. `abandon`: the verdict is no, so that uploading more is of no use.
+/// registry has blobs that nobody can find. Evidence takes nothing of the time until the gates begin.
 pub(super) async fn seal_and_upload(
     run: Run<'_>,
     part: &Part<'_>,
     built: &Built,
     intention: &Intention,
-    abandon: &Cancel,
+    Moments { abandon, begun }: Moments<'_>,
 ) -> Result<Option<Sealed>, RunError> {
     let (cx, Part { plan, work }) = (run.cx, part);
     if !work.seals {
@@ -147,7 +156,10 @@ pub(super) async fn seal_and_upload(
         };
         let prepared = async {
             match &intention.signer {
-                Some(signer) => evidence::prepare(cx, plan, signer, &sealed.image, &sealed.manifest).await,
+                Some(signer) => {
+                    begun.cancelled().await;
+                    evidence::prepare(cx, plan, signer, &sealed.image, &sealed.manifest).await
+                }
                 None => Ok(evidence::Ready::default()),
             }
         };

@@ -109,7 +109,7 @@ async fn check_whole(run: Run<'_>) -> Result<checks::Checked, RunError> {
     }
     let secrets = Secrets::read(run.cx, run.whole, run.options, work)?;
     let part = Part { plan: run.whole, work: work.clone() };
-    let (gates, services) = checks::run_gates(run, &part, None, &secrets).await?;
+    let (gates, services) = checks::run_gates(run, &part, None, &secrets, &engine::Cancel::new()).await?;
     Ok(checks::Checked { gates, services, ..checks::Checked::default() })
 }
 

@@ -17,8 +17,8 @@ use evidence::Attachment;
 use oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
 use packages::{Login, Package, PublishError, State, Target};
 use pipeline::{
-    Outcome, PlanInputs, Registry, RunContext, RunError, RunOptions, Source, SourceEvent, SourceText, TagState, file,
-    plan,
+    OpenSigner, Outcome, PlanInputs, Registry, RunContext, RunError, RunOptions, Source, SourceEvent, SourceText,
+    TagState, file, plan,
 };
 use registry::{ErrorKind, Progress, RegistryError, TagCondition};
 use store::{Compression, RunDir, Store, StoreOptions};
@@ -283,6 +283,17 @@ impl World {
             cancel: &self.cancel,
         };
         pipeline::run(cx, &plan, options).await
+    }
+
+    /// A signer whose opening stands in the story as `open key`.
+    pub(crate) fn signer(&self) -> OpenSigner {
+        let shared = Arc::clone(&self.shared);
+        OpenSigner::new(move || {
+            shared.tell("open key");
+            Ok(evidence::Signer::of(
+                evidence::SigningKey::generate(evidence::KeyKind::Ed25519).expect("random numbers"),
+            ))
+        })
     }
 
     pub(crate) fn story(&self) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engine::{BindMount, Container, ContainerSpec, EngineError, Exit, Scope, Stdio};
+use engine::{BindMount, Cancel, Container, ContainerSpec, EngineError, Exit, Scope, Stdio};
 use events::{Event, Verdict};
 use store::RunDir;
 
@@ -66,7 +66,7 @@ pub(super) async fn attempt(
     let root = plan.source.root.as_deref().unwrap_or(&plan.build.context);
     let locator = Locator::new(&spec, root, &plan.build.context);
 
-    let end = start_and_wait(cx, trial.run.scope, spec, gate.timeout, keep_failed).await;
+    let end = start_and_wait(cx, trial.run.scope, spec, gate.timeout, keep_failed, Some(trial.begun)).await;
     let (Ended { end, kept }, error) = match end {
         Ok(end) => (end, None),
         Err(error) => (Ended::from(End::Cancelled), Some(error)),
@@ -179,7 +179,8 @@ pub(in crate::run) async fn run_to_end(
     keep_failed: Duration,
 ) -> Result<Ending, RunError> {
     let started = Instant::now();
-    let Ended { end, kept } = start_and_wait(cx, scope, spec, timeout, keep_failed).await.map_err(RunError::Engine)?;
+    let Ended { end, kept } =
+        start_and_wait(cx, scope, spec, timeout, keep_failed, None).await.map_err(RunError::Engine)?;
     let (exit, note) = match end {
         End::Exit(exit) => (exit, None),
         End::NoProgram(error, code) => (Exit { code, ..Exit::default() }, Some(error.with_causes())),
@@ -194,6 +195,7 @@ async fn start_and_wait(
     spec: ContainerSpec,
     timeout: Option<Duration>,
     keep_failed: Duration,
+    begun: Option<&Cancel>,
 ) -> Result<Ended, EngineError> {
     if cx.cancel.is_cancelled() {
         return Ok(End::Cancelled.into());
@@ -208,6 +210,9 @@ async fn start_and_wait(
             };
         }
     };
+    if let Some(begun) = begun {
+        begun.cancel();
+    }
     warn(cx, &name, &*container);
     let time_is_over = async {
         match timeout {
