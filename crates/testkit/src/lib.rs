@@ -3,6 +3,7 @@
 //!
 //! Knows the program only by its path: everything goes through the command line, as users do. Start at [`World`].
 
+mod docker_registry;
 mod filter;
 mod git;
 mod image;
@@ -20,6 +21,7 @@ use std::{
     sync::OnceLock,
 };
 
+pub use docker_registry::DockerRegistry;
 pub use filter::filtered;
 pub use git::{COMMIT_SECONDS, GitServer, Repository, serve_repositories};
 pub use services::{POSTGRES, RABBITMQ, REDIS};

@@ -6,7 +6,7 @@ use testkit::{Finished, World};
 
 use crate::{world, world_with_image};
 
-const PIPELINE: &str = "\
+pub(crate) const PIPELINE: &str = "\
 image: REGISTRY/team/app
 trust: {keys: [keys/release.pub, keys/other.pub], pull: [signature, gates]}
 test:
@@ -23,8 +23,14 @@ publish:
 /// A published service, and the name of its image. The key is `release.key`, with a password.
 fn published() -> (World, String) {
     let world = world_with_image();
-    let pipeline = PIPELINE.replace("REGISTRY", &world.registry().to_string());
-    make_keys(&world);
+    let name = publish_to(&world, &world.registry().to_string(), "");
+    (world, name)
+}
+
+/// The service of this world, published to a registry; the name of its image. `more` stands in the pipeline file as well.
+pub(crate) fn publish_to(world: &World, registry: &str, more: &str) -> String {
+    let pipeline = PIPELINE.replace("REGISTRY", registry) + more;
+    make_keys(world);
     world
         .file("Dockerfile", "FROM tiny:1\nARG COLOUR=red\nCOPY app.sh /\n")
         .file("app.sh", "echo hello\n")
@@ -32,13 +38,12 @@ fn published() -> (World, String) {
         .file("seatrial.yaml", &pipeline)
         .commit()
         .git(&["remote", "add", "origin", "https://ann:secret@git.example/team/app.git"]);
-    publish(&world).exits(0).stderr_has("6 statements signed by SHA256:");
-    let name = format!("{}/team/app:1.0", world.registry());
-    (world, name)
+    publish(world).exits(0).stderr_has("6 statements signed by SHA256:");
+    format!("{registry}/team/app:1.0")
 }
 
 /// `release.key`, with a password, and `other.key`; their public halves are in the repository as well.
-fn make_keys(world: &World) {
+pub(crate) fn make_keys(world: &World) {
     world.seatrial(["keys", "generate", "../release"]).env("COSIGN_PASSWORD", "open sesame").run().exits(0);
     world.seatrial(["keys", "generate", "../other", "--type", "ed25519"]).run().exits(0);
     for name in ["release.pub", "other.pub"] {
@@ -46,12 +51,12 @@ fn make_keys(world: &World) {
     }
 }
 
-fn publish(world: &World) -> Finished {
+pub(crate) fn publish(world: &World) -> Finished {
     let key = fs::read_to_string(world.path("release.key")).expect("the key was made");
     world.seatrial(["run", "--publish"]).env("COSIGN_KEY", key).env("COSIGN_PASSWORD", "open sesame").run()
 }
 
-fn verify(world: &World, image: &str, words: &[&str]) -> Finished {
+pub(crate) fn verify(world: &World, image: &str, words: &[&str]) -> Finished {
     words.iter().fold(world.seatrial(["verify", image]), |session, word| session.arg(word)).run()
 }
 
@@ -235,6 +240,112 @@ fn images_are_used_only_with_the_evidence_that_is_asked_of_them() {
         world.file("seatrial.yaml", &format!("trust: {{keys: [keys/release.pub], pull: [{pull}]}}\n"));
         world.seatrial(["run"]).run().exits(2).stderr_has(message);
     }
+}
+
+#[test]
+fn a_service_without_its_signature_is_refused_before_it_starts() {
+    let (world, name) = published();
+    let unsigned = format!("{}/team/tiny:1", world.registry());
+    world.seatrial(["tag", "tiny:1", &unsigned]).run().exits(0);
+    world.seatrial(["push", "-q", &unsigned]).run().exits(0);
+    world.file("Dockerfile", "FROM tiny:1\nCOPY app.sh /third\n");
+    let run = |image: &str, wanted: &str, key: &str| {
+        let registry = world.registry();
+        world.file(
+            "seatrial.yaml",
+            &format!(
+                "image: {registry}/team/third\ntrust: {{\"{registry}/\": {{keys: [keys/{key}]}}}}\n\
+                 services: {{db: {{image: \"{image}\", command: [sleep, '300'], verify: [{wanted}]}}}}\n\
+                 test: {{links: [db], gates: {{unit: 'true'}}}}\nhealth: false\n"
+            ),
+        );
+        world.seatrial(["run"]).run()
+    };
+    let events = || world.seatrial(["logs", "last", "--events"]).run().exits(0).stdout();
+    run(&name, "signature, gates", "release.pub").exits(0);
+    assert!(events().contains("\"service.ready\""));
+    // Another key, an image without evidence, and one that is in the store as well.
+    for (image, key) in [(&name, "other.pub"), (&unsigned, "release.pub")] {
+        run(image, "signature", key).exits(1).stderr_has("is not trusted: no signature").stderr_has("db");
+        let told = events();
+        assert!(!told.contains("\"service.ready\"") && !told.contains("\"step.started\""), "{told}");
+        assert!(told.contains("\"unit\"") && told.contains("\"skipped\""), "{told}");
+    }
+    assert_eq!(world.remains(), Vec::<String>::new());
+}
+
+#[test]
+fn an_ordinary_user_signs_verifies_and_lists() {
+    use std::os::unix::{
+        ffi::OsStringExt as _,
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    };
+    if !testkit::is_root() {
+        return testkit::skip("only root can become another user; the other tests run as this one");
+    }
+    let Some((user, group)) = testkit::user_with_subordinate_ids() else {
+        return testkit::skip("no user has an entry in /etc/subuid and /etc/subgid");
+    };
+    let world = world_with_image();
+    let directory = tempfile::Builder::new().prefix("evidence-").tempdir().expect("a temporary directory");
+    let at = |name: &str| directory.path().join(name);
+    // Copies, since that user may not be able to reach the build directory.
+    fs::copy(crate::PROGRAM, at("seatrial")).expect("the program can be copied");
+    fs::copy(world.path("tiny.tar"), at("tiny.tar")).expect("the image can be copied");
+    fs::set_permissions(at("tiny.tar"), fs::Permissions::from_mode(0o644)).expect("modes can be set");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("modes can be set");
+    for name in ["home", "home/repo"] {
+        fs::create_dir(at(name)).expect("made");
+        chown(at(name), Some(user), Some(group)).expect("root gives files away");
+    }
+    let become_user = |program: &std::path::Path, words: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        command.args(words).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs([("HOME", at("home")), ("TMPDIR", at("home"))]);
+        command
+            .env("COSIGN_KEY", fs::read(at("home/release.key")).map(std::ffi::OsString::from_vec).unwrap_or_default());
+        command.env("NO_COLOR", "1").current_dir(at("home/repo")).uid(user).gid(group);
+        let output = command.stdin(std::process::Stdio::null()).output().expect("it runs");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "as user {user}, {words:?}: {told}");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), told)
+    };
+    let seatrial = |words: &[&str]| become_user(&at("seatrial"), words);
+    let pipeline = PIPELINE.replace("REGISTRY", &world.registry().to_string());
+    let pipeline = pipeline.replace(", keys/other.pub", "");
+    seatrial(&["keys", "generate", "../release"]);
+    fs::create_dir(at("home/repo/tests")).expect("made");
+    fs::create_dir(at("home/repo/keys")).expect("made");
+    fs::copy(at("home/release.pub"), at("home/repo/keys/release.pub")).expect("copied");
+    for (name, text) in [
+        ("Dockerfile", "FROM tiny:1\nCOPY package.json /node_modules/a/\n"),
+        ("package.json", r#"{"name":"a","version":"1.0.0"}"#),
+        ("tests/unit.sh", "true\n"),
+        ("seatrial.yaml", &pipeline),
+    ] {
+        fs::write(at("home/repo").join(name), text).expect("written");
+    }
+    let git = |words: &[&str]| {
+        let identity = ["-c", "user.name=ann", "-c", "user.email=ann@localhost"];
+        become_user(std::path::Path::new("git"), &[&identity[..], words].concat())
+    };
+    git(&["init", "-q"]);
+    git(&["add", "--all"]);
+    git(&["commit", "-qm", "First"]);
+    seatrial(&["load", "-q", "--name", "tiny:1", at("tiny.tar").to_str().expect("text")]);
+    let (_, told) = seatrial(&["run", "--publish"]);
+    assert!(told.contains("6 statements signed by SHA256:"), "{told}");
+    let name = format!("{}/team/app:1.0", world.registry());
+    let (_, told) = seatrial(&["verify", &name, "--content"]);
+    assert!(told.contains("✓ gates: by release") && told.contains("✓ content: "), "{told}");
+    let (listed, _) = seatrial(&["evidence", &name]);
+    assert_eq!(listed.matches("verified").count(), 6, "{listed}");
+    let (packages, _) = seatrial(&["sbom", &name, "--format", "{{.Purl}}"]);
+    assert_eq!(packages, "pkg:npm/a@1.0.0\n");
+    let copy = format!("{}/elsewhere/app:1.0", world.registry());
+    seatrial(&["copy", &name, &copy]);
+    seatrial(&["verify", &copy, "--key", "../release.pub", "--require", "signature,gates"]);
 }
 
 #[test]

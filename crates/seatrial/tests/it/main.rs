@@ -31,6 +31,7 @@ mod shared_cache;
 mod shell;
 mod solutions;
 mod solutions_live;
+mod tampering;
 
 use testkit::World;
 

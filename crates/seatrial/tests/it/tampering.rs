@@ -1,0 +1,332 @@
+//! Whatever is changed in a registry beneath a signed image is noticed, and the missing piece is named: by somebody who
+//! changes files of the registry, and by somebody who may push. Against our registry and docker's, which has no list of
+//! referrers.
+
+use std::{fs, path::PathBuf};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use evidence::{
+    Attachment, Bundle, KeyKind, Parameters, Provenance, Resource, Signer, SigningKey, Statement, predicate,
+};
+use oci::{Descriptor, Digest, Manifest, ManifestOrIndex, Reference, media_type};
+use registry::{Client, ClientOptions, NoProgress};
+use serde_json::{Value, json};
+use testkit::{DockerRegistry, Finished, World};
+
+use crate::{
+    evidence::{publish_to, verify},
+    world_with_image,
+};
+
+const PRODUCTION: &str =
+    "environments:\n  production: {require: [signature, gates, content], keys: [keys/release.pub], tag: live}\n";
+const BYTES_MAX: u64 = 1 << 20;
+
+/// A published image in a registry whose files and manifests are within reach.
+struct Scene {
+    world: World,
+    docker: Option<DockerRegistry>,
+    image: Reference,
+    digest: Digest,
+    manifest: Manifest,
+    client: Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// What is attached to the image: the manifest that attaches it, and the bundle.
+struct Piece {
+    digest: Digest,
+    layer: Descriptor,
+    bundle: Value,
+    statement: Value,
+}
+
+impl Scene {
+    fn new(docker: Option<DockerRegistry>) -> Self {
+        let world = world_with_image();
+        let registry = docker.as_ref().map_or_else(|| world.registry(), DockerRegistry::address).to_string();
+        let image: Reference = publish_to(&world, &registry, PRODUCTION).parse().expect("a name");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let client = Client::new(ClientOptions::default());
+        let found = runtime.block_on(client.fetch_manifest(&image, BYTES_MAX)).expect("it is there");
+        let ManifestOrIndex::Manifest(manifest) = found.document else { panic!("one platform") };
+        Self { world, docker, image, digest: found.descriptor.digest, manifest, client, runtime }
+    }
+
+    /// The registry's file with this content.
+    fn file(&self, digest: &Digest) -> PathBuf {
+        match &self.docker {
+            Some(docker) => docker.content(&digest.to_string()),
+            None => self.world.path("registry/blobs/sha256").join(digest.hex()),
+        }
+    }
+
+    /// One bit of a file of the registry changed, while something is tried.
+    fn with_flipped<T>(&self, digest: &Digest, at: usize, attempt: impl FnOnce() -> T) -> T {
+        let path = self.file(digest);
+        let whole = fs::read(&path).expect("the registry has it");
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        fs::write(&path, changed).expect("written");
+        let outcome = attempt();
+        fs::write(&path, whole).expect("written");
+        outcome
+    }
+
+    fn pieces(&self) -> Vec<Piece> {
+        self.runtime.block_on(async {
+            let subject = self.image.with_digest(self.digest.clone());
+            let mut pieces = Vec::new();
+            for referrer in self.client.referrers(&subject, None).await.expect("they are listed") {
+                let place = self.image.with_digest(referrer.digest.clone());
+                let manifest = self.client.fetch_manifest(&place, BYTES_MAX).await.expect("it is there");
+                let ManifestOrIndex::Manifest(manifest) = manifest.document else { panic!("no index") };
+                let layer = manifest.layers[0].clone();
+                let bytes = self.client.fetch_document(&self.image, &layer, BYTES_MAX).await.expect("it is there");
+                let bundle: Value = serde_json::from_slice(&bytes).expect("JSON");
+                let payload = bundle["dsseEnvelope"]["payload"].as_str().expect("a text");
+                let statement = serde_json::from_slice(&STANDARD.decode(payload).expect("base64")).expect("JSON");
+                pieces.push(Piece { digest: referrer.digest, layer, bundle, statement });
+            }
+            pieces
+        })
+    }
+
+    fn piece(&self, kind: &str) -> Piece {
+        let mut pieces = self.pieces().into_iter();
+        pieces.find(|piece| piece.statement["predicateType"] == kind).unwrap_or_else(|| panic!("there is {kind}"))
+    }
+
+    /// Attaches a bundle as whoever may push could: all digests are right.
+    fn attach(&self, bundle: &Value, subject: &Digest, size: u64) -> Digest {
+        let bytes = bundle.to_string().into_bytes();
+        let layer = Descriptor::of(evidence::BUNDLE_TYPE, &bytes);
+        let empty = Descriptor::of(media_type::EMPTY, b"{}");
+        let manifest = Manifest {
+            artifact_type: Some(evidence::BUNDLE_TYPE.into()),
+            subject: Some(Descriptor::new(media_type::MANIFEST, subject.clone(), size)),
+            ..Manifest::image(empty, vec![layer.clone()])
+        };
+        let manifest = serde_json::to_vec(&manifest).expect("JSON");
+        let digest = Digest::of(&manifest);
+        self.runtime.block_on(async {
+            let place = self.image.with_digest(digest.clone());
+            self.client.upload_blob(&self.image, &layer, bytes, None, &NoProgress).await.expect("it is taken");
+            self.client.put_manifest(&place, media_type::MANIFEST, manifest).await.expect("it is taken");
+        });
+        digest
+    }
+
+    fn delete(&self, digest: &Digest) {
+        let place = self.image.with_digest(digest.clone());
+        self.runtime.block_on(self.client.delete(&place)).expect("it is removed");
+    }
+
+    fn verify(&self, words: &[&str]) -> Finished {
+        let name = self.image.to_string();
+        verify(&self.world, &name, &[&["--key", "../release.pub"], words].concat())
+    }
+
+    fn promote(&self) -> Finished {
+        self.world.seatrial(["promote", "1.0", "production"]).run()
+    }
+
+    fn pull(&self) -> Finished {
+        let home = self.world.path("elsewhere");
+        let pulled = self.world.seatrial(["pull", "-q", &self.image.to_string()]).env("SEATRIAL_HOME", &home).run();
+        let _ = fs::remove_dir_all(home);
+        pulled
+    }
+
+    /// Nothing may have moved, whatever was tried.
+    fn is_untouched(&self) {
+        let tag = self.image.with_tag("live");
+        let found = self.runtime.block_on(self.client.resolve(&tag));
+        assert!(found.is_err_and(|error| error.is_not_found()), "the environment's tag is not written");
+    }
+}
+
+fn scenes() -> impl Iterator<Item = Scene> {
+    std::iter::once_with(|| Some(Scene::new(None)))
+        .chain(std::iter::once_with(|| DockerRegistry::start().map(|docker| Scene::new(Some(docker)))))
+        .flatten()
+}
+
+#[test]
+fn a_changed_byte_in_the_registry_is_noticed() {
+    for scene in scenes() {
+        let (layer, config) = (scene.manifest.layers[0].digest.clone(), scene.manifest.config.digest.clone());
+        for (what, digest) in [("layer", layer), ("config", config)] {
+            let missing = format!("{what} [ID]: its digest is sha256:");
+            scene.with_flipped(&digest, 20, || {
+                scene.verify(&["--content"]).exits(1).stderr_has(&format!("is not verified: {missing}"));
+                scene.promote().exits(1).stderr_has(&format!("✗ content: {missing}"));
+                scene.pull().exits(3).stderr_has("wrong content for sha256:");
+            });
+            fs::rename(scene.file(&digest), scene.file(&digest).with_extension("away")).expect("moved");
+            scene.verify(&["--content"]).exits(1).stderr_has(&format!("{what} [ID]: it is not there"));
+            fs::rename(scene.file(&digest).with_extension("away"), scene.file(&digest)).expect("moved");
+        }
+        // The signature, where it is and where what it signs is.
+        let signature = scene.piece(predicate::SIGNATURE);
+        let text = fs::read_to_string(scene.file(&signature.layer.digest)).expect("a text");
+        for field in ["\"payload\":\"", "\"sig\":\"", "\"hint\":\""] {
+            let at = text.find(field).expect("the field is there") + field.len() + 5;
+            let missing = "no signature (1 found that is not readable)";
+            scene.with_flipped(&signature.layer.digest, at, || {
+                scene.verify(&[]).exits(1).stderr_has(missing);
+                scene.promote().exits(1).stderr_has(missing);
+            });
+        }
+        for (kind, wanted, missing) in
+            [(predicate::SPDX, "sbom", "no list of packages"), (predicate::PROVENANCE, "provenance", "no provenance")]
+        {
+            let flipped = scene.piece(kind).layer.digest;
+            let changed = scene.with_flipped(&flipped, 300, || scene.verify(&["--require", wanted]));
+            changed.exits(1).stderr_has(&format!("{missing} (1 found that is not readable)"));
+        }
+        // What attaches it. Our server keeps manifests in memory, where nobody reaches them.
+        if scene.docker.is_some() {
+            scene.with_flipped(&signature.digest, 30, || {
+                scene.verify(&[]).exits(1).stderr_has("no signature (1 found that is not readable)");
+            });
+            scene.with_flipped(&scene.digest.clone(), 30, || {
+                let wrong = "wrong content for sha256:";
+                scene.verify(&[]).exits(3).stderr_has(wrong);
+                scene.promote().exits(3).stderr_has(wrong);
+                scene.pull().exits(3).stderr_has(wrong);
+            });
+        }
+        scene.is_untouched();
+        // As it was, everything holds.
+        scene.verify(&["--content", "--require", "signature,gates,sbom,provenance"]).exits(0).stderr_has("✓ content: ");
+        scene.pull().exits(0);
+        scene.promote().exits(0);
+    }
+}
+
+#[test]
+fn whoever_may_push_cannot_make_evidence() {
+    for scene in scenes() {
+        let signature = scene.piece(predicate::SIGNATURE);
+        let size = 500;
+        let encode = |statement: &Value| Value::from(STANDARD.encode(statement.to_string()));
+        let changed = |change: &dyn Fn(&mut Value)| {
+            let mut bundle = signature.bundle.clone();
+            change(&mut bundle["dsseEnvelope"]);
+            bundle
+        };
+        let other = Digest::of(b"another image");
+        let payload = |swap: &dyn Fn(&mut Value)| {
+            let mut statement = signature.statement.clone();
+            swap(&mut statement);
+            changed(&|envelope| envelope["payload"] = encode(&statement))
+        };
+        // The signature of the SBOM below another statement, and the SBOM called a signature.
+        let sbom = scene.piece(predicate::SPDX);
+        let mut renamed = sbom.statement.clone();
+        renamed["predicateType"] = predicate::SIGNATURE.into();
+        let mut swapped = sbom.bundle.clone();
+        swapped["dsseEnvelope"]["payload"] = encode(&renamed);
+        let not_signed = "not signed by a trusted key, or changed since";
+        let flip = |text: &Value| {
+            let text = text.as_str().expect("a text");
+            let first = if text.starts_with('A') { 'B' } else { 'A' };
+            // Within the text: the last character may carry bits that mean nothing.
+            Value::from(format!("{}{first}{}", &text[..10], &text[11..]))
+        };
+        let cases = [
+            (
+                "swapped subject",
+                payload(&|said| said["subject"][0]["digest"]["sha256"] = other.hex().into()),
+                not_signed,
+            ),
+            ("one byte of the statement", payload(&|said| said["subject"][0]["name"] = "x".into()), not_signed),
+            (
+                "one byte of the signature",
+                changed(&|one| one["signatures"][0]["sig"] = flip(&one["signatures"][0]["sig"])),
+                not_signed,
+            ),
+            ("another type of payload", changed(&|one| one["payloadType"] = "text/plain".into()), "not readable"),
+            ("another type of statement", swapped, not_signed),
+            (
+                "another key's name",
+                {
+                    let mut bundle = signature.bundle.clone();
+                    bundle["verificationMaterial"]["publicKey"]["hint"] = "someone else".into();
+                    bundle
+                },
+                "not readable",
+            ),
+            ("no signature at all", changed(&|one| one["signatures"] = json!([])), not_signed),
+        ];
+        scene.delete(&signature.digest);
+        for (what, bundle, reason) in cases {
+            let attached = scene.attach(&bundle, &scene.digest, size);
+            let missing = format!("no signature (1 found that is {reason})");
+            let told = scene.verify(&[]).exits(1).stderr();
+            assert!(told.contains(&missing), "{what}: {told}");
+            let told = scene.promote().exits(1).stderr();
+            assert!(told.contains(&missing), "{what}: {told}");
+            scene.delete(&attached);
+        }
+        // Nothing is left of it, in the list either.
+        assert_eq!(scene.pieces().len(), 5);
+
+        // Replayed for another image: attached to it, and attached here with what was said there.
+        let tiny = scene.image.with_tag("tiny");
+        scene.world.seatrial(["tag", "tiny:1", &tiny.to_string()]).run().exits(0);
+        scene.world.seatrial(["push", "-q", &tiny.to_string()]).cwd(scene.world.path("home")).run().exits(0);
+        let there = scene.runtime.block_on(scene.client.resolve(&tiny)).expect("it is there");
+        scene.attach(&signature.bundle, &there.digest, there.size);
+        verify(&scene.world, &tiny.to_string(), &["--key", "../release.pub"])
+            .exits(1)
+            .stderr_has("no signature (1 found that is about another image)");
+        scene.is_untouched();
+        // The signature itself counts wherever it comes from.
+        scene.attach(&signature.bundle, &scene.digest, size);
+        scene.verify(&[]).exits(0);
+    }
+}
+
+#[test]
+fn what_was_said_long_ago_is_too_old() {
+    let world = world_with_image();
+    let name = format!("{}/team/tiny:1", world.registry());
+    world.seatrial(["tag", "tiny:1", &name]).run().exits(0);
+    let pushed = world.seatrial(["push", "-q", &name]).run().exits(0).stdout();
+    let digest: Digest = pushed.trim().rsplit('@').next().expect("a digest").parse().expect("a digest");
+    let signer = Signer::of(SigningKey::generate(KeyKind::Ecdsa).expect("random numbers"));
+    let subject = Resource::image("team/tiny", &digest);
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let provenance = Provenance {
+        subject: subject.clone(),
+        parameters: Parameters::default(),
+        dependencies: Vec::new(),
+        builder: evidence::BUILDER_ID.into(),
+        version: "0".into(),
+        invocation: "1".into(),
+        started: long_ago,
+        finished: long_ago,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (client, image): (Client, Reference) = (Client::new(ClientOptions::default()), name.parse().expect("a name"));
+    for statement in [provenance.statement(), Statement::signature(subject)] {
+        let bundle = Bundle::sign(&statement, &signer).expect("it signs");
+        let attachment =
+            Attachment::new(&bundle, &statement, &Descriptor::new(media_type::MANIFEST, digest.clone(), 500));
+        runtime.block_on(evidence::promotion::attach(&client, &image, &attachment)).expect("it is taken");
+    }
+    world.file("old.pub", &signer.public().to_pem());
+    world.file("policy.yaml", "keys: [old.pub]\nrequire: [signature, provenance]\n");
+    verify(&world, &name, &["--policy", "policy.yaml"]).exits(0);
+    world.file("policy.yaml", "keys: [old.pub]\nrequire: [signature]\nmax_age: 30d\n");
+    verify(&world, &name, &["--policy", "policy.yaml"]).exits(1).stderr_has("✗ age: the newest statement is ");
+    world.file(
+        "policy.yaml",
+        "keys: [old.pub]\nrequire: [signature, sbom]\nexceptions: [{for: sbom, until: 2024-01-01}]\n",
+    );
+    verify(&world, &name, &["--policy", "policy.yaml"])
+        .exits(1)
+        .stderr_has("no list of packages; the exception for `sbom` has expired on 2024-01-01");
+}
