@@ -26,7 +26,7 @@ mod rpm;
 mod source;
 mod spdx;
 
-use std::fs::File;
+use std::{fs::File, io::Seek as _};
 
 use oci::DiffId;
 use serde::{Deserialize, Serialize};
@@ -215,7 +215,9 @@ pub fn inventory(store: &Store, image: &Image, stop: Stop<'_>) -> Result<Invento
 pub fn packages_of_file(path: &str, mode: u32, file: &File, log: Option<&File>) -> (Vec<Package>, Vec<Warning>) {
     let size_bytes = file.metadata().map_or(0, |metadata| metadata.len());
     let beside = |_: &[u8]| log.map(File::try_clone).transpose();
-    layer::of_file(&layer::Candidate { path, mode, size_bytes, open: &|| file.try_clone(), beside: &beside })
+    // Descriptors of one file share their place in it.
+    let open = || file.try_clone().and_then(|mut file| file.rewind().map(|()| file));
+    layer::of_file(&layer::Candidate { path, mode, size_bytes, open: &open, beside: &beside })
 }
 
 /// When the image says that it was made, in seconds since 1970; without that, the time that its files are bounded by.
