@@ -35,7 +35,8 @@ const LINES_MAX: usize = 20;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Times of files, the history and the time of creation do not count. Of an image in a registry only manifest, \
-    config and what is said beside it are fetched; its packages are those of its SBOM. --packages and --files fetch layers.\n\n\
+    config and what is said beside it are fetched; its packages are those of its SBOM. --packages and --files fetch layers. \
+    With --files, --json writes a line for each file, then one for all.\n\n\
     Examples:\n  \
     seatrial diff app:1 app:2                          what changed from one version to the next\n  \
     seatrial diff registry.example/app:live app:2      what would change where `live` runs\n  \
