@@ -177,6 +177,8 @@ fn run_container(
         network: job.network.clone(),
         extra_hosts: extra_hosts(job.extra_hosts),
         mounts: job.mounts.clone(),
+        devices: Vec::new(),
+        sysctls: Vec::new(),
         limits: Limits {
             memory_bytes: settings.memory_bytes,
             cpus: settings.cpus,

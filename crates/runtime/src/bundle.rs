@@ -3,11 +3,13 @@
 use crate::{
     caps::CapSet,
     cgroup::{Bounds, CPU_PERIOD_US},
+    devices::DevicePlan,
     enter::{self, Privilege},
     error::StartError,
     protocol::{IdMode, MountPlan, MountSource, NetworkPlan, RootfsPlan, StartRequest, StdioPlan},
     rlimits, seccomp,
     spec::{ContainerSpec, FileContent, Limits, MountKind, Network, ProcessSpec, Rootfs, Stdio},
+    sysctls,
 };
 use oci_spec::{
     OciSpecError,
@@ -18,6 +20,7 @@ use oci_spec::{
     },
 };
 use std::{
+    collections::HashMap,
     fmt::Write as _,
     io::{self, Read},
     path::Path,
@@ -120,16 +123,18 @@ pub(crate) fn process(spec: &ProcessSpec, limits: &Limits) -> Result<Process, St
     oci_process(spec, rlimits, caps).map_err(|error| StartError::setup("describe the process", io::Error::other(error)))
 }
 
-/// The bounds that stand in a bundle.
-pub(crate) fn bounds(spec: &Spec) -> Bounds {
-    let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) else {
-        return Bounds::default();
+/// The bounds that stand in a request.
+pub(crate) fn bounds(request: &StartRequest) -> Bounds {
+    let denied_devices = devices(request).filter_map(|(_, device)| device.denied()).collect();
+    let Some(resources) = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) else {
+        return Bounds { denied_devices, ..Bounds::default() };
     };
     let positive = |number: i64| u64::try_from(number).ok();
     Bounds {
         memory_bytes: resources.memory().as_ref().and_then(|memory| memory.limit()).and_then(positive),
         cpu_quota_us: resources.cpu().as_ref().and_then(|cpu| cpu.quota()).and_then(positive),
         pids: resources.pids().as_ref().and_then(|pids| positive(pids.limit())),
+        denied_devices,
     }
 }
 
@@ -164,12 +169,13 @@ fn check(spec: &ContainerSpec) -> Result<(), StartError> {
     {
         return refuse("not a parent of control groups:", parent);
     }
-    for mount in &spec.mounts {
-        if !mount.target.starts_with('/') || mount.target.contains('\0') {
-            return refuse("not an absolute mount target:", &mount.target);
+    let targets = spec.mounts.iter().map(|mount| &mount.target);
+    for target in targets.chain(spec.devices.iter().map(|device| &device.target)) {
+        if !target.starts_with('/') || target.contains('\0') {
+            return refuse("not an absolute mount target:", target);
         }
     }
-    Ok(())
+    sysctls::check(&spec.sysctls, !matches!(spec.network, Network::Host))
 }
 
 /// The generated files, then the caller's mounts; a generated file makes way for a mount of the caller's on its place.
@@ -226,7 +232,19 @@ fn mounts(spec: &ContainerSpec) -> Result<Vec<MountPlan>, StartError> {
         readonly: mount.readonly,
         optional: false,
     }));
+    for device in &spec.devices {
+        let source = MountSource::Device(DevicePlan::find(device)?);
+        plans.push(MountPlan { target: device.target.clone(), source, readonly: false, optional: false });
+    }
     Ok(plans)
+}
+
+/// Devices of a request with their places.
+fn devices(request: &StartRequest) -> impl Iterator<Item = (&str, &DevicePlan)> {
+    request.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Device(device) => Some((mount.target.as_str(), device)),
+        _ => None,
+    })
 }
 
 /// Readable for all, whatever the umask: users of the container read it.
@@ -255,7 +273,14 @@ fn config(spec: &ContainerSpec, request: &StartRequest) -> Result<Spec, Box<dyn 
     }
     let namespaces: Result<Vec<LinuxNamespace>, OciSpecError> =
         namespaces.into_iter().map(|kind| LinuxNamespaceBuilder::default().typ(kind).build()).collect();
-    let mut linux = LinuxBuilder::default().namespaces(namespaces?).resources(resources(spec)?);
+    let mut linux = LinuxBuilder::default().namespaces(namespaces?).resources(resources(spec, request)?);
+    if !spec.sysctls.is_empty() {
+        linux = linux.sysctl(spec.sysctls.iter().cloned().collect::<HashMap<_, _>>());
+    }
+    let nodes = devices(request).map(|(target, device)| device.to_oci(target)).collect::<Result<Vec<_>, _>>()?;
+    if !nodes.is_empty() {
+        linux = linux.devices(nodes);
+    }
     linux = if spec.privileged {
         linux.masked_paths(Vec::new()).readonly_paths(Vec::new())
     } else {
@@ -311,7 +336,7 @@ fn oci_process(spec: &ProcessSpec, rlimits: Vec<PosixRlimit>, caps: CapSet) -> R
     process.build()
 }
 
-fn resources(spec: &ContainerSpec) -> Result<LinuxResources, OciSpecError> {
+fn resources(spec: &ContainerSpec, request: &StartRequest) -> Result<LinuxResources, OciSpecError> {
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let mut resources = LinuxResourcesBuilder::default();
     if let Some(bytes) = spec.limits.memory_bytes {
@@ -324,6 +349,10 @@ fn resources(spec: &ContainerSpec) -> Result<LinuxResources, OciSpecError> {
     }
     if let Some(pids) = spec.limits.pids {
         resources = resources.pids(LinuxPidsBuilder::default().limit(signed(pids)).build()?);
+    }
+    let rules = devices(request).map(|(_, device)| device.rule()).collect::<Result<Vec<_>, _>>()?;
+    if !rules.is_empty() {
+        resources = resources.devices(rules);
     }
     resources.build()
 }
@@ -357,6 +386,7 @@ fn oci_mounts(request: &StartRequest) -> Result<Vec<Mount>, OciSpecError> {
         let mode = if plan.readonly { "ro" } else { "rw" }.to_owned();
         let mut options = vec![mode, "nosuid".to_owned(), "nodev".to_owned()];
         mounts.push(match &plan.source {
+            MountSource::Device(_) => continue,
             MountSource::Tmpfs { size_bytes, mode } => {
                 options.push(format!("mode={mode:o}"));
                 options.extend(size_bytes.map(|bytes| format!("size={bytes}")));

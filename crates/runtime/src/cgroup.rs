@@ -12,12 +12,14 @@ use std::{
 };
 
 /// Bounds as they stand in the bundle.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Bounds {
     pub(crate) memory_bytes: Option<u64>,
     /// Microseconds of processor time in each [`CPU_PERIOD_US`].
     pub(crate) cpu_quota_us: Option<u64>,
     pub(crate) pids: Option<u64>,
+    /// Rules as version 1 writes them: `c 1:3 w`.
+    pub(crate) denied_devices: Vec<String>,
 }
 
 /// Processes and threads of a container that nobody bounded: more than any build needs at once, far fewer than the
@@ -54,6 +56,7 @@ impl Cgroup {
             (Controller::Memory, bounds.memory_bytes.is_some() || parent.is_some()),
             (Controller::Cpu, bounds.cpu_quota_us.is_some() || parent.is_some()),
             (Controller::Pids, bounds.pids.is_some() || parent.is_some()),
+            (Controller::Devices, !bounds.denied_devices.is_empty()),
         ];
         // All v2 controllers live in one group, v1 controllers in one group each.
         let needed: Vec<Controller> = wanted
@@ -84,7 +87,7 @@ impl Cgroup {
                 match controller {
                     Controller::Memory => cgroup.memory = Some(dir),
                     Controller::Pids => cgroup.pids = Some(dir),
-                    Controller::Cpu => {}
+                    Controller::Cpu | Controller::Devices => {}
                 }
                 Ok(())
             });
@@ -224,14 +227,19 @@ enum Controller {
     Memory,
     Cpu,
     Pids,
+    /// Of version 1 only: version 2 asks programs in the kernel instead.
+    Devices,
 }
 
 impl Controller {
+    const ALL: [Controller; 4] = [Controller::Memory, Controller::Cpu, Controller::Pids, Controller::Devices];
+
     fn name(self) -> &'static str {
         match self {
             Controller::Memory => "memory",
             Controller::Cpu => "cpu",
             Controller::Pids => "pids",
+            Controller::Devices => "devices",
         }
     }
 
@@ -262,6 +270,10 @@ impl Controller {
                 write("cpu.max", format!("{quota} {CPU_PERIOD_US}"))
             }
             (Controller::Pids, _) => write("pids.max", bounds.pids.unwrap_or(PIDS_DEFAULT).to_string()),
+            (Controller::Devices, false) => {
+                bounds.denied_devices.iter().try_for_each(|rule| write("devices.deny", rule.clone()))
+            }
+            (Controller::Devices, true) => Err(io::Error::from_raw_os_error(libc::ENOTSUP)),
         }
     }
 }
@@ -330,9 +342,7 @@ impl Hierarchies {
     /// The same with every group below `parent`, which is made where it is missing.
     fn below(mut self, parent: &str, warnings: &mut Vec<String>) -> Hierarchies {
         let is_ours = |hierarchy: &Hierarchy| {
-            [Controller::Memory, Controller::Cpu, Controller::Pids]
-                .iter()
-                .any(|controller| hierarchy.controllers.iter().any(|name| name == controller.name()))
+            Controller::ALL.iter().any(|controller| hierarchy.controllers.iter().any(|name| name == controller.name()))
         };
         let uses_v2 = self.v2.as_ref().is_some_and(|v2| v2.mount_point.join("cgroup.controllers").exists());
         for hierarchy in
@@ -365,7 +375,7 @@ impl Hierarchies {
         self.v1
             .iter()
             .filter(|hierarchy| {
-                [Controller::Memory, Controller::Cpu, Controller::Pids]
+                Controller::ALL
                     .iter()
                     .any(|controller| hierarchy.controllers.iter().any(|name| name == controller.name()))
             })

@@ -14,6 +14,7 @@ mod cgroup;
 mod checks;
 mod child;
 mod container;
+mod devices;
 mod emulation;
 mod enter;
 mod error;
@@ -27,6 +28,7 @@ mod rlimits;
 mod seccomp;
 mod spec;
 mod sys;
+mod sysctls;
 mod zygote;
 
 pub use caps::UnknownCapability;
@@ -40,8 +42,8 @@ pub use files::FileChange;
 pub use helper::run_if_reexecuted;
 pub use overlay::{Overlay, overlay_works};
 pub use spec::{
-    ContainerSpec, Exit, FileContent, Limits, Mount, MountKind, Network, PrivateNetwork, ProcessSpec, Rootfs, Stdio,
-    Ulimit,
+    ContainerSpec, Device, Exit, FileContent, Limits, Mount, MountKind, Network, PrivateNetwork, ProcessSpec, Rootfs,
+    Stdio, Ulimit,
 };
 pub use sys::new_network_namespace;
 pub use zygote::leave;

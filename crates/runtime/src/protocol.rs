@@ -3,7 +3,7 @@
 //! One message is one packet of JSON (`SOCK_SEQPACKET`, at most [`MESSAGE_MAX`] bytes) with descriptors beside it. A
 //! request that is larger (environments may be) travels as a memfd.
 
-use crate::{overlay::Overlay, spec::FileContent, sys::Ending};
+use crate::{devices::DevicePlan, overlay::Overlay, spec::FileContent, sys::Ending};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -123,6 +123,8 @@ pub(crate) enum MountSource {
         overlay: Overlay,
         subpath: String,
     },
+    /// A device of the host; another runtime makes it by the bundle.
+    Device(DevicePlan),
 }
 
 /// Where the three standard descriptors come from; those that are passed follow in the packet in this order.

@@ -35,6 +35,11 @@ pub struct ContainerSpec {
     pub extra_hosts: Vec<(String, String)>,
     /// Further mounts, made in this order.
     pub mounts: Vec<Mount>,
+    /// Devices of the host that it may use.
+    pub devices: Vec<Device>,
+    /// Kernel parameters of its own namespaces, by sysctl(8)'s names: `net.*` (not in the host's network), `kernel.sem`,
+    /// `kernel.shm*`, `kernel.msg*`, `fs.mqueue.*`. Others are refused.
+    pub sysctls: Vec<(String, String)>,
     /// Bounds on memory, time and processes.
     pub limits: Limits,
     /// Path of runc or crun to use instead of our own runtime.
@@ -193,6 +198,18 @@ pub enum MountKind {
         /// A path in it, resolved inside; empty for the whole.
         subpath: String,
     },
+}
+
+/// A device of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The node on the host.
+    pub source: PathBuf,
+    /// Absolute path inside. The node there has the host's permission bits, owner and group; for an ordinary user it is the
+    /// host's own, whose rights hold.
+    pub target: String,
+    /// Some of `rwm`. Less than `rw` needs control groups of version 1; elsewhere there is a warning.
+    pub access: String,
 }
 
 /// Content of a [`MountKind::File`], perhaps secret: `Debug` shows its length only.

@@ -49,3 +49,13 @@ fn it_is_stopped_and_entered_as_well() {
         world.run(by(json!({"args": sh("tty; stty size"), "stdio": "terminal"}))).says("/dev/pts/0\r\n24 80\r\n");
     });
 }
+
+#[test]
+fn it_sets_kernel_parameters_and_makes_devices() {
+    with_runc(|world, by| {
+        let script = "cat /proc/sys/net/core/somaxconn /proc/sys/kernel/msgmax; head -c 4 /dev/zeros | wc -c";
+        let job = json!({"args": sh(script), "devices": [["/dev/zero", "/dev/zeros", "rwm"]],
+            "sysctls": [["net.core.somaxconn", "77"], ["kernel.msgmax", "4321"]]});
+        world.run(by(job)).says("77\n4321\n4\n[exit 0]");
+    });
+}

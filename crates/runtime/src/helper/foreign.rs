@@ -15,6 +15,7 @@ use crate::{
         StartRequest, Step,
     },
     sys::{self, Child},
+    sysctls,
 };
 use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, Process, Spec};
 use rustix::{
@@ -54,6 +55,10 @@ pub(super) fn start(engine: &Channel, request: &StartRequest, fds: Vec<OwnedFd>)
         let ourselves = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).step("find ourselves")?;
         offer_namespace(engine, namespace.as_fd(), ourselves.as_fd())?;
         engine.receive::<Attached>().step("hear from the engine")?;
+        // The other runtime takes this network for the host's, and would refuse.
+        let settings = openat(CWD, "/proc/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .step("open /proc/sys")?;
+        sysctls::write(settings.as_fd(), &request.spec, |namespace| namespace == sysctls::Namespace::Network)?;
     }
     let root = mount_all(request, &mut warnings)?;
     let mut places = Places::new(root.as_fd());
@@ -193,13 +198,13 @@ fn make_mount_points(request: &StartRequest, spec: &Spec, places: &mut Places<'_
         places.mount_point(standard, Want::RealDirectory)?;
     }
     for mount in &request.mounts {
-        // Below /dev comes a file system of its own.
-        if mount.target.starts_with("/dev/") {
+        // Below /dev comes a file system of its own, and devices are made by the other runtime.
+        if mount.target.starts_with("/dev/") || matches!(mount.source, MountSource::Device(_)) {
             continue;
         }
         let is_file = match &mount.source {
             MountSource::Bind(path) => !path.is_dir(),
-            MountSource::File { .. } => true,
+            MountSource::File { .. } | MountSource::Device(_) => true,
             MountSource::Tmpfs { .. } | MountSource::Overlay { .. } => false,
         };
         places.mount_point(&mount.target, if is_file { Want::File } else { Want::Directory })?;
@@ -218,6 +223,10 @@ fn join_our_network(spec: &mut Spec) -> io::Result<()> {
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
     namespaces.push(namespace.map_err(io::Error::other)?);
     linux.set_namespaces(Some(namespaces));
+    // Those of the network are set already.
+    let mut rest = linux.sysctl().clone().unwrap_or_default();
+    rest.retain(|name, _| sysctls::Namespace::of(name) != Some(sysctls::Namespace::Network));
+    linux.set_sysctl(Some(rest).filter(|rest| !rest.is_empty()));
     spec.set_linux(Some(linux));
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::{
     enter,
     overlay::{attach_hidden, clone_mount, fd_path},
     protocol::{Attached, Channel, Failure, FromInside, Go, IdMode, MountSource, NetworkPlan, StartRequest, Step},
-    sys,
+    sys, sysctls,
 };
 use oci_spec::runtime::Spec;
 use rustix::{
@@ -94,7 +94,7 @@ fn prepare(birth: &Birth<'_>, entrances: &mut Entrances) -> Result<Option<OwnedF
     let stubs = places.stubs()?;
     helper.send(&FromInside::Mounted { stubs, warnings }, &[]).step("report the mount points")?;
     drop(places);
-    let terminal = built?;
+    let Made { terminal, settings } = built?;
 
     if spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)) {
         sys::mount_attributes(root.as_fd(), sys::MOUNT_ATTR_RDONLY, false).step("make the root read-only")?;
@@ -105,6 +105,10 @@ fn prepare(birth: &Birth<'_>, entrances: &mut Entrances) -> Result<Option<OwnedF
     }
     if request.network == NetworkPlan::Joined && helper.receive::<Attached>().step("hear from the helper")?.is_none() {
         sys::exit_now(0);
+    }
+    // Behind the network's devices, which have parameters of their own.
+    if let Some(settings) = settings {
+        sysctls::write(settings.as_fd(), spec, |_| true)?;
     }
     Ok(match terminal {
         Some(Terminal { master, slave }) => {
@@ -134,6 +138,13 @@ fn settle_in(ids: IdMode) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is needed after the mounts.
+struct Made {
+    terminal: Option<Terminal>,
+    /// `/proc/sys` as it is below what makes it read-only, where parameters are to be set.
+    settings: Option<OwnedFd>,
+}
+
 struct Terminal {
     master: OwnedFd,
     slave: OwnedFd,
@@ -150,7 +161,7 @@ fn build(
     sources: Sources,
     host_sys: Option<OwnedFd>,
     warnings: &mut Vec<String>,
-) -> Result<Option<Terminal>, Failure> {
+) -> Result<Made, Failure> {
     let proc = mount_proc(places)?;
     let sys_dir = mount_sys(places, host_sys, request.network.is_own(), request.privileged)?;
     let terminal = mount_dev(places, stdio, request.shm_size_bytes)?;
@@ -170,11 +181,13 @@ fn build(
             result => result?,
         }
     }
+    let has_sysctls = spec.linux().as_ref().is_some_and(|linux| linux.sysctl().is_some());
+    let settings = has_sysctls.then(|| open_exactly(proc.as_fd(), "sys").step("open /proc/sys")).transpose()?;
     restrict(spec, &proc, &sys_dir)?;
     if let Some(process) = spec.process() {
         places.lasting_directory_unless_root(process.cwd())?;
     }
-    Ok(terminal)
+    Ok(Made { terminal, settings })
 }
 
 fn mount_proc(places: &mut Places<'_>) -> Result<OwnedFd, Failure> {

@@ -73,7 +73,7 @@ fn start(engine: &Channel, request: &StartRequest, fds: Vec<OwnedFd>) -> Result<
     let stdio = Stdio::take(request.stdio, fds)?;
     let ground = sources::ground(request, started);
     let mut warnings = Vec::new();
-    let cgroup = Cgroup::create(&request.id, &bundle::bounds(spec), request.cgroup_parent.as_deref(), &mut warnings);
+    let cgroup = Cgroup::create(&request.id, &bundle::bounds(request), request.cgroup_parent.as_deref(), &mut warnings);
     if let Some(process) = spec.process() {
         // Only here, outside the container's user namespace, may a hard limit be raised.
         rlimits::raise(process, &mut warnings);

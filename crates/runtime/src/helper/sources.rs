@@ -3,14 +3,23 @@
 //! Everything becomes a detached mount, its ids mapped where the container has shifted ones, and travels to the
 //! container's first process as a descriptor.
 
-use super::stubs::Ground;
+use super::{
+    attach::{file_system, open_exactly},
+    stubs::Ground,
+};
 use crate::{
+    devices::{self, DevicePlan},
+    enter,
     overlay::{Layers, Overlay, attach_hidden, clone_mount},
-    protocol::{FDS_MAX, Failure, FailureKind, MountSource, RootfsPlan, StartRequest, Step},
+    protocol::{FDS_MAX, Failure, FailureKind, IdMode, MountSource, RootfsPlan, StartRequest, Step},
     sys,
 };
-use rustix::fs::{
-    CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, Timespec, fstat, fstatvfs, openat, openat2,
+use rustix::{
+    fs::{
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, StatVfsMountFlags, Timespec, Uid, chmodat, chownat,
+        fstat, fstatvfs, makedev, mknodat, openat, openat2,
+    },
+    mount::MountAttrFlags,
 };
 use std::{
     io,
@@ -41,6 +50,13 @@ pub(super) fn open(
             MountSource::Tmpfs { .. } | MountSource::File { .. } => None,
             MountSource::Bind(path) => Some(bind(path, userns, warnings)?),
             MountSource::Overlay { overlay, subpath } => Some(overlay_part(overlay, subpath, userns)?),
+            MountSource::Device(_) if request.foreign_runtime.is_some() => None,
+            MountSource::Device(device) => {
+                kinds.push(Some(false));
+                // It keeps the one attribute that all others lose: it works.
+                fds.push(self::device(device, request.ids, userns.is_some())?);
+                continue;
+            }
         };
         kinds.push(opened.as_ref().map(|(_, is_directory)| *is_directory));
         if let Some((fd, _)) = opened {
@@ -149,6 +165,36 @@ fn bind(path: &Path, userns: Option<BorrowedFd<'_>>, warnings: &mut Vec<String>)
     ));
     let whole = clone_mount(source.as_fd(), true).step_at(STEP, path)?;
     Ok((whole, is_directory))
+}
+
+/// A device: as real root a node of our own with the host's owner and permissions in the container's numbers, as docker makes
+/// it. Whoever may make none shows the host's, with the rights that it gives to them.
+fn device(device: &DevicePlan, ids: IdMode, is_shifted: bool) -> Result<OwnedFd, Failure> {
+    use devices::STEP;
+    let path = &device.source;
+    if ids == IdMode::Inherited {
+        let node = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step_at(STEP, path)?;
+        return clone_mount(node.as_fd(), false).step_at(STEP, path);
+    }
+    const NODE: &str = "node";
+    let memory = file_system("tmpfs", &[("mode", "0755"), ("size", "4096")], MountAttrFlags::MOUNT_ATTR_NOSUID)
+        .step_at(STEP, path)?;
+    let kind = if device.is_block { FileType::BlockDevice } else { FileType::CharacterDevice };
+    let mode = Mode::from_raw_mode(device.mode);
+    mknodat(&memory, NODE, kind, mode, makedev(device.major, device.minor)).step_at(STEP, path)?;
+    let base = if is_shifted { enter::SHIFTED_BASE } else { 0 };
+    let (uid, gid) = (Uid::from_raw(base.saturating_add(device.uid)), Gid::from_raw(base.saturating_add(device.gid)));
+    chownat(&memory, NODE, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).step_at(STEP, path)?;
+    // The umask has taken its share above.
+    chmodat(&memory, NODE, mode, AtFlags::empty()).step_at(STEP, path)?;
+    let node = open_exactly(memory.as_fd(), NODE).step_at(STEP, path)?;
+    clone_mount(node.as_fd(), false)
+        .or_else(|_| {
+            // Kernels before 6.15 clone only from attached mounts.
+            attach_hidden(memory.as_fd())?;
+            clone_mount(node.as_fd(), false)
+        })
+        .step_at(STEP, path)
 }
 
 fn overlay_part(overlay: &Overlay, subpath: &str, userns: Option<BorrowedFd<'_>>) -> Result<(OwnedFd, bool), Failure> {

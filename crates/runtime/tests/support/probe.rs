@@ -2,8 +2,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit, clippy::expect_used, reason = "a test tool")]
 
 use runtime::{
-    Container, ContainerSpec, Exit, FileContent, Limits, Mount, MountKind, Network, Overlay, ProcessSpec, Rootfs,
-    StartError, Stdio, Ulimit,
+    Container, ContainerSpec, Device, Exit, FileContent, Limits, Mount, MountKind, Network, Overlay, ProcessSpec,
+    Rootfs, StartError, Stdio, Ulimit,
 };
 use serde::Deserialize;
 use std::{
@@ -46,6 +46,9 @@ struct Job {
     /// Name, soft, hard.
     ulimits: Vec<(String, u64, u64)>,
     shm_size_bytes: Option<u64>,
+    /// Source, target, access.
+    devices: Vec<(PathBuf, String, String)>,
+    sysctls: Vec<(String, String)>,
     cgroup_parent: Option<String>,
     privileged: bool,
     /// `pipe`, `null`, `terminal`, `inherit`.
@@ -97,6 +100,8 @@ impl Default for Job {
             nofile: None,
             ulimits: Vec::new(),
             shm_size_bytes: None,
+            devices: Vec::new(),
+            sysctls: Vec::new(),
             cgroup_parent: None,
             privileged: false,
             stdio: "pipe".into(),
@@ -193,6 +198,16 @@ fn spec(job: &Job) -> ContainerSpec {
                 readonly: mount.readonly,
             })
             .collect(),
+        devices: job
+            .devices
+            .iter()
+            .map(|(source, target, access)| Device {
+                source: source.clone(),
+                target: target.clone(),
+                access: access.clone(),
+            })
+            .collect(),
+        sysctls: job.sysctls.clone(),
         limits: Limits {
             memory_bytes: job.memory_bytes,
             cpus: job.cpus,
