@@ -94,7 +94,7 @@ pub fn prepare(request: &PrepareRequest) -> Result<Prepared, PrepareError> {
     if Plan::needs_changed_paths(&file)
         && let Some(root) = source.root.clone()
     {
-        source.changed = changed_paths(&root, &request.env);
+        source.changed = changed_paths(&root, &request.env, &mut source);
     }
     follow(text, base, &source, &request.env, request.run_number)
 }

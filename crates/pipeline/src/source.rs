@@ -3,6 +3,7 @@
 //! The git program is asked, because it knows worktrees, submodules and every format of a repository. Hooks, file system
 //! monitors and optional locks are switched off: reading a stranger's branch must run nothing and write nothing.
 
+mod changed;
 mod ci;
 mod head;
 mod origin;
@@ -19,6 +20,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use changed::changed_paths;
 pub(crate) use ci::run_url;
 pub use head::Head;
 use origin::web_url;
@@ -111,24 +113,6 @@ pub fn read_source(directory: &Path, env: &BTreeMap<String, String>) -> Source {
     }
     ci::complete(env, &mut source);
     source
-}
-
-/// Files that the commit changed against its first parent. One Git process; asked only when a rule has `path`.
-pub fn changed_paths(root: &Path, env: &BTreeMap<String, String>) -> Option<Vec<String>> {
-    let args = [
-        "diff-tree",
-        "--root",
-        "--no-commit-id",
-        "--name-only",
-        "--no-renames",
-        "-r",
-        "-z",
-        "-m",
-        "--first-parent",
-        "HEAD",
-    ];
-    let answer = start(root, env, &args).ok()?.finish();
-    answer.success.then(|| answer.stdout.split(|byte| *byte == 0).filter(|path| !path.is_empty()).map(lossy).collect())
 }
 
 /// The nearest directory upwards that has `.git` (a directory, or a file in worktrees and submodules).

@@ -18,7 +18,7 @@ use shorthand::Named;
 use globset::GlobBuilder;
 use serde::Serialize;
 
-use crate::{SkippedTag, Source, Values, interpolate};
+use crate::{SkippedTag, Source, SourceEvent, Values, interpolate};
 
 /// A tag of the file: a template and when it is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -265,7 +265,11 @@ impl When {
         if !self.path.is_empty() {
             let changed = source.changed.as_deref().ok_or("the changed files are not known")?;
             if !changed.iter().any(|path| self.path.iter().any(|pattern| matches(pattern, path))) {
-                return Err(format!("the commit does not change {}", self.path.join(" or ")));
+                let what = match source.event {
+                    SourceEvent::PullRequest => "change request",
+                    _ => "commit",
+                };
+                return Err(format!("the {what} does not change {}", self.path.join(" or ")));
             }
         }
         for (name, pattern) in &self.env {

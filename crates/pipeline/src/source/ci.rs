@@ -111,6 +111,19 @@ const REQUEST_BASES: [&str; 9] = [
     "TRAVIS_BRANCH",
 ];
 
+/// Commits that a change request is compared with, where the CI system names them: GitLab's is where it begins, GitHub's the
+/// tip of the branch that it is for.
+pub(super) fn request_base_commit(env: &BTreeMap<String, String>) -> Option<String> {
+    let get = |name: &str| env.get(name).map(String::as_str).filter(|value| !value.is_empty());
+    let of_gitlab = get("CI_MERGE_REQUEST_DIFF_BASE_SHA").map(str::to_owned);
+    let of_github = || {
+        let event = github_event(get("GITHUB_EVENT_PATH")?)?;
+        event["pull_request"]["base"]["sha"].as_str().map(str::to_owned)
+    };
+    let is_commit = |text: &String| matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    of_gitlab.or_else(of_github).filter(is_commit)
+}
+
 /// Number of a change request: in a variable of its own, or in GitHub's `refs/pull/2/merge`.
 fn request_number<'e>(get: &dyn Fn(&str) -> Option<&'e str>) -> Option<String> {
     const NUMBERS: [&str; 11] = [

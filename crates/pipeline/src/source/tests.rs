@@ -102,13 +102,55 @@ fn odd_branch_names_come_through_and_subdirectories_find_the_root() {
     let source = read_source(&dir.path().join("deep/er"), &env());
     assert_eq!(source.branch.as_deref(), Some("feature/$(rm_-rf)x,ü"));
     assert_eq!(source.root, Some(dir.path().canonicalize().expect("it exists")));
-    assert_eq!(changed_paths(dir.path(), &env()), Some(vec!["deep/er/c.txt".to_owned()]));
+    assert_eq!(changed_paths(dir.path(), &env(), &mut Source::default()), Some(vec!["deep/er/c.txt".to_owned()]));
 }
 
 #[test]
 fn the_first_commit_changed_everything_in_it() {
     let dir = repository();
-    assert_eq!(changed_paths(dir.path(), &env()), Some(vec!["a.txt".to_owned()]));
+    assert_eq!(changed_paths(dir.path(), &env(), &mut Source::default()), Some(vec!["a.txt".to_owned()]));
+}
+
+#[test]
+fn a_change_request_has_changed_what_all_its_commits_have() {
+    let dir = repository();
+    let path = dir.path();
+    git(path, &["checkout", "-q", "-b", "feature"]);
+    commit(path, "b.txt", "two");
+    commit(path, "c.txt", "three");
+    git(path, &["checkout", "-q", "master"]);
+    commit(path, "of-master.txt", "four");
+    let changed = |pairs: &[(&str, &str)]| {
+        let mut env = env();
+        env.extend(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let mut source = read_source(path, &env);
+        (changed_paths(path, &env, &mut source).expect("git tells"), source.warnings)
+    };
+    let both = vec!["b.txt".to_owned(), "c.txt".to_owned()];
+    let github = [("GITHUB_EVENT_NAME", "pull_request"), ("GITHUB_BASE_REF", "master")];
+    git(path, &["checkout", "-q", "feature"]);
+    assert_eq!(changed(&github), (both.clone(), Vec::new()));
+    // GitHub checks out the request merged into its branch.
+    git(path, &["checkout", "-q", "--detach", "master"]);
+    git(path, &["merge", "-q", "--no-ff", "-m", "merged", "feature"]);
+    assert_eq!(changed(&github).0, both);
+    // GitLab names the commit; the branch need not be in the clone.
+    git(path, &["checkout", "-q", "--detach", "feature"]);
+    let base = lossy(&start(path, &env(), &["rev-parse", "master~1"]).expect("git starts").finish().stdout);
+    git(path, &["branch", "-q", "-D", "master"]);
+    let gitlab = [("CI_PIPELINE_SOURCE", "merge_request_event"), ("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "master")];
+    let diff_base = ("CI_MERGE_REQUEST_DIFF_BASE_SHA", base.trim());
+    assert_eq!(changed(&[gitlab[0], gitlab[1], diff_base]), (both.clone(), Vec::new()));
+    // Nobody says: the remote's own branch.
+    git(path, &["update-ref", "refs/remotes/origin/main", base.trim()]);
+    git(path, &["symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main"]);
+    assert_eq!(changed(&gitlab), (both, Vec::new()));
+    git(path, &["symbolic-ref", "-d", "refs/remotes/origin/HEAD"]);
+    let (last, warnings) = changed(&gitlab);
+    assert_eq!(last, ["c.txt"]);
+    assert!(warnings.iter().any(|warning| warning.contains("fetch the whole history")), "{warnings:?}");
+    // A branch that no request is about: its last commit.
+    assert_eq!(changed(&[]), (vec!["c.txt".to_owned()], Vec::new()));
 }
 
 #[test]
