@@ -3,7 +3,7 @@
 use engine::Built;
 use oci::Digest;
 use serde::{Deserialize, Serialize};
-use store::{Image, Store};
+use store::{Image, MemoSubject, Store};
 
 /// Memo namespace, by image id.
 const MEMO: &str = "image-base";
@@ -40,7 +40,8 @@ pub(crate) fn remember(store: &Store, image: &Image, built: &Built) {
         })
     });
     if let Some(base) = candidates.max_by_key(|base| base.layers) {
-        let _ = store.memo_put(MEMO, image.id.hex(), &serde_json::to_vec(&base).unwrap_or_default());
+        let about = Some(MemoSubject::Image(image.id.clone()));
+        let _ = store.memo_put_about(MEMO, image.id.hex(), &serde_json::to_vec(&base).unwrap_or_default(), about);
     }
 }
 

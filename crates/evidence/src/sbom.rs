@@ -248,5 +248,5 @@ fn remembered<T: serde::de::DeserializeOwned>(store: &Store, namespace: &str, ke
 
 fn remember(store: &Store, namespace: &str, key: &str, value: &impl Serialize) -> Result<(), StoreError> {
     let value = serde_json::to_vec(value).expect("findings are plain data");
-    store.memo_put_bounded(namespace, key, &value, REMEMBERED_PER_PART)
+    store.memo_put_bounded(namespace, key, &value, REMEMBERED_PER_PART, None)
 }

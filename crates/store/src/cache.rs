@@ -1,11 +1,14 @@
 //! Cache records and remembered values: one small file for each key, written without a sync.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::{SnapshotId, Store, StoreError};
+use crate::{SnapshotId, Store, StoreError, store::names_in};
 
 /// A record's file time says when it was last used; writing it more often than this gains nothing.
 const USE_NOTED_EVERY: Duration = Duration::from_secs(3600);
@@ -53,7 +56,18 @@ impl Store {
 
     /// Remembers a value; same durability as cache records.
     pub fn memo_put(&self, namespace: &str, key: &str, value: &[u8]) -> Result<(), StoreError> {
-        let mut bytes = self.record_bytes(&MemoHead { key: key.to_owned(), value: Digest::of(value) });
+        self.memo_put_about(namespace, key, value, None)
+    }
+
+    /// As [`Store::memo_put`], of a value that says nothing any more when its subject is gone: prune then forgets it.
+    pub fn memo_put_about(
+        &self,
+        namespace: &str,
+        key: &str,
+        value: &[u8],
+        about: Option<MemoSubject>,
+    ) -> Result<(), StoreError> {
+        let mut bytes = self.record_bytes(&MemoHead { key: key.to_owned(), value: Digest::of(value), about });
         bytes.push(b'\n');
         bytes.extend_from_slice(value);
         self.write_file(&self.memo_path(namespace, key), &bytes)
@@ -65,15 +79,17 @@ impl Store {
         let _ = std::fs::remove_file(self.memo_path(namespace, key));
     }
 
-    /// As [`Store::memo_put`], in a namespace that may not grow without end: each of its 256 parts keeps what was written last.
+    /// As [`Store::memo_put_about`], in a namespace that may not grow without end: each of its 256 parts keeps what was
+    /// written last.
     pub fn memo_put_bounded(
         &self,
         namespace: &str,
         key: &str,
         value: &[u8],
         per_part: usize,
+        about: Option<MemoSubject>,
     ) -> Result<(), StoreError> {
-        self.memo_put(namespace, key, value)?;
+        self.memo_put_about(namespace, key, value, about)?;
         let path = self.memo_path(namespace, key);
         let part = path.parent().expect("it lies in a part of its namespace");
         let names = crate::store::names_in(part)?;
@@ -119,6 +135,74 @@ impl Store {
 struct MemoHead {
     key: String,
     value: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    about: Option<MemoSubject>,
+}
+
+/// What a remembered value speaks of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoSubject {
+    /// An image of the store, by its id.
+    Image(Digest),
+    /// A snapshot.
+    Snapshot(SnapshotId),
+}
+
+/// What nobody has written for so long is worked out again, should somebody ask: longer than any value counts.
+const MEMO_AGE_MAX: Duration = Duration::from_secs(60 * 24 * 3600);
+/// Values that a namespace keeps through a prune, the latest: a few hundred bytes each, so some megabytes in all.
+const MEMOS_MAX: usize = 20_000;
+/// The first line of a value's file; keys are paths and digests.
+const MEMO_HEAD_BYTES_MAX: u64 = 16 * 1024;
+
+impl Store {
+    /// Forgets values that are old, whose subject is gone, or that are too many. Says how many. What was written after
+    /// `young_since` stays.
+    pub(crate) fn sweep_memos(&self, young_since: SystemTime, dry_run: bool) -> Result<usize, StoreError> {
+        let old_since = SystemTime::now().checked_sub(MEMO_AGE_MAX).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut gone = 0;
+        for namespace in names_in(&self.path("memo"))? {
+            let directory = self.path("memo").join(namespace);
+            let mut kept = Vec::new();
+            for part in names_in(&directory)? {
+                for name in names_in(&directory.join(&part))? {
+                    let path = directory.join(&part).join(name);
+                    let written = std::fs::metadata(&path).and_then(|file| file.modified());
+                    // Another process may have been quicker.
+                    let Ok(written) = written else { continue };
+                    if written >= young_since {
+                        continue;
+                    }
+                    if written < old_since || self.is_about_nothing(&path) {
+                        gone += usize::from(dry_run || std::fs::remove_file(&path).is_ok());
+                    } else {
+                        kept.push((written, path));
+                    }
+                }
+            }
+            kept.sort_unstable();
+            for (_, path) in &kept[..kept.len().saturating_sub(MEMOS_MAX)] {
+                gone += usize::from(dry_run || std::fs::remove_file(path).is_ok());
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Whether the subject of a value is gone, or the value cannot be read any more.
+    fn is_about_nothing(&self, path: &Path) -> bool {
+        use std::io::{BufRead as _, Read as _};
+        let Ok(file) = std::fs::File::open(path) else { return false };
+        let mut line = Vec::new();
+        let read = std::io::BufReader::new(file).take(MEMO_HEAD_BYTES_MAX).read_until(b'\n', &mut line);
+        let head = read.ok().and_then(|_| self.parse_record::<MemoHead>(line.strip_suffix(b"\n")?));
+        match head.map(|head| head.about) {
+            None => true,
+            Some(None) => false,
+            Some(Some(MemoSubject::Image(id))) => self.image_record(&id).is_none(),
+            Some(Some(MemoSubject::Snapshot(id))) => !self.snapshot_dir(&id).exists(),
+        }
+    }
 }
 
 /// Sets the file's time to now when it is old: prune removes what was not used for long. True when it was.

@@ -177,6 +177,11 @@ impl Store {
         Ok(Some(Image { id: id.clone(), config, layers, epoch: time(epoch_s), size_bytes }))
     }
 
+    /// The manifest that an image was pulled or loaded with: by it, a registry has the very image.
+    pub fn pulled_manifest(&self, image: &Digest) -> Option<Digest> {
+        self.image_record(image)?.pulled
+    }
+
     /// Seals every layer and gives the manifest. Idempotent, deterministic and remembered. An image that was pulled keeps
     /// the registry's own manifest, unless the options ask for more than a compression.
     pub fn manifest(&self, image: &Image, options: impl Into<ManifestOptions>) -> Result<SealedManifest, StoreError> {

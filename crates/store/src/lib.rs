@@ -52,7 +52,7 @@ mod unpack;
 
 pub use arrivals::Arrivals;
 pub use blob::BlobWriter;
-pub use cache::CacheRecord;
+pub use cache::{CacheRecord, MemoSubject};
 pub use compare::{FileDifference, FileFacts};
 pub use copy::{copy_file, copy_tree};
 pub use error::StoreError;

@@ -66,6 +66,8 @@ pub struct PruneReport {
     pub blobs: usize,
     /// Cache records.
     pub cache_records: usize,
+    /// Remembered values: too old, too many, or of something that is gone.
+    pub memos: usize,
     /// Runs.
     pub runs: usize,
     /// Cache mounts.
@@ -158,6 +160,7 @@ impl Store {
         self.sweep_blobs(&needed, young_since, options.dry_run, &mut report)?;
         self.sweep_mounts(options, young_since, &mut report)?;
         self.sweep_runs(options, young_since, &mut report)?;
+        report.memos += self.sweep_memos(young_since, options.dry_run)?;
         if !options.dry_run {
             self.sweep_leftovers(&needed, young_since)?;
             self.sweep_partial(!options.keep_cache)?;

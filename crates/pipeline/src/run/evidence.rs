@@ -10,7 +10,7 @@ use evidence::{
     TestResult, predicate, sbom,
 };
 use oci::{Descriptor, Platform, Reference};
-use store::{Stop, Store};
+use store::{MemoSubject, Stop, Store};
 
 use super::{Run, health, publish::Sealed, record, words};
 use crate::{
@@ -127,7 +127,8 @@ pub(super) fn say<'a>(
 /// Losing it costs a later `publish` the evidence, which it says.
 fn remember(cx: RunContext<'_>, sealed: &Sealed, statements: &[Statement]) {
     let value = serde_json::to_vec(statements).unwrap_or_default();
-    let _ = cx.store.memo_put_bounded(NAMESPACE, sealed.manifest.digest.hex(), &value, REMEMBERED_PER_PART);
+    let about = Some(MemoSubject::Image(sealed.image.id.clone()));
+    let _ = cx.store.memo_put_bounded(NAMESPACE, sealed.manifest.digest.hex(), &value, REMEMBERED_PER_PART, about);
 }
 
 /// What the run said that this image passed in.

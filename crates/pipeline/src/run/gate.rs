@@ -105,7 +105,7 @@ async fn verdict(trial: &Trial<'_>, gate: &GatePlan) -> Result<(GateOutcome, Str
                 outcome.busy += former.iter().map(|attempt| attempt.duration).sum();
                 (outcome.former, outcome.image, outcome.configuration) = (former, image, configuration);
                 if let Some(key) = key.filter(|_| outcome.verdict == Verdict::Passed && !outcome.is_flaky()) {
-                    verdicts::remember(cx, &key, &outcome);
+                    verdicts::remember(cx, &key, trial.built.unwrap_or(root), &outcome);
                 }
                 let summary = summary(gate, &outcome);
                 return Ok((outcome, summary));

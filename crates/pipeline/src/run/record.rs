@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use engine::{BindMount, ContainerSpec};
 use oci::{Digest, ImageConfig};
 use serde::{Deserialize, Serialize};
-use store::{RunDir, Store};
+use store::{MemoSubject, RunDir, Store};
 
 use super::{Run, elsewhere, publish::Sealed};
 use crate::{Plan, RunContext, RunError};
@@ -103,7 +103,12 @@ pub(super) fn remember_passed(run: Run<'_>, plan: &Plan, sealed: &Sealed) -> Res
     let passed = Passed { commit: plan.source.sha.clone(), definition: definition(run, plan), run: cx.run.number };
     let value = serde_json::to_vec(&passed).map_err(|error| RunError::local("remember the verdict", error))?;
     cx.store
-        .memo_put(NAMESPACE, &sealed.image.id.to_string(), &value)
+        .memo_put_about(
+            NAMESPACE,
+            &sealed.image.id.to_string(),
+            &value,
+            Some(MemoSubject::Image(sealed.image.id.clone())),
+        )
         .map_err(|error| RunError::local("remember the verdict", error))
 }
 

@@ -9,7 +9,7 @@ use engine::{ContainerSpec, Root};
 use events::{Coverage, Problem, RunId, TestCounts};
 use oci::Digest;
 use serde::{Deserialize, Serialize};
-use store::Store;
+use store::{MemoSubject, SnapshotId, Store};
 
 use super::record::strip;
 use crate::{GateOutcome, GatePlan, RunContext, RunError};
@@ -116,7 +116,7 @@ pub(super) fn recall(store: &Store, key: &Digest) -> Option<Known> {
 }
 
 /// Losing it costs running the gate again.
-pub(super) fn remember(cx: RunContext<'_>, key: &Digest, outcome: &GateOutcome) {
+pub(super) fn remember(cx: RunContext<'_>, key: &Digest, built: &Root, outcome: &GateOutcome) {
     let known = Known {
         run: RunId(cx.run.number),
         ended: now(),
@@ -126,7 +126,9 @@ pub(super) fn remember(cx: RunContext<'_>, key: &Digest, outcome: &GateOutcome) 
         problems: outcome.problems.clone(),
     };
     let value = serde_json::to_vec(&known).unwrap_or_default();
-    let _ = cx.store.memo_put_bounded(NAMESPACE, key.hex(), &value, PER_PART_MAX);
+    // The key names it: once its files are gone, nobody asks for this verdict again.
+    let about = SnapshotId::try_from(built.id.clone()).ok().map(MemoSubject::Snapshot);
+    let _ = cx.store.memo_put_bounded(NAMESPACE, key.hex(), &value, PER_PART_MAX, about);
 }
 
 fn now() -> u64 {

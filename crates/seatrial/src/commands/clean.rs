@@ -71,6 +71,7 @@ pub(crate) fn run(args: &CleanArgs, context: &Context) -> anyhow::Result<Exit> {
         (report.cache_mounts, "cache mount", Some(report.cache_mount_bytes)),
         (report.cache_records, "cache record", None),
         (report.runs, "run", Some(report.run_bytes)),
+        (report.memos, "remembered value", None),
     ];
     let words = |(number, word, bytes): &(usize, &str, Option<u64>)| {
         let size = bytes.map(|bytes| format!(" ({})", text::bytes(bytes))).unwrap_or_default();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use oci::{Digest, ImageConfig, Platform, Reference};
-use store::{CacheRecord, Compression, JournalEntry, PruneOptions, SnapshotId, Store, StoreError};
+use store::{CacheRecord, Compression, JournalEntry, MemoSubject, PruneOptions, SnapshotId, Store, StoreError};
 
 use crate::support::{Tar, World, epoch, message, options};
 
@@ -41,6 +41,39 @@ fn store_opens_again_and_refuses_a_foreign_format() {
     fs::write(root.join("format"), "seatrial-store 99\n").unwrap();
     let error = Store::open(&root, options()).expect_err("another format");
     assert!(matches!(error, StoreError::Format { .. }), "{error}");
+}
+
+#[test]
+fn memos_go_when_they_are_old_or_their_subject_is_gone() {
+    let world = World::new();
+    let store = &world.store;
+    let (here, gone) = (world.snapshot(None, |_| {}), SnapshotId::new());
+    let image = Digest::of(b"an image that nobody has");
+    let put = |key: &str, about| store.memo_put_about("verdicts", key, b"value", about).unwrap();
+    put("plain", None);
+    put("old", None);
+    put("here", Some(MemoSubject::Snapshot(here.clone())));
+    put("gone", Some(MemoSubject::Snapshot(gone.clone())));
+    put("image", Some(MemoSubject::Image(image)));
+    store.cache_put(&Digest::of(b"keeps the snapshot"), &record(&here)).unwrap();
+    let days = |count: u64| SystemTime::now() - Duration::from_secs(count * 24 * 3600);
+    let file = |key: &str| {
+        let name = Digest::of(key.as_bytes());
+        store.root().join("memo/verdicts").join(&name.hex()[..2]).join(name.hex())
+    };
+    for (key, age) in [("plain", 30), ("old", 61), ("here", 1), ("gone", 1), ("image", 1)] {
+        fs::File::options().append(true).open(file(key)).unwrap().set_modified(days(age)).unwrap();
+    }
+    // Written just now, perhaps by somebody whose snapshot is about to be there.
+    put("young", Some(MemoSubject::Snapshot(gone)));
+    let known =
+        || ["plain", "old", "here", "gone", "image", "young"].map(|key| store.memo_get("verdicts", key).is_some());
+    let options = PruneOptions { keep_cache: true, dry_run: true, ..PruneOptions::default() };
+    let _scope = store.open_scope().unwrap();
+    assert_eq!(store.prune(&options).unwrap().memos, 3);
+    assert_eq!(known(), [true; 6]);
+    assert_eq!(store.prune(&PruneOptions { dry_run: false, ..options }).unwrap().memos, 3);
+    assert_eq!(known(), [true, false, true, false, false, true]);
 }
 
 #[test]
