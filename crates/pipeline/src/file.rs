@@ -197,8 +197,8 @@ pub struct Build {
     /// Labels of the image.
     #[schemars(with = "Option<schema::PairsForm>")]
     pub labels: Pairs,
-    /// Names that FROM and COPY --from may use: a directory, `docker-image://…`, `oci-layout://…`, or `image:NAME` of another
-    /// image of the run.
+    /// Names that FROM and COPY --from may use: a directory, a Git repository, a URL, `docker-image://…`, `oci-layout://…`, or
+    /// `image:NAME` of another image of the run.
     #[schemars(with = "Option<schema::PairsForm>")]
     pub additional_contexts: Pairs,
     /// Network of RUN.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use engine::RemoteSource;
 use oci::{Platform, Reference};
 
 use super::{BuildPlan, OF_RUN, Planner, bounds};
@@ -128,8 +129,14 @@ fn additional_contexts(planner: &mut Planner<'_>, pairs: &Pairs) -> std::collect
             continue;
         };
         let Some(text) = planner.fill(value) else { continue };
-        let resolved = if text.starts_with("docker-image://") {
+        // A directory that is called like something elsewhere is meant first, as with docker.
+        let is_here = planner.base.join(&text).is_dir();
+        let elsewhere = RemoteSource::parse_context(&text).map(|source| source.filter(|_| !is_here));
+        let resolved = if text.starts_with("docker-image://") || matches!(elsewhere, Ok(Some(_))) {
             Some(text)
+        } else if let Err(error) = elsewhere {
+            planner.error(codes::INVALID_VALUE, error.to_string(), &value.span);
+            None
         } else if let Some(layout) = text.strip_prefix("oci-layout://") {
             let (path, rest) = layout.split_at(layout.find([':', '@']).unwrap_or(layout.len()));
             planner
@@ -140,7 +147,7 @@ fn additional_contexts(planner: &mut Planner<'_>, pairs: &Pairs) -> std::collect
         } else if let Some((scheme, _)) = text.split_once("://") {
             let message = format!("contexts of the kind `{scheme}` are not supported yet");
             planner.error(codes::NOT_YET, message, &value.span).help =
-                Some("there are directories, `docker-image://NAME`, `oci-layout://PATH` and `image:NAME`".into());
+                Some("there are directories, Git repositories, `https://…`, `docker-image://NAME`, `oci-layout://PATH` and `image:NAME`".into());
             None
         } else {
             planner.path(&At::new(text, value.span.clone()), planner.base).map(|path| path.display().to_string())

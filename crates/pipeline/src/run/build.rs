@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
@@ -98,7 +97,7 @@ fn request(
     for (name, text) in &build.additional_contexts {
         let context = match text.strip_prefix(OF_RUN).and_then(|name| bases.get(name)) {
             Some(id) => NamedContext::Stored(id.clone()),
-            None => named_context(text).map_err(invalid)?,
+            None => text.parse().map_err(|error: engine::InvalidContext| invalid(error.to_string()))?,
         };
         build_contexts.insert(name.clone(), context);
     }
@@ -136,22 +135,6 @@ pub(super) fn epoch(plan: &Plan) -> Option<SystemTime> {
     let given = plan.values.env.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
     let given = given.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
     given.or(plan.source.commit_time)
-}
-
-fn named_context(text: &str) -> Result<NamedContext, String> {
-    if let Some(name) = text.strip_prefix("docker-image://") {
-        return name.parse().map(NamedContext::Image).map_err(|error: oci::InvalidReference| error.to_string());
-    }
-    let Some(layout) = text.strip_prefix("oci-layout://") else { return Ok(NamedContext::Directory(text.into())) };
-    // `PATH@DIGEST` or `PATH:TAG`; a colon before the last slash belongs to the path.
-    let (path, name) = match layout.split_once('@') {
-        Some((path, digest)) => (path, Some(digest)),
-        None => match layout.rsplit_once(':') {
-            Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
-            _ => (layout, None),
-        },
-    };
-    Ok(NamedContext::OciLayout { path: PathBuf::from(path), name: name.map(str::to_owned) })
 }
 
 /// Limits of the file that the image does not keep, as sentences.

@@ -86,7 +86,7 @@ impl Intention {
             refusal: options.dry_run.then(|| "`--dry-run` was given".to_owned()),
             is_forbidden: false,
             is_dry: options.dry_run,
-            signer: options.signer.clone(),
+            signer: options.signers.get(&plan.entry).cloned(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Whom a publishing run signs as.
 
+use std::collections::BTreeMap;
+
 use pipeline::{OpenSigner, Plan};
 
 use super::keys;
@@ -17,11 +19,23 @@ pub(crate) struct SignArgs {
 }
 
 impl SignArgs {
-    /// How the key is opened; `None` where nobody named one.
-    pub(super) fn signer(&self, plan: &Plan, context: &Context) -> Result<Option<OpenSigner>, Failure> {
-        let mut publishes = plan.parts().filter_map(|part| part.publish.as_ref());
-        let of_file = publishes.find_map(|publish| publish.sign.as_ref()).map(|sign| &sign.key);
-        let Some(key) = self.sign_key.as_ref().or(of_file) else { return Ok(None) };
+    /// How keys are opened, for each image that is to be signed: the flag's for all of them, else each one's own.
+    pub(super) fn signers(
+        &self,
+        plan: &Plan,
+        context: &Context,
+    ) -> Result<BTreeMap<Option<String>, OpenSigner>, Failure> {
+        let mut signers = BTreeMap::new();
+        for part in plan.parts() {
+            let own = part.publish.as_ref().and_then(|publish| publish.sign.as_ref()).map(|sign| &sign.key);
+            if let Some(key) = self.sign_key.as_ref().or(own) {
+                signers.insert(part.entry.clone(), self.open(key, context)?);
+            }
+        }
+        Ok(signers)
+    }
+
+    fn open(&self, key: &str, context: &Context) -> Result<OpenSigner, Failure> {
         let source = keys::source(key)?;
         let is_ours = self.sign_key.is_some();
         let is_allowed =
@@ -34,6 +48,6 @@ impl SignArgs {
                 .hint(format!("or say it yourself: `--sign-key '{source}'`")));
         }
         let directory = context.settings.cwd.clone();
-        Ok(Some(OpenSigner::new(move || keys::open_quietly(&source, &directory))))
+        Ok(OpenSigner::new(move || keys::open_quietly(&source, &directory)))
     }
 }

@@ -123,6 +123,17 @@ fn named_contexts_are_of_all_kinds() {
         .run()
         .exits(0)
         .stderr_has("ABC");
+    // The pipeline file names them in the same way.
+    let pipeline = format!(
+        "build:\n  additional_contexts: {{base: \"docker-image://tiny:1\", code: \"{}#:lib\", dir: local, tool: \"WRONG\"}}\n\
+         test: {{gates: {{has: 'cat /a /b'}}}}\nhealth: false\n",
+        server.url("r.git")
+    );
+    world.file("seatrial.yaml", &pipeline.replace("WRONG", "https://h/r.git?depth=1")).commit();
+    world.seatrial(["run"]).run().exits(2).stderr_has("seatrial.yaml:2:").stderr_has("unknown option `depth`");
+    world.file("seatrial.yaml", &pipeline.replace(", tool: \"WRONG\"", "")).commit();
+    world.seatrial(["run"]).run().exits(0);
+    world.seatrial(["logs", "last", "has"]).run().exits(0).stdout_has("AB");
 }
 
 /// A server that never answers, and a user who does not wait.

@@ -279,49 +279,25 @@ pub(super) fn named_context(given: &str, cwd: &Path) -> Result<(String, NamedCon
         Failure::usage(format!("`--build-context {name}` is wrong")).because(error)
     };
     let directory = cwd.join(value);
-    let context = if let Some(image) = value.strip_prefix("docker-image://") {
-        NamedContext::Image(image.parse().map_err(|error: oci::InvalidReference| wrong(&error))?)
-    } else if let Some(layout) = value.strip_prefix("oci-layout://") {
-        let (path, name) = split_layout(layout);
-        NamedContext::OciLayout { path: cwd.join(path), name }
-    } else if let Some(stage) = value.strip_prefix("target:") {
-        NamedContext::Stage(stage.to_owned())
-    } else if directory.is_dir() {
-        NamedContext::Directory(directory)
-    } else if let Some(source) = RemoteSource::parse_context(value).map_err(|error| wrong(&error))? {
-        NamedContext::Remote(source)
-    } else if value.contains("://") {
-        return Err(Failure::usage(format!("`--build-context {given}`: this kind of context is unknown")).hint(
-            "use a directory, a Git repository, a URL, `docker-image://NAME`, `oci-layout://DIRECTORY[:TAG]` or \
-             `target:STAGE`",
-        ));
-    } else {
-        let message = format!("`--build-context {given}`: there is no directory {}", directory.display());
-        return Err(Failure::usage(message));
+    if let Some(stage) = value.strip_prefix("target:") {
+        return Ok((name.to_owned(), NamedContext::Stage(stage.to_owned())));
+    }
+    if directory.is_dir() {
+        return Ok((name.to_owned(), NamedContext::Directory(directory)));
+    }
+    let context = match value.parse::<NamedContext>().map_err(|error| wrong(&error))? {
+        NamedContext::OciLayout { path, name } => NamedContext::OciLayout { path: cwd.join(path), name },
+        NamedContext::Directory(_) if value.contains("://") => {
+            return Err(Failure::usage(format!("`--build-context {given}`: this kind of context is unknown")).hint(
+                "use a directory, a Git repository, a URL, `docker-image://NAME`, `oci-layout://DIRECTORY[:TAG]` or \
+                 `target:STAGE`",
+            ));
+        }
+        NamedContext::Directory(_) => {
+            let message = format!("`--build-context {given}`: there is no directory {}", directory.display());
+            return Err(Failure::usage(message));
+        }
+        context => context,
     };
     Ok((name.to_owned(), context))
-}
-
-/// `PATH[:TAG|@DIGEST]`.
-fn split_layout(text: &str) -> (&str, Option<String>) {
-    if let Some((path, digest)) = text.split_once('@') {
-        return (path, Some(digest.to_owned()));
-    }
-    match text.rsplit_once(':') {
-        Some((path, tag)) if !tag.contains('/') && !path.is_empty() => (path, Some(tag.to_owned())),
-        _ => (text, None),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn layouts_have_tags_and_digests() {
-        assert_eq!(split_layout("/a/b"), ("/a/b", None));
-        assert_eq!(split_layout("/a/b:v1"), ("/a/b", Some("v1".into())));
-        assert_eq!(split_layout("./a@sha256:00"), ("./a", Some("sha256:00".into())));
-        assert_eq!(split_layout("/a:b/c"), ("/a:b/c", None));
-    }
 }
