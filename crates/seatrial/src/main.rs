@@ -89,7 +89,9 @@ impl Cli {
         let parsed = cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
         parsed.map_err(cli::without_far_guesses).map_err(|error| {
             if error.use_stderr() {
-                terminal::message(&cli::styled(&error, terminal::streams().stderr_colours));
+                let arguments: Vec<_> = std::env::args_os().collect();
+                let hints = terminal::hints(&commands::run::hints(&error, &arguments), terminal::Palette::stderr());
+                terminal::message(&(cli::styled(&error, terminal::streams().stderr_colours) + &hints));
                 return Exit::Usage;
             }
             terminal::result(&cli::styled(&error, terminal::streams().stdout_colours));

@@ -2,6 +2,7 @@
 
 pub(super) mod found;
 mod pack;
+mod pinned;
 mod replay;
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -10,6 +11,7 @@ use anyhow::Context as _;
 use events::Verdict;
 use serde::{Deserialize, Serialize};
 
+pub(super) use pinned::Pinned;
 pub(super) use replay::compare;
 pub(crate) use replay::{ReplayArgs, run as replay};
 
@@ -55,13 +57,41 @@ struct Capsule {
     machine: String,
     run: RunRecord,
     source: found::Source,
-    image: Option<Image>,
+    #[serde(flatten)]
+    content: Content,
     /// What failed: `build`, `setup`, gates, `health`.
     failed: Vec<String>,
     /// Containers by stage: arguments, masked environment, working directory, user.
     stages: BTreeMap<String, serde_json::Value>,
     /// The command that does it again.
     replay: String,
+}
+
+/// The images that a run was about and those that it used.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Content {
+    /// What it built.
+    image: Option<Image>,
+    /// What it built, by name, of a run with several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    images: BTreeMap<String, Image>,
+    /// Images of services and of gates that run in another one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    used: Vec<Used>,
+}
+
+/// An image that a run used by its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Used {
+    /// The service, or the gate.
+    by: String,
+    /// As the file says it.
+    name: String,
+    /// What it stood for: an image id, or a digest of content and config for one that was built for a service.
+    id: String,
+    /// The manifest by which a registry has that image, where it came from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    manifest: Option<String>,
 }
 
 /// The image by its digests.

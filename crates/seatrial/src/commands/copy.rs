@@ -134,8 +134,7 @@ fn unpack(
     progress: &Transfers<'_>,
 ) -> anyhow::Result<Done> {
     let Place::DockerArchive(file, wanted) = from else { unreachable!("the source is docker's archive") };
-    let store = context.store()?;
-    let scope = store.open_scope().context("cannot open a scope in the store")?;
+    let (store, scope) = opened(context)?;
     if !file.is_file() {
         return Err(Failure::usage(format!("there is no file {}", file.display())).into());
     }
@@ -190,8 +189,7 @@ fn pack(
     progress: &Transfers<'_>,
 ) -> anyhow::Result<Done> {
     let Place::DockerArchive(path, name) = to else { unreachable!("the target is docker's archive") };
-    let store = context.store()?;
-    let scope = store.open_scope().context("cannot open a scope in the store")?;
+    let (store, scope) = opened(context)?;
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     let image = match from.open()? {
         CopyPlace::Registry(source) => context
@@ -213,6 +211,12 @@ fn pack(
     save_docker(store, &[(name, image.clone())], path)?;
     let value = json!({ "Name": to.to_string(), "Digest": image.id });
     Ok(Done { to: to.clone(), digest: image.id.to_string(), summary: progress.words(), value })
+}
+
+/// The store, with what keeps an image there while it is copied.
+fn opened(context: &Context) -> anyhow::Result<(&store::Store, store::Scope)> {
+    let store = context.store()?;
+    Ok((store, store.open_scope().context("cannot open a scope in the store")?))
 }
 
 fn save_docker(

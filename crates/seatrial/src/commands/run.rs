@@ -1,5 +1,7 @@
 //! `seatrial run`, `test`, `health`, `publish`: the pipeline, whole or in part.
 
+mod foreign;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -20,6 +22,8 @@ use pipeline::{
 };
 use store::{RunDir, Stop, Store};
 
+pub(crate) use foreign::hints;
+
 use super::{
     cache::{CacheArgs, Caches},
     capsule,
@@ -34,7 +38,7 @@ use crate::{
     exit::Exit,
     failure::{self, Failure},
     results::{ResultArgs, annotations},
-    settings::{self, Ci, find_pipeline_file},
+    settings::{self, Ci},
     terminal::{self, Palette, diagnostics::Findings, model::State, summary, text, views::Views},
 };
 
@@ -132,8 +136,8 @@ pub(crate) struct PublishArgs {
 
 /// The whole pipeline.
 pub(crate) fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Exit> {
-    if let [image, rest @ ..] = args.images.as_slice() {
-        refuse_foreign_image(&args.pipeline, image, rest, context)?;
+    if !args.images.is_empty() {
+        foreign::refuse_image(&args.pipeline, &args.images, context)?;
     }
     let push = Push::of(args.publish, args.dry_run);
     let wanted = Wanted { stages: Stages::All, images: args.images.clone(), push, sign: args.sign.clone() };
@@ -159,21 +163,6 @@ impl PipelineArgs {
         let (cache, engine) = (cache.clone(), engine.clone());
         Self { file: None, no_cache, pull, keep_failed: None, jobs: 0, progress, cache, engine }
     }
-}
-
-/// For those who look for `docker run`: the answer is a hint, where the pipeline has no several images that could be meant.
-fn refuse_foreign_image(args: &PipelineArgs, image: &str, rest: &[String], context: &Context) -> anyhow::Result<()> {
-    let has_several = match prepare(context, args.file.as_ref(), None) {
-        Ok(prepared) => !prepared.plan.images.is_empty(),
-        Err(_) => find_pipeline_file(&context.settings.cwd).is_some(),
-    };
-    if has_several {
-        return Ok(());
-    }
-    let command = if rest.is_empty() { String::new() } else { format!(" -- {}", rest.join(" ")) };
-    Err(Failure::usage("`seatrial run` runs the pipeline of a repository, and takes no image")
-        .hint(format!("start a command in an image with `seatrial shell {image}{command}`"))
-        .into())
 }
 
 /// Build and gates.
@@ -249,6 +238,10 @@ fn trial(
     let embedded = context.engine_with_cache(&args.engine, caches.imports.clone(), trust::of(&plan)?)?;
     let for_demo = ForDemo(&embedded);
     let engine: &dyn Engine = if is_for_demo(&plan, context) { &for_demo } else { &embedded };
+    let pinned = context.settings.replayed.as_deref().map(|replayed| capsule::Pinned::new(engine, replayed));
+    let engine = pinned.as_ref().map_or(engine, |pinned| pinned as &dyn Engine);
+    let permitted = settings::locally_allowed(&|name| std::env::var_os(name));
+    let permits = |name: &str| permitted.iter().any(|line| line == name);
     let options = RunOptions {
         publish: push != Push::No,
         dry_run: push == Push::Dry,
@@ -258,17 +251,12 @@ fn trial(
         pull: args.pull,
         keep_failed: args.keep_failed,
         rerun: gate_args.rerun,
-        allow_host_network: settings::locally_allowed(&|name| std::env::var_os(name))
-            .iter()
-            .any(|name| name == settings::NETWORK_HOST),
+        allow_host_network: permits(settings::NETWORK_HOST),
         jobs: args.jobs,
-        allow_host_commands: settings::locally_allowed(&|name| std::env::var_os(name))
-            .iter()
-            .any(|allowed| allowed == HOST_COMMANDS),
-        signer: if push == Push::Yes { sign.signer(&plan, context)? } else { None },
-        allow_secret_commands: settings::locally_allowed(&|name| std::env::var_os(name))
-            .iter()
-            .any(|allowed| allowed == SECRET_COMMANDS),
+        allow_host_commands: permits(HOST_COMMANDS),
+        signers: if push == Push::Yes { sign.signers(&plan, context)? } else { BTreeMap::new() },
+        allow_secret_commands: permits(SECRET_COMMANDS),
+        allowed_devices: settings::allowed_devices(),
     };
 
     let views = Views::open(args.progress, context.settings.ci, Some(&run.path));
@@ -358,7 +346,7 @@ fn conclude(
         record.gates.extend(part.gates.iter().map(|gate| (gate.gate.clone(), GateRecord::of(gate))));
     }
     record.write(run);
-    capsule::found::remember_image(outcome, run);
+    capsule::found::remember_images(outcome, run);
     if outcome.verdict == Verdict::Failed {
         capsule::found::remember(plan, base, run);
     }

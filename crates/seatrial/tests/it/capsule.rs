@@ -95,3 +95,43 @@ fn secrets_stay_out_of_a_capsule() {
         assert!(text.contains(words), "{words}");
     }
 }
+
+/// The names of a pipeline file mean something else by now; what failed is done again with what they meant.
+#[test]
+fn a_replay_has_the_services_of_the_run() {
+    let world = world_with_image();
+    let service = format!("{}/team/service:1", world.registry());
+    world
+        .file("Dockerfile", "FROM tiny:1\n")
+        .file(
+            "seatrial.yaml",
+            &format!(
+                "services:\n  db: {{image: \"{service}\", command: [sh, -c, 'ls /; exec sleep 60']}}\n\
+                 test: {{gates: {{unit: {{run: 'false', services: [db]}}}}}}\nhealth: false\n"
+            ),
+        )
+        .commit();
+    world.seatrial(["tag", "tiny:1", &service]).run().exits(0);
+    world.seatrial(["push", &service]).run().exits(0);
+    world.seatrial(["rmi", &service]).run().exits(0);
+    world.seatrial(["run"]).run().exits(1);
+    world.seatrial(["capsule", "last", "-o", "f.capsule"]).run().exits(0);
+    let shown = world.seatrial(["replay", "--show", "f.capsule"]).run().exits(0).stdout();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(
+        (&shown["used"][0]["by"], &shown["used"][0]["name"]),
+        (&"db".into(), &service.as_str().into()),
+        "{shown}"
+    );
+    assert!(shown["used"][0]["manifest"].as_str().is_some_and(|digest| digest.starts_with("sha256:")), "{shown}");
+
+    let other = world.seatrial(["build", "--progress=none", "-t", &service, "-"]);
+    other.stdin("FROM tiny:1\nRUN touch /of-today\n").run().exits(0);
+    let finished = world.seatrial(["replay", "f.capsule"]).run().exits(1);
+    assert!(!finished.stderr().contains("differs from the capsule's"), "{}", finished.stderr());
+    let log = world.seatrial(["logs", "last", "db"]).run().exits(0).stdout();
+    assert!(log.contains("bin") && !log.contains("of-today"), "{log}");
+    // The run as it is today has the other one.
+    world.seatrial(["run", "--rerun"]).run().exits(1);
+    world.seatrial(["logs", "last", "db"]).run().exits(0).stdout_has("of-today");
+}

@@ -20,7 +20,34 @@ fn run_with_an_image_answers_with_a_hint() {
         error: `seatrial run` runs the pipeline of a repository, and takes no image
 
         hint: start a command in an image with `seatrial shell alpine -- ls`
+        hint: start a command in a service that is up with `seatrial exec SERVICE COMMAND`
     "#]]);
+}
+
+#[test]
+fn who_types_docker_run_hears_what_does_it_here() {
+    let hint = |words: &[&str], expected: &str| {
+        let finished = world().seatrial(words.iter().copied()).run().exits(2);
+        finished.stderr_has("unexpected argument").stderr_has(expected);
+    };
+    hint(&["run", "alpine", "-x"], "hint: start a command in an image with `seatrial shell alpine -- -x`\n");
+    hint(
+        &["run", "-it", "--rm", "-e", "A=b c", "alpine", "sh", "-c", "echo hi"],
+        "hint: start a command in an image with `seatrial shell -e 'A=b c' alpine -- sh -c 'echo hi'`\n",
+    );
+    hint(
+        &["-C", ".", "run", "-d", "-p", "8080:80", "nginx"],
+        "hint: keep containers, with ports and volumes, as services of a Compose file: `seatrial up`\n",
+    );
+    hint(
+        &["run", "alpine", "-x"],
+        "hint: start a command in a service that is up with `seatrial exec SERVICE COMMAND`\n",
+    );
+    // A slip in one of our own flags has clap's answer, and so has one that docker does not explain.
+    for words in [["run", "web", "--publsh"].as_slice(), &["run", "--nonsense"], &["build", "--nonsense", "x"]] {
+        let finished = world().seatrial(words.iter().copied()).run().exits(2);
+        assert!(!finished.stderr().contains("hint:"), "{}", finished.stderr());
+    }
 }
 
 #[test]

@@ -102,5 +102,38 @@ fn an_image_that_fails_stops_its_dependents_and_holds_back_the_others() {
     // What failed can be done again somewhere else.
     world.seatrial(["capsule", "1", "--output", "failed.capsule"]).run().exits(0);
     let replayed = world.seatrial(["replay", "failed.capsule"]).run().exits(1);
-    assert!(replayed.stderr().contains("repeating `seatrial test base/smoke`"), "{}", replayed.stderr());
+    replayed.stderr_has("repeating `seatrial test base/smoke`").stderr_has("image base is the capsule's: sha256:");
+    let shown = world.seatrial(["replay", "--show", "failed.capsule"]).run().exits(0).stdout();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    for image in ["base", "tool"] {
+        let id = shown["images"][image]["id"].as_str();
+        assert!(id.is_some_and(|id| id.starts_with("sha256:")), "{image} in:\n{shown}");
+    }
+}
+
+/// Two images with keys of their own, and one that nobody signs.
+#[test]
+fn each_image_is_signed_by_its_own_key() {
+    let world = fleet("images: {}\n");
+    for name in ["one", "two"] {
+        world.seatrial(["keys", "generate", &format!("../{name}"), "--type", "ed25519"]).run().exits(0);
+    }
+    let pipeline = pipeline(&world)
+        .replace("{tags: [\"base-${version}\"]}", "{tags: [base], sign: \"env://ONE\"}")
+        .replace("{tags: [\"${version}\"]}", "{tags: [app]}")
+        .replace("publish: {tags: latest}", "publish: {tags: latest, sign: \"env://TWO\"}");
+    world.file("seatrial.yaml", &pipeline).commit();
+    let key = |name: &str| std::fs::read_to_string(world.path(format!("{name}.key"))).unwrap();
+    world.seatrial(["run", "--publish"]).env("ONE", key("one")).env("TWO", key("two")).run().exits(0);
+    let verified = |image: &str, key: &str, code: i32| {
+        let name = format!("{}/team/{image}", world.registry());
+        world
+            .seatrial(["verify", &name, "--key", &format!("../{key}.pub"), "--require", "signature"])
+            .run()
+            .exits(code);
+    };
+    for (image, one, two) in [("app:base", 0, 1), ("tool:latest", 1, 0), ("app:app", 1, 1)] {
+        verified(image, "one", one);
+        verified(image, "two", two);
+    }
 }

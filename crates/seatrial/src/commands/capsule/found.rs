@@ -13,10 +13,10 @@ use pipeline::{Outcome, Plan};
 use serde::{Deserialize, Serialize};
 use store::{RunDir, SnapshotId};
 
-use super::{PATCH, UNTRACKED};
+use super::{PATCH, UNTRACKED, Used};
 
 const FILE: &str = "source.json";
-const IMAGE: &str = "image.json";
+const IMAGES: &str = "images.json";
 /// A patch of more is no slip of a developer's, and makes a file that nobody sends.
 const PATCH_BYTES_MAX: usize = 20 * 1024 * 1024;
 /// Files that Git does not know, together.
@@ -39,6 +39,14 @@ pub(in crate::commands) struct Source {
     pub(super) missing: Vec<String>,
 }
 
+/// What a run built and used.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Images {
+    /// By name; of a run with one image, without.
+    pub(super) built: Vec<(Option<String>, Built)>,
+    pub(super) used: Vec<Used>,
+}
+
 /// Enough to name the image's digests later; sealing is not waited for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Built {
@@ -54,15 +62,25 @@ pub(in crate::commands) fn remember(plan: &Plan, base: &Path, run: &RunDir) {
     write(run, FILE, &Source::of(plan, base, run));
 }
 
-/// Called when a run has found out, so that a replay knows its image also when it passes.
-pub(in crate::commands) fn remember_image(outcome: &Outcome, run: &RunDir) {
-    if let Some(image) = &outcome.image {
-        let built = &image.built;
-        let epoch = built.epoch.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let bases = built.bases.iter().map(|(name, id)| (name.clone(), id.to_string())).collect();
-        let (config, layers) = (built.root.config.clone(), built.layers.clone());
-        write(run, IMAGE, &Built { config, layers, epoch, bases });
+/// Called when a run has found out, so that a replay knows its images also when it passes.
+pub(in crate::commands) fn remember_images(outcome: &Outcome, run: &RunDir) {
+    let mut images = Images::default();
+    for part in outcome.parts() {
+        if let Some(image) = &part.image {
+            images.built.push((part.entry.clone(), Built::of(&image.built)));
+        }
+        let used = |by: String, name: &str, id: &oci::Digest| Used {
+            by,
+            name: name.to_owned(),
+            id: id.to_string(),
+            manifest: None,
+        };
+        let services = part.services.iter();
+        images.used.extend(services.map(|one| used(part.stage(&one.service), &one.reference, &one.image)));
+        let gates = part.gates.iter().filter_map(|gate| Some((gate, gate.image.as_ref()?)));
+        images.used.extend(gates.map(|(gate, image)| used(gate.gate.clone(), &image.reference, &image.id)));
     }
+    write(run, IMAGES, &images);
 }
 
 fn write(run: &RunDir, name: &str, value: &impl Serialize) {
@@ -132,9 +150,18 @@ impl Source {
     }
 }
 
+impl Images {
+    pub(super) fn read(run: &RunDir) -> Self {
+        let bytes = fs_err::read(run.path.join(IMAGES)).ok();
+        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+}
+
 impl Built {
-    pub(super) fn read(run: &RunDir) -> Option<Self> {
-        serde_json::from_slice(&fs_err::read(run.path.join(IMAGE)).ok()?).ok()
+    fn of(built: &engine::Built) -> Self {
+        let epoch = built.epoch.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let bases = built.bases.iter().map(|(name, id)| (name.clone(), id.to_string())).collect();
+        Self { config: built.root.config.clone(), layers: built.layers.clone(), epoch, bases }
     }
 
     pub(super) fn epoch(&self) -> SystemTime {

@@ -14,8 +14,8 @@ use serde_json::Value;
 use store::{RunDir, Store};
 
 use super::{
-    Capsule, DESCRIPTION, Image, PATCH, UNTRACKED, VERSION,
-    found::{Built, Source},
+    Capsule, Content, DESCRIPTION, Image, PATCH, UNTRACKED, VERSION,
+    found::{Built, Images, Source},
 };
 use crate::commands::{record::RunRecord, save::write_file};
 
@@ -39,7 +39,7 @@ pub(super) fn write(
         made_by: format!("seatrial {}", env!("CARGO_PKG_VERSION")),
         machine: machine(),
         failed: failed(run)?,
-        image: image(store, run),
+        content: content(store, run),
         run: record,
         source,
         stages,
@@ -134,9 +134,27 @@ fn failed(run: &RunDir) -> anyhow::Result<Vec<String>> {
     Ok(failed.collect())
 }
 
+/// What a run built and used, by digests.
+pub(super) fn content(store: &Store, run: &RunDir) -> Content {
+    let Images { built, mut used } = Images::read(run);
+    let mut content = Content::default();
+    for (name, built) in built {
+        let Some(image) = image(store, built) else { continue };
+        match name {
+            Some(name) => drop(content.images.insert(name, image)),
+            None => content.image = Some(image),
+        }
+    }
+    for one in &mut used {
+        let id = one.id.parse::<oci::Digest>().ok();
+        one.manifest = id.and_then(|id| store.pulled_manifest(&id)).map(|manifest| manifest.to_string());
+    }
+    content.used = used;
+    content
+}
+
 /// The image's digests, worked out now when the run did not wait for them; `None` when it is gone.
-pub(super) fn image(store: &Store, run: &RunDir) -> Option<Image> {
-    let built = Built::read(run)?;
+fn image(store: &Store, built: Built) -> Option<Image> {
     let mut config = built.config.clone();
     config.rootfs.diff_ids =
         built.layers.iter().map(|layer| Some(store.diff_id(layer, built.epoch()).ok()?.0)).collect::<Option<_>>()?;

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use store::{RunDir, Store};
 
-use super::{Capsule, DESCRIPTION, Image, PATCH, UNTRACKED, broken, found::git, pack};
+use super::{Capsule, Content, DESCRIPTION, Image, PATCH, UNTRACKED, Used, broken, found::git, pack};
 use crate::{context::Context, exit::Exit, failure::Failure, settings::REPLAYED, terminal};
 
 /// A capsule is made by somebody else: whatever it unpacks to, not more than this is read of it.
@@ -57,9 +57,7 @@ pub(crate) fn run(args: &ReplayArgs, context: &Context) -> anyhow::Result<Exit> 
         arguments.join(" ")
     ));
     let image = unpacked.path().join("image.json");
-    if let Some(was) = &capsule.image {
-        fs_err::write(&image, serde_json::to_vec(was)?)?;
-    }
+    fs_err::write(&image, serde_json::to_vec(&capsule.content)?)?;
     let exit = repeat(context, &capsule, &source, &arguments, &image)?;
     if args.keep {
         terminal::message_line(&format!("the source is kept in {}", unpacked.keep().join("source").display()));
@@ -100,19 +98,47 @@ fn repeat(
     })
 }
 
-/// Tells whether a run that repeats a capsule's had the same image: with another one, its verdict speaks of something else.
+/// Tells whether a run that repeats a capsule's had the same images: with others, its verdict speaks of something else.
 /// It is asked in the process of that run, which has the store.
 pub(in crate::commands) fn compare(replayed: &Path, store: &Store, run: &RunDir) {
-    // What the other process did not write, or what cannot be sealed, is no reason to spoil the run.
-    let was: Option<Image> = fs_err::read(replayed).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let (Some(was), Some(is)) = (was, pack::image(store, run)) else { return };
+    let (was, is) = (Content::read(replayed), pack::content(store, run));
+    if let (Some(was), Some(is)) = (&was.image, &is.image) {
+        compare_image("the image", was, is);
+    }
+    // What was not repeated has nothing to be compared with.
+    for (name, is) in &is.images {
+        if let Some(was) = was.images.get(name) {
+            compare_image(&format!("image {name}"), was, is);
+        }
+    }
+    for is in &is.used {
+        let same = |was: &&Used| (&was.by, &was.name) == (&is.by, &is.name);
+        if let Some(was) = was.used.iter().find(same).filter(|was| was.id != is.id) {
+            let Used { by, name, .. } = is;
+            terminal::warning(&format!(
+                "{name}, which {by} uses, differs from the capsule's: it is {}, and was {}",
+                is.id, was.id
+            ));
+        }
+    }
+}
+
+fn compare_image(what: &str, was: &Image, is: &Image) {
     if was.id == is.id {
-        terminal::message_line(&format!("the image is the capsule's: {}", was.id));
+        terminal::message_line(&format!("{what} is the capsule's: {}", was.id));
         return;
     }
-    terminal::warning(&format!("the image differs from the capsule's: it is {}, and was {}", is.id, was.id));
-    for difference in differences(&was, &is) {
+    terminal::warning(&format!("{what} differs from the capsule's: it is {}, and was {}", is.id, was.id));
+    for difference in differences(was, is) {
         terminal::message_line(&format!("  {difference}"));
+    }
+}
+
+impl Content {
+    /// What `replay` handed to the run that it started. What it did not write is no reason to spoil the run.
+    pub(super) fn read(replayed: &Path) -> Self {
+        let bytes = fs_err::read(replayed).ok();
+        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 }
 
