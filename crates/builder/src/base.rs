@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use dockerfile::{Diagnostic, Span};
-use engine::{BuildError, EngineError, ImageRequest, NamedContext};
+use engine::{BuildError, EngineError, ImageRequest, NamedContext, Pull};
 use events::{Event, EventSink, Place};
 use oci::{ChainId, Digest, Platform, Reference};
 use store::Image;
@@ -180,7 +180,7 @@ fn by_reference(
         reference,
         platform,
         name,
-        pull: work.request.pull,
+        pull: Pull::newer(work.request.pull),
         place: Some(work.place(span)),
         verify: &[],
         check: &|| work.check(),
@@ -196,7 +196,7 @@ struct Wanted<'a> {
     platform: &'a Platform,
     /// As the user wrote it.
     name: &'a str,
-    pull: bool,
+    pull: Pull,
     place: Option<Place>,
     /// Evidence that is asked for beside the rules.
     verify: &'a [String],
@@ -211,7 +211,7 @@ impl Wanted<'_> {
         match host.bases.admit(reference, platform, self.verify) {
             Ok(None) => {}
             // What was judged is what is used, whatever the name means in the store.
-            Ok(Some(judged)) => return host.bases.pull(&judged, platform).map_err(|error| self.unavailable(error)),
+            Ok(Some(judged)) => return self.judged(&judged),
             Err(AdmitError::Refused(missing)) => {
                 return Err(BuildError::Untrusted { reference: name.to_owned(), place: self.place.clone(), missing });
             }
@@ -219,10 +219,32 @@ impl Wanted<'_> {
         }
         let known = host.store.resolve_for(reference, platform).during(|| format!("cannot look up image {name}"))?;
         match known {
-            Some(image) if self.pull => self.fetch(Some(image)),
+            Some(image) if self.pull == Pull::Always => self.fetch(Some(image)),
             Some(image) if image.config.platform().runs_on(platform) => Ok(image),
+            Some(image) if self.pull == Pull::Never => Ok(image),
             Some(image) => host.bases.pull(reference, platform).or(Ok(image)),
+            None if self.pull == Pull::Never => Err(self.not_here()),
             None => self.fetch(None),
+        }
+    }
+
+    /// What was found good, by its digest.
+    fn judged(&self, judged: &Reference) -> Result<Image, BuildError> {
+        let Wanted { host, platform, name, .. } = *self;
+        if self.pull == Pull::Never {
+            let known = host.store.resolve_for(judged, platform).during(|| format!("cannot look up image {name}"))?;
+            return known.ok_or_else(|| self.not_here());
+        }
+        host.bases.pull(judged, platform).map_err(|error| self.unavailable(error))
+    }
+
+    fn not_here(&self) -> BuildError {
+        let reason = "it is not here, and no registry may be asked for it (`pull_policy: never`)";
+        BuildError::Base {
+            reference: self.name.to_owned(),
+            place: self.place.clone(),
+            is_auth: false,
+            source: reason.into(),
         }
     }
 

@@ -4,11 +4,10 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
-
-use dockerfile::Diagnostic;
 
 use crate::{
     At, Attachment, Mount, MountSource, Network, Project, codes,
@@ -226,9 +225,7 @@ fn share_volumes(cx: &mut Cx<'_>, drafts: &mut [Draft]) {
     for draft in drafts.iter() {
         for from in &draft.volumes_from {
             if from.value.starts_with("container:") {
-                let message = "volumes of containers outside of the project have no effect here";
-                let warning = Diagnostic::warning(codes::NO_EFFECT, message).with_span(from.span.clone());
-                cx.reader.diagnostics.push(warning);
+                cx.no_effect("volumes of containers outside of the project have no effect here", &from.span);
             }
         }
     }
@@ -246,6 +243,7 @@ fn check_resources(
     for network in &draft.networks {
         used.push(("network", "networks", network.clone(), keys(networks)));
     }
+    check_addresses(cx, draft, networks);
     let volume_nodes = draft.node.get("volumes").map(|node| match &node.kind {
         Kind::List(items) => items.clone(),
         _ => Vec::new(),
@@ -285,6 +283,37 @@ fn check_resources(
         let diagnostic = cx.error(codes::UNKNOWN_RESOURCE, message, &name.span);
         diagnostic.label = near;
         diagnostic.help = Some(format!("define it: `{section}: {{{}: …}}`", shorten(&name.value)));
+    }
+}
+
+/// A fixed address lies in the range that its network has, as docker wants it.
+fn check_addresses(cx: &mut Cx<'_>, draft: &Draft, networks: &top::Named<Network>) {
+    for joined in &draft.service.networks {
+        let (Some(address), Some(network)) = (joined.ipv4, networks.get(&joined.network)) else { continue };
+        let node = draft.node.get("networks").and_then(|node| node.get(&joined.network)?.get("ipv4_address"));
+        let span = node.map_or_else(|| draft.name.span.clone(), |node| node.span.clone());
+        let name = shorten(&joined.network);
+        let network = &network.value;
+        match network.subnets.iter().find(|subnet| subnet.ipv4().is_some()) {
+            // What this network's addresses are is warned of where it is defined.
+            _ if network.external => {}
+            None => {
+                let message = format!("network `{name}` has no range of addresses that {address} could lie in");
+                cx.error(codes::CONTRADICTION, message, &span).help = Some(format!(
+                    "give it one: `networks: {{{name}: {{ipam: {{config: [{{subnet: {address}/24}}]}}}}}}`"
+                ));
+            }
+            Some(subnet) if !subnet.contains(address) => {
+                let range = subnet.subnet.as_deref().unwrap_or_default();
+                let message = format!("{address} does not lie in {range}, the range of network `{name}`");
+                cx.error(codes::CONTRADICTION, message, &span);
+            }
+            Some(subnet) if subnet.gateway == Some(IpAddr::V4(address)) => {
+                let message = format!("{address} is the gateway of network `{name}`");
+                cx.error(codes::CONTRADICTION, message, &span);
+            }
+            Some(_) => {}
+        }
     }
 }
 

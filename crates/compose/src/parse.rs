@@ -55,6 +55,11 @@ impl Cx<'_> {
         self.reader.error(codes::INVALID_VALUE, message, &node.span)
     }
 
+    /// What is read and does nothing is said, so that nobody relies on it.
+    pub(crate) fn no_effect(&mut self, message: impl Into<String>, span: &Span) {
+        self.reader.diagnostics.push(Diagnostic::warning(codes::NO_EFFECT, message).with_span(span.clone()));
+    }
+
     pub(crate) fn place(&self, span: &Span) -> Option<Place> {
         Some(self.sources.place(span))
     }

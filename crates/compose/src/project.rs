@@ -1,6 +1,6 @@
 //! A project: services with the networks, volumes, configs and secrets that they share.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 
 use events::Place;
 use serde::Serialize;
@@ -81,6 +81,31 @@ pub struct Subnet {
     pub gateway: Option<std::net::IpAddr>,
     /// `ip_range`, as `address/prefix`.
     pub ip_range: Option<String>,
+}
+
+impl Subnet {
+    /// First address and prefix, where it is a range of IPv4.
+    pub fn ipv4(&self) -> Option<(Ipv4Addr, u8)> {
+        ipv4_range(self.subnet.as_deref()?)
+    }
+
+    /// The part that addresses are given from, where one is named.
+    pub fn ipv4_pool(&self) -> Option<(Ipv4Addr, u8)> {
+        ipv4_range(self.ip_range.as_deref()?)
+    }
+
+    /// Whether an address is in the range.
+    pub(crate) fn contains(&self, address: Ipv4Addr) -> bool {
+        self.ipv4().is_some_and(|(first, prefix)| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            first.to_bits() & mask == address.to_bits() & mask
+        })
+    }
+}
+
+fn ipv4_range(text: &str) -> Option<(Ipv4Addr, u8)> {
+    let (address, prefix) = text.split_once('/')?;
+    Some((address.parse().ok()?, prefix.parse().ok()?))
 }
 
 /// An entry of the top-level `volumes`.

@@ -37,6 +37,14 @@ pub struct Keys {
     pub foreign: &'static [(&'static str, &'static str)],
 }
 
+/// Keys of the top level that several maps share.
+pub struct TopLevel {
+    /// The keys.
+    pub keys: &'static [&'static str],
+    /// Who shares them: `images`.
+    pub by: &'static str,
+}
+
 /// Two lists of keys as one; `N` is the sum of their lengths.
 pub const fn both<T: Copy, const N: usize>(first: &[T], second: &[T]) -> [T; N] {
     assert!(first.len() + second.len() == N, "the sum of their lengths");
@@ -95,6 +103,17 @@ impl Reader {
 
     /// A map with these keys; unknown ones are reported.
     pub fn fields<'n>(&mut self, node: &'n Node, keys: &Keys, expected: &str) -> Option<Fields<'n>> {
+        self.fields_of_one(node, keys, None, expected)
+    }
+
+    /// As [`Reader::fields`], for one of several maps, which share what the top level says: its keys are no slips here.
+    pub fn fields_of_one<'n>(
+        &mut self,
+        node: &'n Node,
+        keys: &Keys,
+        shared: Option<&TopLevel>,
+        expected: &str,
+    ) -> Option<Fields<'n>> {
         let Kind::Map(entries) = &node.kind else {
             self.wrong_type(node, expected);
             return None;
@@ -113,13 +132,17 @@ impl Reader {
                     Some(format!("remove `{key}`, or keep it for later as `x-{key}`"));
                 continue;
             }
+            let top_level = shared.filter(|shared| shared.keys.contains(&key));
             let ours = keys.foreign.iter().find(|(foreign, _)| *foreign == key).map(|(_, ours)| *ours);
             let near = ours.or_else(|| nearest(key, keys.known.iter().copied()));
             let message = format!("{} has no key `{}`", keys.what, shorten(key));
             let diagnostic = self.error(codes::UNKNOWN_KEY, message, &entry.key_span);
-            match near {
-                Some(near) => diagnostic.label = Some(format!("did you mean `{near}`?")),
-                None => diagnostic.notes.push(format!("keys of {}: {}", keys.what, keys.known.join(", "))),
+            match (top_level, near) {
+                (Some(shared), _) => {
+                    diagnostic.help = Some(format!("all {} share `{key}`: write it at the top level", shared.by));
+                }
+                (None, Some(near)) => diagnostic.label = Some(format!("did you mean `{near}`?")),
+                (None, None) => diagnostic.notes.push(format!("keys of {}: {}", keys.what, keys.known.join(", "))),
             }
         }
         Some(Fields { entries })

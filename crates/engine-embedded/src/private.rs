@@ -36,6 +36,8 @@ impl PrivateNetworks {
             network: joined.name.clone(),
             aliases: joined.aliases.clone(),
             internal: joined.internal,
+            range: joined.range.as_ref().map(range),
+            address: joined.address,
         });
         let member = Member { name: name.to_owned(), aliases: attachment.aliases.clone(), joins: joins.collect() };
         let fail = |error| failed(format!("cannot connect {name} to its network"), error);
@@ -125,6 +127,11 @@ impl PrivateNetworks {
         *made = Some(networks.clone());
         Ok(networks)
     }
+}
+
+fn range(range: &engine::AddressRange) -> network::AddressRange {
+    let engine::AddressRange { subnet, gateway, pool, reserved } = range.clone();
+    network::AddressRange { subnet, gateway, pool, reserved }
 }
 
 fn not_published(name: &str, error: PublishError) -> EngineError {

@@ -198,6 +198,8 @@ impl Shared {
             network,
             extra_hosts,
             mounts: volumes.into_iter().chain(bound).chain(mounts_in_memory(around)).collect(),
+            devices: around.devices.iter().map(device).collect(),
+            sysctls: around.sysctls.clone(),
             limits: Limits {
                 memory_bytes: spec.limits.memory_bytes,
                 cpus: spec.limits.cpus,
@@ -249,6 +251,11 @@ struct Launched {
     streams: Streams,
     dir: PathBuf,
     around: Around,
+}
+
+fn device(device: &engine::Device) -> runtime::Device {
+    let engine::Device { source, target, access } = device.clone();
+    runtime::Device { source, target, access }
 }
 
 fn mounts_in_memory(around: &Surroundings) -> impl Iterator<Item = Mount> {

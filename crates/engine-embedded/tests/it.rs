@@ -543,14 +543,19 @@ async fn images_are_found_by_name(world: World) {
         stage: "db".into(),
         reference: name.parse().unwrap(),
         platform: Platform::host(),
-        pull: false,
+        pull: engine::Pull::Missing,
         place: None,
         verify: Vec::new(),
         cancel: Cancel::new(),
     };
     let found = world.engine.image(request("localhost/tools:1"), &world.events).await.unwrap();
-    assert_eq!((found.id, found.root.id), (image.id, built.root.id));
+    assert_eq!((&found.id, found.root.id), (&image.id, built.root.id));
     assert!(found.root.config.config.env.contains(&"A=b".to_owned()));
+    let never = |name: &str| ImageRequest { pull: engine::Pull::Never, ..request(name) };
+    assert_eq!(world.engine.image(never("localhost/tools:1"), &world.events).await.unwrap().id, image.id);
+    let error = world.engine.image(never("127.0.0.1:9/nothing"), &world.events).await.unwrap_err();
+    let BuildError::Base { source, .. } = &error else { panic!("{error:?}") };
+    assert!(source.to_string().contains("`pull_policy: never`"), "{source}");
     let error = world.engine.image(request("127.0.0.1:9/nothing"), &world.events).await.unwrap_err();
     assert!(matches!(&error, BuildError::Base { reference, .. } if reference == "127.0.0.1:9/nothing"), "{error:?}");
 }

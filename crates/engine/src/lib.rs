@@ -7,6 +7,7 @@ mod build;
 mod container;
 mod image;
 mod mask;
+mod named;
 mod remote;
 mod run_settings;
 mod surroundings;
@@ -19,12 +20,14 @@ pub use container::{
     BindMount, Cancel, Container, ContainerSpec, ExecSpec, Exit, FileChange, KeptRoot, Limits, OutputSink, Root, Stdio,
     TerminalSink,
 };
-pub use image::{ImageRequest, ResolvedImage};
+pub use image::{ImageRequest, Pull, ResolvedImage};
 pub use mask::{Masker, Masks};
+pub use named::InvalidContext;
 pub use run_settings::{Allow, HOST_GATEWAY, RunSettings, Secret, SshSource, Ulimit};
 
 pub use surroundings::{
-    Attachment, BoundPort, JoinedNetwork, MemoryFile, Protocol, PublishedPort, Surroundings, Tmpfs, VolumeMount,
+    AddressRange, Attachment, BoundPort, Device, JoinedNetwork, MemoryFile, Protocol, PublishedPort, Surroundings,
+    Tmpfs, VolumeMount,
 };
 
 pub use remote::{GitSource, InvalidSource, RemoteSource, redacted};

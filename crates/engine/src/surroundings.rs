@@ -1,6 +1,9 @@
 //! What a container has around it beyond its root: names and ports in the run's networks, file systems in memory, rights.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use crate::{Secret, Ulimit};
 
@@ -28,6 +31,23 @@ pub struct JoinedNetwork {
     pub aliases: Vec<String>,
     /// No connections to outside of it (Compose, `internal`).
     pub internal: bool,
+    /// Which addresses it has; without, the engine's choice. What the first container says who joins holds for all.
+    pub range: Option<AddressRange>,
+    /// The container's address in the range; without, a free one.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// Addresses of a network (Compose, `ipam`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressRange {
+    /// The range's first address, and the bits that all of them share.
+    pub subnet: (Ipv4Addr, u8),
+    /// Address of the way out; without, the first one.
+    pub gateway: Option<Ipv4Addr>,
+    /// The part of the range that addresses are given from; without, all of it.
+    pub pool: Option<(Ipv4Addr, u8)>,
+    /// Addresses that are given to those only who ask for them.
+    pub reserved: Vec<Ipv4Addr>,
 }
 
 /// Transport protocol of a port.
@@ -85,6 +105,21 @@ pub struct Surroundings {
     pub cap_drop: Vec<String>,
     /// The root file system cannot be written to; mounts keep their own mode.
     pub readonly_root: bool,
+    /// Devices of the host.
+    pub devices: Vec<Device>,
+    /// Kernel parameters of its own namespaces, by sysctl(8)'s names (`net.core.somaxconn`).
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// A device of the host that a container may use. Whoever asks for one has seen to it that the host's owner agrees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its node on the host.
+    pub source: PathBuf,
+    /// Absolute path in the container.
+    pub target: String,
+    /// Some of `rwm`: read, write, make nodes of it (which no container with ids of its own can).
+    pub access: String,
 }
 
 /// A directory that containers share: made for the first one that mounts it, with what that one's root has at the target (as

@@ -21,6 +21,6 @@ mod stop;
 mod subnet;
 mod uplink;
 
-pub use networks::{Error, Join, Member, Membership, Networks, Note, Options};
+pub use networks::{AddressRange, Error, Join, Member, Membership, Networks, Note, Options};
 pub use publish::{Bound, Port, PublishError, Transport};
 pub use uplink::{Leftover, NoWayOut, WayOut, ways_out};

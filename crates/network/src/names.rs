@@ -8,7 +8,10 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::subnet::Subnet;
+use crate::{
+    networks::{AddressRange, Join},
+    subnet::Subnet,
+};
 
 /// A network: a bridge with a range of addresses.
 #[derive(Debug)]
@@ -16,13 +19,65 @@ pub(crate) struct Bridge {
     pub(crate) name: String,
     pub(crate) subnet: Subnet,
     pub(crate) internal: bool,
+    gateway: Ipv4Addr,
+    /// The part that addresses are given from.
+    pool: Subnet,
+    /// Given to those only who ask for them.
+    reserved: Vec<Ipv4Addr>,
 }
 
 impl Bridge {
+    pub(crate) fn new(name: &str, subnet: Subnet, internal: bool) -> Self {
+        let gateway = subnet.address(1);
+        Self { name: name.to_owned(), subnet, internal, gateway, pool: subnet, reserved: Vec::new() }
+    }
+
+    /// With the addresses that somebody wants it to have.
+    ///
+    /// # Errors
+    /// Why that cannot be.
+    pub(crate) fn within(join: &Join, range: &AddressRange) -> Result<Self, String> {
+        let of = |(address, prefix): (Ipv4Addr, u8)| {
+            Subnet::of(address, prefix).ok_or_else(|| format!("{address}/{prefix} is no range of addresses"))
+        };
+        let subnet = of(range.subnet)?;
+        // Room for the range's own, the gateway's, one for a container, and the last one, which is everybody's; and no more
+        // than the largest private range has (RFC 1918).
+        if !(8..=30).contains(&subnet.prefix()) {
+            return Err(format!("{subnet} is no range for containers: from /8 to /30"));
+        }
+        let pool = range.pool.map_or(Ok(subnet), of)?;
+        if pool.prefix() < subnet.prefix() {
+            return Err(format!("{pool} is not a part of {subnet}"));
+        }
+        let gateway = range.gateway.unwrap_or(subnet.address(1));
+        if let Some(outside) = [pool.address(0), gateway].iter().find(|address| !subnet.contains(**address)) {
+            return Err(format!("{outside} is not in {subnet}"));
+        }
+        let bridge = Self::new(&join.network, subnet, join.internal);
+        Ok(Self { gateway, pool, reserved: range.reserved.clone(), ..bridge })
+    }
+
     /// Our own address, where containers find the name server and the way out.
     pub(crate) fn gateway(&self) -> Ipv4Addr {
-        self.subnet.address(1)
+        self.gateway
     }
+
+    /// Whether a container may have it.
+    fn offers(&self, address: Ipv4Addr) -> bool {
+        let (first, last) = (self.subnet.address(0), self.subnet.address(self.subnet.size() - 1));
+        self.subnet.contains(address) && ![first, last, self.gateway].contains(&address)
+    }
+}
+
+/// Where a new member is to be.
+#[derive(Debug, Default)]
+pub(crate) struct Seat {
+    /// Index of the bridge.
+    pub(crate) bridge: usize,
+    /// `None`: a free one.
+    pub(crate) address: Option<Ipv4Addr>,
+    pub(crate) names: Vec<String>,
 }
 
 /// A container, or what is going to be one.
@@ -73,23 +128,39 @@ pub(crate) enum Answer<T> {
 }
 
 impl Names {
-    /// A new member with an address in each of the bridges, under the names that it has there. `None`: a range is used up.
-    pub(crate) fn add(&mut self, name: &str, joins: Vec<(usize, Vec<String>)>) -> Option<u64> {
-        let mut places = Vec::with_capacity(joins.len());
-        for (bridge, names) in joins {
-            let address = self.free_address(bridge)?;
+    /// A new member with an address in each of the bridges, under the names that it has there.
+    ///
+    /// # Errors
+    /// A range is used up, or the address that is wanted cannot be had: in words.
+    pub(crate) fn add(&mut self, name: &str, seats: Vec<Seat>) -> Result<u64, String> {
+        let mut places = Vec::with_capacity(seats.len());
+        for Seat { bridge, address, names } in seats {
+            let address = match address {
+                Some(wanted) => self.fixed_address(bridge, wanted)?,
+                None => self.free_address(bridge).ok_or("all addresses of its network are taken")?,
+            };
             places.push(Place { bridge, address, names: names.iter().map(|name| canonical(name)).collect() });
         }
         self.next += 1;
         self.members.insert(self.next, Member { name: name.to_owned(), places, alive: None });
-        Some(self.next)
+        Ok(self.next)
+    }
+
+    fn fixed_address(&self, bridge: usize, wanted: Ipv4Addr) -> Result<Ipv4Addr, String> {
+        let network = &self.bridges[bridge];
+        if !network.offers(wanted) {
+            return Err(format!("{wanted} is no address for a container in {}", network.subnet));
+        }
+        let has_it = |member: &&Member| member.places.iter().any(|p| p.bridge == bridge && p.address == wanted);
+        match self.members.values().find(has_it) {
+            Some(other) => Err(format!("{wanted} is the address of {}", other.name)),
+            None => Ok(wanted),
+        }
     }
 
     /// Addresses are given in turn, so that one that was just given back is not what others still remember.
     fn free_address(&self, bridge: usize) -> Option<Ipv4Addr> {
-        /// The range's own, and the gateway's.
-        const FIRST: u32 = 2;
-        let subnet = self.bridges[bridge].subnet;
+        let network = &self.bridges[bridge];
         let used: std::collections::HashSet<Ipv4Addr> = self
             .members
             .values()
@@ -97,9 +168,15 @@ impl Names {
             .filter(|place| place.bridge == bridge)
             .map(|place| place.address)
             .collect();
-        let count = subnet.size() - FIRST - 1;
+        // Behind the range's own address and, usually, the gateway's.
+        const FIRST: u32 = 2;
+        let count = network.pool.size();
         let start = self.next as u32 % count;
-        (0..count).map(|number| subnet.address(FIRST + (start + number) % count)).find(|free| !used.contains(free))
+        let in_turn = (0..count).map(|number| network.pool.address((FIRST + start + number) % count));
+        let is_free = |address: &Ipv4Addr| {
+            network.offers(*address) && !network.reserved.contains(address) && !used.contains(address)
+        };
+        in_turn.into_iter().find(is_free)
     }
 
     pub(crate) fn remove(&mut self, member: u64) {
@@ -179,10 +256,8 @@ mod tests {
     }
 
     fn names() -> Names {
-        let bridge = |name: &str, at: u8, internal| Bridge {
-            name: name.into(),
-            subnet: Subnet::of(Ipv4Addr::new(10, 231, at, 0), 24).unwrap(),
-            internal,
+        let bridge = |name: &str, at: u8, internal| {
+            Bridge::new(name, Subnet::of(Ipv4Addr::new(10, 231, at, 0), 24).unwrap(), internal)
         };
         Names { bridges: vec![bridge("front", 0, false), bridge("back", 1, true)], ..Names::default() }
     }
@@ -190,7 +265,7 @@ mod tests {
     #[test]
     fn names_are_seen_in_shared_networks_while_their_container_lives() {
         let mut names = names();
-        let join = |bridge, name: &str| (bridge, vec![name.to_owned()]);
+        let join = |bridge, name: &str| Seat { bridge, names: vec![name.to_owned()], ..Seat::default() };
         let web = names.add("web", vec![join(0, "Web")]).unwrap();
         let api = names.add("api", vec![join(0, "api"), join(1, "api")]).unwrap();
         let db = names.add("db", vec![join(1, "db")]).unwrap();
@@ -227,7 +302,8 @@ mod tests {
         let mut names = names();
         let mut ends = Vec::new();
         for name in ["one", "two"] {
-            let member = names.add(name, vec![(0, vec![name.into(), "both".into()])]).unwrap();
+            let member =
+                names.add(name, vec![Seat { names: vec![name.into(), "both".into()], ..Seat::default() }]).unwrap();
             let (read, write) = process();
             names.starts(member, read);
             ends.push(write);
@@ -245,15 +321,52 @@ mod tests {
     #[test]
     fn addresses_of_the_gone_are_given_again_late() {
         let mut names = names();
-        let gone = names.add("gone", vec![(0, Vec::new())]).unwrap();
+        let gone = names.add("gone", vec![Seat::default()]).unwrap();
         let address = names.places(gone)[0].address;
         names.remove(gone);
-        let next = names.add("next", vec![(0, Vec::new())]).unwrap();
+        let next = names.add("next", vec![Seat::default()]).unwrap();
         assert_ne!(names.places(next)[0].address, address);
         // All but the range's own, its gateway and its last one.
         for _ in 0..252 {
-            names.add("more", vec![(0, Vec::new())]).unwrap();
+            names.add("more", vec![Seat::default()]).unwrap();
         }
-        assert_eq!(names.add("too many", vec![(0, Vec::new())]), None);
+        assert!(names.add("too many", vec![Seat::default()]).unwrap_err().contains("are taken"));
+    }
+
+    #[test]
+    fn addresses_are_those_that_somebody_asked_for() {
+        let address = |last| Ipv4Addr::new(172, 16, 238, last);
+        let range = AddressRange {
+            subnet: (address(0), 24),
+            gateway: Some(address(254)),
+            pool: Some((address(128), 29)),
+            reserved: vec![address(130)],
+        };
+        let bridge = Bridge::within(&Join::default(), &range).unwrap();
+        assert_eq!(bridge.gateway(), address(254));
+        let mut names = Names { bridges: vec![bridge], ..Names::default() };
+        let seat = |address| vec![Seat { address, ..Seat::default() }];
+        let fixed = names.add("fixed", seat(Some(address(130)))).unwrap();
+        assert_eq!(names.places(fixed)[0].address, address(130));
+        assert_eq!(
+            names.add("second", seat(Some(address(130)))).unwrap_err(),
+            "172.16.238.130 is the address of fixed"
+        );
+        for wrong in [address(0), address(254), address(255), Ipv4Addr::new(172, 16, 239, 1)] {
+            assert!(names.add("wrong", seat(Some(wrong))).unwrap_err().contains("is no address"), "{wrong}");
+        }
+        names.remove(fixed);
+        // Of the eight in the pool, one is kept for whoever asks for it.
+        let mut given: Vec<u8> = (0..7)
+            .map(|_| {
+                let member = names.add("free", seat(None)).unwrap();
+                names.places(member)[0].address.octets()[3]
+            })
+            .collect();
+        given.sort_unstable();
+        assert_eq!(given, [128, 129, 131, 132, 133, 134, 135]);
+        assert!(names.add("one too many", seat(None)).is_err());
+        let outside = AddressRange { gateway: Some(Ipv4Addr::LOCALHOST), ..range };
+        assert!(Bridge::within(&Join::default(), &outside).unwrap_err().contains("127.0.0.1 is not in"));
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use crate::{
     dns::{self, Book, Server},
     inside, link,
-    names::{Bridge, Place},
+    names::{Bridge, Place, Seat},
     netlink::{self, NetlinkError},
     publish::{self, Bound, Port, PublishError, Published},
     subnet::{self, Subnet},
@@ -71,6 +71,23 @@ pub struct Join {
     pub aliases: Vec<String>,
     /// Connections stay inside. What the first one says who joins holds for all.
     pub internal: bool,
+    /// Which addresses the network has; without, a range that is free on this host. The first one's holds for all.
+    pub range: Option<AddressRange>,
+    /// The address that is wanted; without, a free one.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// Addresses of a network that somebody wants it to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressRange {
+    /// The range's first address, and the bits that all of them share.
+    pub subnet: (Ipv4Addr, u8),
+    /// Our own address, of name server and way out; without, the first one.
+    pub gateway: Option<Ipv4Addr>,
+    /// The part of the range that addresses are given from; without, all of it.
+    pub pool: Option<(Ipv4Addr, u8)>,
+    /// Addresses that are given to those only who ask for them.
+    pub reserved: Vec<Ipv4Addr>,
 }
 
 /// A private network could not be made or joined.
@@ -174,11 +191,11 @@ impl Networks {
         for join in joins {
             let bridge = self.bridge(&join)?;
             let own = [member.name.clone()];
-            places.push((bridge, own.into_iter().chain(member.aliases.iter().cloned()).chain(join.aliases).collect()));
+            let names = own.into_iter().chain(member.aliases.iter().cloned()).chain(join.aliases).collect();
+            places.push(Seat { bridge, address: join.address, names });
         }
         let added = self.0.book.names().add(&member.name, places);
-        let full = || io::Error::other("all addresses of its network are taken");
-        let id = added.ok_or_else(full).map_err(Error::at("find an address for a container"))?;
+        let id = added.map_err(io::Error::other).map_err(Error::at("find an address for a container"))?;
         let places = self.0.book.names().places(id);
         let membership = Membership { networks: self.clone(), id, places, published: Mutex::default() };
         if membership.leads_out() && self.0.uplink.get().is_none() {
@@ -236,15 +253,26 @@ impl Networks {
         if at >= BRIDGES_MAX {
             return Err(fail("there are too many networks"));
         }
-        let subnet = {
-            let names = inner.book.names();
-            let taken: Vec<Subnet> = names.bridges.iter().map(|bridge| bridge.subnet).collect();
-            let free = |subnet: &Subnet| subnet.is_free(&inner.known) && subnet.is_free(&taken);
-            subnet::for_bridges().find(free)
+        let taken: Vec<(String, Subnet)> =
+            inner.book.names().bridges.iter().map(|bridge| (bridge.name.clone(), bridge.subnet)).collect();
+        let is_apart = |subnet: Subnet| taken.iter().find(|(_, other)| !subnet.is_free(&[*other]));
+        let bridge = match &join.range {
+            Some(range) => {
+                let bridge = Bridge::within(join, range).map_err(|reason| fail(&reason))?;
+                if let Some((other, subnet)) = is_apart(bridge.subnet) {
+                    return Err(fail(&format!("its addresses {} are those of `{other}` ({subnet})", bridge.subnet)));
+                }
+                bridge
+            }
+            None => {
+                let free = |subnet: &Subnet| subnet.is_free(&inner.known) && is_apart(*subnet).is_none();
+                let subnet = subnet::for_bridges()
+                    .find(free)
+                    .ok_or_else(|| fail("the host has routes to all addresses from 10.231.0.0 to 10.246.255.255"))?;
+                Bridge::new(&join.network, subnet, join.internal)
+            }
         };
-        let subnet =
-            subnet.ok_or_else(|| fail("the host has routes to all addresses from 10.231.0.0 to 10.246.255.255"))?;
-        let bridge = Bridge { name: join.network.clone(), subnet, internal: join.internal };
+        let subnet = bridge.subnet;
         let (name, index) = (format!("br{at}"), FIRST_BRIDGE + at as u32);
         let table = if join.internal { TABLE_INTERNAL } else { TABLE_OUT };
         inner.route().request(vec![

@@ -1,6 +1,6 @@
 //! What a run is given: its surroundings, what is asked of it, and how it can fail.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use engine::{BuildError, Cancel, Engine, EngineError};
@@ -78,10 +78,13 @@ pub struct RunOptions {
     pub jobs: usize,
     /// This machine permits that `before` runs commands on it.
     pub allow_host_commands: bool,
-    /// Who signs what is said of a published image; without one nothing is attached to it.
-    pub signer: Option<OpenSigner>,
+    /// Who signs what is said of a published image, by [`Plan::entry`](crate::Plan::entry); where there is nobody, nothing is
+    /// attached to it.
+    pub signers: BTreeMap<Option<String>, OpenSigner>,
     /// This machine permits that commands of the file say secrets.
     pub allow_secret_commands: bool,
+    /// Devices that this machine lets services have.
+    pub allowed_devices: services::AllowedDevices,
 }
 
 impl Default for RunOptions {
@@ -98,8 +101,9 @@ impl Default for RunOptions {
             allow_host_network: false,
             jobs: 0,
             allow_host_commands: false,
-            signer: None,
+            signers: BTreeMap::new(),
             allow_secret_commands: false,
+            allowed_devices: services::AllowedDevices::default(),
         }
     }
 }

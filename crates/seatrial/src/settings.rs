@@ -111,6 +111,11 @@ pub(crate) fn locally_allowed(env: &dyn Fn(&str) -> Option<OsString>) -> Vec<Str
     lines.map(|line| line.split('#').next().unwrap_or("").trim().to_owned()).filter(|line| !line.is_empty()).collect()
 }
 
+/// Devices of the host that this machine or user lets services have.
+pub(crate) fn allowed_devices() -> services::AllowedDevices {
+    services::AllowedDevices::of(&locally_allowed(&|name| env::var_os(name)))
+}
+
 fn epoch() -> Result<Option<SystemTime>, Failure> {
     let Some(text) = env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else { return Ok(None) };
     let seconds = text.to_str().and_then(|text| text.parse::<u64>().ok()).ok_or_else(|| {

@@ -71,6 +71,14 @@ impl ServiceError {
         let message = format!("service {}: {message}", service.name);
         Self::Invalid { message, place: service.place.clone(), hint: None }
     }
+
+    /// With what can be done instead, where it is a mistake of the user's.
+    pub(crate) fn hint(mut self, text: String) -> Self {
+        if let Self::Invalid { hint, .. } = &mut self {
+            *hint = Some(text);
+        }
+        self
+    }
 }
 
 /// How a process ended, in words.

@@ -27,10 +27,13 @@ pub(crate) fn of(service: &Service, image: &Image, draft: &Draft) -> Digest {
         .map(|file| json!([file.target, Digest::of(file.content.expose()), file.mode, file.uid, file.gid]))
         .collect();
     let volumes: Vec<&str> = draft.spec.surroundings.volumes.iter().map(|volume| volume.name.as_str()).collect();
-    let internal: Vec<(&str, bool)> =
-        draft.spec.attachment.networks.iter().map(|network| (network.name.as_str(), network.internal)).collect();
+    let networks = draft.spec.attachment.networks.iter().map(|network| {
+        let range = network.range.as_ref().map(|range| (range.subnet, range.gateway));
+        (network.name.as_str(), network.internal, range)
+    });
+    let networks: Vec<_> = networks.collect();
     let whole =
-        json!({"service": definition, "image": image.id, "files": files, "volumes": volumes, "networks": internal});
+        json!({"service": definition, "image": image.id, "files": files, "volumes": volumes, "networks": networks});
     Digest::of(whole.to_string().as_bytes())
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use compose::{Build, FileContent, HostAddress, PullPolicy, Service};
 use engine::{
     BuildContext, BuildError, BuildRequest, DockerfileSource, HOST_GATEWAY, ImageRequest, NamedContext, NetworkMode,
-    Root, RunSettings, Secret,
+    Pull, Root, RunSettings, Secret,
 };
 use oci::{Digest, Platform};
 
@@ -49,7 +49,7 @@ pub(crate) async fn find(cx: &ServiceContext<'_>, service: &Service) -> Result<I
                 stage: service.name.clone(),
                 reference: reference.clone(),
                 platform: service.platform.clone().unwrap_or_else(Platform::host),
-                pull: cx.pull || service.pull_policy == Some(PullPolicy::Always),
+                pull: pull(cx, service),
                 place: service.place.clone(),
                 verify: service.verify.iter().map(|evidence| evidence.as_str().to_owned()).collect(),
                 cancel: cx.cancel.clone(),
@@ -58,6 +58,15 @@ pub(crate) async fn find(cx: &ServiceContext<'_>, service: &Service) -> Result<I
             Ok(Image { name: reference.familiar(), root: found.root, id: found.id })
         }
         (None, None, None) => Err(ServiceError::invalid(service, "it needs `image` or `build`")),
+    }
+}
+
+/// `--pull` wins over what the file says, as with docker compose.
+fn pull(cx: &ServiceContext<'_>, service: &Service) -> Pull {
+    match &service.pull_policy {
+        Some(PullPolicy::Always) => Pull::Always,
+        Some(PullPolicy::Never) if !cx.pull => Pull::Never,
+        _ => Pull::newer(cx.pull),
     }
 }
 
@@ -93,10 +102,11 @@ fn request(cx: &ServiceContext<'_>, service: &Service, build: &Build) -> Result<
     };
     let mut build_contexts = BTreeMap::new();
     for (name, text) in &build.additional_contexts {
-        let context = match text.strip_prefix("docker-image://") {
-            Some(image) => NamedContext::Image(image.parse().map_err(|error| invalid(format!("`{text}`: {error}")))?),
-            None if text.starts_with('/') => NamedContext::Directory(text.into()),
-            None => return Err(invalid(format!("the named context `{text}` is not supported yet"))),
+        let context = match text.parse().map_err(|error: engine::InvalidContext| invalid(error.to_string()))? {
+            NamedContext::Directory(path) if !path.is_absolute() => {
+                return Err(invalid(format!("the named context `{text}` is not supported yet")));
+            }
+            context => context,
         };
         build_contexts.insert(name.clone(), context);
     }

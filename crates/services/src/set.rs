@@ -57,6 +57,8 @@ pub struct ServiceContext<'a> {
     pub cancel: &'a Cancel,
     /// What they are started for.
     pub purpose: Purpose,
+    /// Devices of the host that its owner lets services have.
+    pub devices: &'a AllowedDevices,
 }
 
 /// What services are started for: it decides what they share with the host, and what becomes of them when they end.
@@ -67,6 +69,28 @@ pub enum Purpose {
     Run,
     /// Somebody works with them: ports are published on the host, volumes last, restart policies hold.
     Solution,
+}
+
+/// Devices of the host that its owner lets services have; none by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowedDevices {
+    is_all: bool,
+    sources: BTreeSet<String>,
+}
+
+impl AllowedDevices {
+    /// Reads what this machine permits (BuildKit's names of the entitlement): `device` is all, `device=/dev/fuse` this one;
+    /// other lines permit other things.
+    pub fn of(lines: &[String]) -> Self {
+        Self {
+            is_all: lines.iter().any(|line| line == "device"),
+            sources: lines.iter().filter_map(|line| line.strip_prefix("device=")).map(str::to_owned).collect(),
+        }
+    }
+
+    pub(crate) fn allow(&self, source: &str) -> bool {
+        self.is_all || self.sources.contains(source)
+    }
 }
 
 /// A service is not up. Why is told once, by [`Services::take_failure`].
@@ -182,13 +206,18 @@ impl<'a> Services<'a> {
     /// An image cannot be had.
     pub async fn identities(&self, names: &[String]) -> Result<Vec<String>, NotUp> {
         let order = self.order(names)?;
-        try_join_all(order.into_iter().map(|service| async move {
+        let all = try_join_all(order.into_iter().map(|service| async move {
             let image = self.image(service).await?;
             let identity = self.identity(service, &image).await;
             let identity = identity.map_err(|error| self.fail(service, error))?;
             Ok(format!("{} {identity}", service.name))
         }))
-        .await
+        .await;
+        if all.is_err() {
+            // Nobody goes on without it: why is told.
+            self.failures.is_fatal.send_replace(true);
+        }
+        all
     }
 
     /// What a container called `parent` is told of linked services that are up: variables, and lines of `/etc/hosts`.
@@ -210,11 +239,11 @@ impl<'a> Services<'a> {
         for service in used {
             for network in spec::networks(&self.cx, service, self.own.as_deref()) {
                 if !networks.iter().any(|joined| joined.name == network.name) {
-                    networks.push(JoinedNetwork { aliases: Vec::new(), ..network });
+                    networks.push(JoinedNetwork { aliases: Vec::new(), address: None, ..network });
                 }
             }
         }
-        if networks.iter().all(|network| network.name == spec::DEFAULT) {
+        if networks.iter().all(spec::is_shared) {
             // The one that everybody shares who names none.
             networks.clear();
         }

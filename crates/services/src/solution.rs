@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 pub(crate) use over::Over;
 
 use crate::{
-    Logs, Purpose, ServiceContext, ServiceError, Services,
+    AllowedDevices, Logs, Purpose, ServiceContext, ServiceError, Services,
     order::{levels, needed},
     up::{State, Status, Up},
 };
@@ -57,6 +57,8 @@ pub struct UpRequest<'a> {
     pub pull: bool,
     /// Build without the cache.
     pub no_cache: bool,
+    /// Devices of the host that its owner lets services have.
+    pub devices: AllowedDevices,
     /// The user's environment, for secrets that come from it.
     pub env: &'a BTreeMap<String, String>,
     /// Host paths of services lie in it.
@@ -197,6 +199,7 @@ impl Solution {
                 no_cache: request.no_cache,
                 cancel: request.cancel,
                 purpose: Purpose::Solution,
+                devices: &request.devices,
             },
             Over {
                 former: &former,

@@ -2,15 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, TcpListener},
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use compose::{FileContent, FileGrant, FileSource, HostAddress, HostPort, Mount, MountSource, Project, Service};
 use engine::{
-    Attachment, BindMount, ContainerSpec, ExecSpec, HOST_GATEWAY, JoinedNetwork, Limits, MemoryFile, NetworkMode,
-    OutputSink, Protocol, PublishedPort, Root, Secret, Stdio, Surroundings, Tmpfs, Ulimit, VolumeMount,
+    AddressRange, Attachment, BindMount, ContainerSpec, Device, ExecSpec, HOST_GATEWAY, JoinedNetwork, Limits,
+    MemoryFile, NetworkMode, OutputSink, Protocol, PublishedPort, Root, Secret, Stdio, Surroundings, Tmpfs, Ulimit,
+    VolumeMount,
 };
 
 use oci::signal::stop_signal;
@@ -114,6 +116,7 @@ pub(crate) fn draft(
     number: u32,
 ) -> Result<Draft, ServiceError> {
     refuse_unsupported(service)?;
+    check_devices(cx, service)?;
     let config = &root.config.config;
     let args: Vec<String> = match (&service.entrypoint, &service.command) {
         (Some(entrypoint), command) => entrypoint.iter().chain(command.iter().flatten()).cloned().collect(),
@@ -170,6 +173,8 @@ pub(crate) fn draft(
             cap_add: service.cap_add.clone(),
             cap_drop: service.cap_drop.clone(),
             readonly_root: service.read_only,
+            devices: service.devices.iter().map(device).collect(),
+            sysctls: service.sysctls.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         },
         limits: Limits { memory_bytes: service.memory_limit_bytes, cpus: service.cpus, pids: service.pids_limit },
         init: service.init.unwrap_or(false),
@@ -193,16 +198,45 @@ fn refuse_unsupported(service: &Service) -> Result<(), ServiceError> {
         }
         _ => {}
     }
-    if service.privileged {
+    if service.privileged || service.pre_start.iter().any(|step| step.privileged) {
         return refuse("`privileged` is not given to services of a run");
-    }
-    if !service.devices.is_empty() {
-        return refuse("devices of the host are not given to services of a run");
     }
     if service.snapshot.is_some() && !service.pre_start.is_empty() {
         return refuse("`snapshot` and `pre_start` exclude each other: let the image's own start initialise it");
     }
     Ok(())
+}
+
+/// Devices are the host's: they are there, and its owner agrees.
+fn check_devices(cx: &ServiceContext<'_>, service: &Service) -> Result<(), ServiceError> {
+    for device in &service.devices {
+        let source = &device.source;
+        if !source.starts_with('/') {
+            let message =
+                format!("`{source}` is not the path of a device; devices by other names (CDI) are not supported");
+            return Err(ServiceError::invalid(service, message));
+        }
+        if !cx.devices.allow(source) {
+            let message = format!("the device {source} is the host's, and this machine does not allow it to services");
+            return Err(ServiceError::invalid(service, message).hint(format!(
+                "allow it to all that runs here: write `device={source}` into /etc/seatrial/allow or ~/.config/seatrial/allow"
+            )));
+        }
+        let kind = std::fs::metadata(source).map(|found| found.file_type());
+        match kind {
+            Ok(kind) if kind.is_char_device() || kind.is_block_device() => {}
+            Ok(_) => return Err(ServiceError::invalid(service, format!("{source} is not a device"))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(ServiceError::invalid(service, format!("this machine has no device {source}")));
+            }
+            Err(error) => return Err(ServiceError::invalid(service, format!("the device {source}: {error}"))),
+        }
+    }
+    Ok(())
+}
+
+fn device(device: &compose::Device) -> Device {
+    Device { source: PathBuf::from(&device.source), target: device.target.clone(), access: device.permissions.clone() }
 }
 
 /// Host paths and volumes. With a snapshot there are no volumes: what the service keeps there has to be part of it.
@@ -339,7 +373,7 @@ fn attachment(cx: &ServiceContext<'_>, service: &Service, own: Option<&str>, num
     });
     let mut networks = networks(cx, service, own);
     if let [only] = networks.as_mut_slice()
-        && only.name == DEFAULT
+        && is_shared(only)
     {
         // The network that everybody shares who names none.
         aliases.append(&mut only.aliases);
@@ -378,18 +412,52 @@ fn published(port: &compose::PublishedPort) -> PublishedPort {
 }
 
 /// Compose's name of the network of services that name none.
-pub(crate) const DEFAULT: &str = "default";
+const DEFAULT: &str = "default";
 
-/// Networks that a service is in, for it and for those who want to reach it.
+/// The network of everybody who names none, as the engine makes it.
+pub(crate) fn is_shared(network: &JoinedNetwork) -> bool {
+    network.name == DEFAULT
+}
+
+/// Networks that a service is in, for it and for those who want to reach it. The first that leads out is its way out.
 pub(crate) fn networks(cx: &ServiceContext<'_>, service: &Service, own: Option<&str>) -> Vec<JoinedNetwork> {
     let scoped = |name: &str| own.map_or_else(|| name.to_owned(), |own| format!("{own}/{name}"));
     if service.networks.is_empty() {
         return vec![JoinedNetwork { name: scoped(DEFAULT), ..JoinedNetwork::default() }];
     }
-    let joined = service.networks.iter().map(|joined| JoinedNetwork {
-        name: scoped(&joined.network),
-        aliases: joined.aliases.clone(),
-        internal: cx.project.networks.get(&joined.network).is_some_and(|network| network.internal),
+    let mut attachments: Vec<&compose::Attachment> = service.networks.iter().collect();
+    attachments.sort_by_key(|joined| std::cmp::Reverse((joined.gateway_priority, joined.priority)));
+    let joined = attachments.into_iter().map(|joined| {
+        let network = cx.project.networks.get(&joined.network);
+        let range = network.and_then(|network| range(cx, &joined.network, network));
+        let internal = network.is_some_and(|network| network.internal);
+        // One that is not as the engine makes it is another than everybody's.
+        let name = match joined.network.as_str() {
+            DEFAULT if internal || range.is_some() => format!("services/{DEFAULT}"),
+            name => name.to_owned(),
+        };
+        JoinedNetwork {
+            name: scoped(&name),
+            aliases: joined.aliases.clone(),
+            internal,
+            address: joined.ipv4.filter(|_| range.is_some()),
+            range,
+        }
     });
     joined.collect()
+}
+
+/// `ipam`: the first range of IPv4.
+fn range(cx: &ServiceContext<'_>, name: &str, network: &compose::Network) -> Option<AddressRange> {
+    let subnet = network.subnets.iter().find(|subnet| subnet.ipv4().is_some())?;
+    let services = cx.project.services.iter().flat_map(|service| &service.networks);
+    Some(AddressRange {
+        subnet: subnet.ipv4()?,
+        gateway: subnet.gateway.and_then(|gateway| match gateway {
+            IpAddr::V4(gateway) => Some(gateway),
+            IpAddr::V6(_) => None,
+        }),
+        pool: subnet.ipv4_pool(),
+        reserved: services.filter(|joined| joined.network == name).filter_map(|joined| joined.ipv4).collect(),
+    })
 }

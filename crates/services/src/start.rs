@@ -93,7 +93,10 @@ impl Starting<'_> {
             spec.name = format!("{}-before-{}", spec.name, number + 1);
             // It has names of its own, so that nobody takes it for the service.
             spec.attachment.aliases.clear();
-            spec.attachment.networks.iter_mut().for_each(|network| network.aliases.clear());
+            for network in &mut spec.attachment.networks {
+                network.aliases.clear();
+                network.address = None;
+            }
             spec.args = hook.command.clone();
             spec.user = hook.user.clone().unwrap_or(spec.user);
             spec.cwd = hook.working_dir.clone().unwrap_or(spec.cwd);

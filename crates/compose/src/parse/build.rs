@@ -82,6 +82,12 @@ pub(crate) fn build(cx: &mut Cx<'_>, node: &Arc<Node>) -> Option<Build> {
         let message = "`dockerfile` and `dockerfile_inline` exclude each other";
         cx.error(codes::CONTRADICTION, message, &inline.span);
     }
+    if let Some((span, _)) = fields.entry("tags").filter(|_| !build.tags.is_empty()) {
+        cx.no_effect("`tags` has no effect here: the image has the name that `image` says", span);
+    }
+    if let Some((span, _)) = fields.entry("platforms").filter(|_| build.platforms.len() > 1) {
+        cx.no_effect("`platforms` has no effect here but for its first one: a service runs on one platform", span);
+    }
     if let Some(node) = fields.get("network") {
         cx.word(node, "a network of a build", &[("default", ()), ("none", ()), ("host", ())]);
     }

@@ -38,6 +38,10 @@ pub(crate) const GRANT: Keys = Keys {
     foreign: &[("src", "source"), ("path", "target"), ("file", "target"), ("name", "source")],
 };
 
+/// How every file system in memory is mounted.
+const TMPFS_ALWAYS: [&str; 4] = ["rw", "exec", "nosuid", "nodev"];
+const NOCOPY: &str = "`nocopy` has no effect here: a fresh volume gets the image's files at its place";
+
 /// Mounts and file systems in memory; of two with one target the later one.
 #[derive(Default)]
 pub(crate) struct Mounts {
@@ -99,13 +103,14 @@ fn short_volume(cx: &mut Cx<'_>, node: &Node) -> Option<Mount> {
         match option {
             "ro" => read_only = true,
             "rw" => read_only = false,
-            "nocopy" => nocopy = true,
+            "nocopy" => {
+                nocopy = true;
+                cx.no_effect(NOCOPY, &node.span);
+            }
             // They matter to SELinux and to Docker Desktop, and to nested mounts that come later.
             "z" | "Z" | "cached" | "delegated" | "consistent" | "private" | "rprivate" => {}
             "shared" | "rshared" | "slave" | "rslave" => {
-                let message = format!("`{option}` has no effect here: mounts are private");
-                let warning = dockerfile::Diagnostic::warning(codes::NO_EFFECT, message).with_span(node.span.clone());
-                cx.reader.diagnostics.push(warning);
+                cx.no_effect(format!("`{option}` has no effect here: mounts are private"), &node.span);
             }
             other => {
                 let message = format!("`{}` is not an option; there are `ro`, `rw` and `nocopy`", shorten(other));
@@ -178,6 +183,9 @@ fn long_volume(cx: &mut Cx<'_>, node: &Node, mounts: &mut Mounts) -> Option<()> 
         Type::Volume => {
             let options = fields.get("volume").and_then(|node| cx.fields(node, &VOLUME_OPTIONS, "a map with `nocopy`"));
             let nocopy = options.as_ref().is_some_and(|options| cx.flag_of(options, "nocopy"));
+            if let Some((span, _)) = options.as_ref().filter(|_| nocopy).and_then(|options| options.entry("nocopy")) {
+                cx.no_effect(NOCOPY, span);
+            }
             let subpath = options.as_ref().and_then(|options| cx.name_of(options, "subpath"));
             match cx.name_of(&fields, "source") {
                 Some(name) => MountSource::Volume { name, subpath, nocopy },
@@ -224,6 +232,9 @@ pub(crate) fn tmpfs(cx: &mut Cx<'_>, fields: &Fields<'_>, mounts: &mut Mounts) {
                     tmpfs.mode.is_none()
                 }
                 _ => {
+                    if !TMPFS_ALWAYS.contains(&option) {
+                        cx.no_effect(format!("`{}` has no effect here", shorten(option)), &text.span);
+                    }
                     tmpfs.options.push(option.into());
                     false
                 }

@@ -38,6 +38,9 @@ pub(crate) fn attachments(cx: &mut Cx<'_>, node: &Node) -> Vec<At<Attachment>> {
             attachment.aliases = cx.values_of(&fields, "aliases");
             attachment.ipv4 = address_of(cx, &fields, "ipv4_address", "an IPv4 address");
             attachment.ipv6 = address_of(cx, &fields, "ipv6_address", "an IPv6 address");
+            if let (Some(_), Some((span, _))) = (attachment.ipv6, fields.entry("ipv6_address")) {
+                cx.no_effect("`ipv6_address` has no effect here: networks have IPv4 addresses", span);
+            }
             attachment.priority = priority_of(cx, &fields, "priority");
             attachment.gateway_priority = priority_of(cx, &fields, "gw_priority");
         }

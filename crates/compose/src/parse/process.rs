@@ -69,7 +69,27 @@ pub(crate) fn restart(cx: &mut Cx<'_>, node: &Node) -> Option<Restart> {
     None
 }
 
+/// With what of it does nothing: a period, and any but `build` beside `build`.
 pub(crate) fn pull_policy(cx: &mut Cx<'_>, fields: &Fields<'_>) -> Option<PullPolicy> {
+    let policy = read_pull_policy(cx, fields)?;
+    let (span, _) = fields.entry("pull_policy")?;
+    let is_built = fields.get("build").is_some();
+    match policy {
+        PullPolicy::Every(_) => {
+            cx.no_effect("this period has no effect here: the image is pulled when it is missing", span)
+        }
+        PullPolicy::Always if is_built => {
+            cx.no_effect("`always` has no effect here: the image is built", span);
+        }
+        PullPolicy::Build if !is_built => {
+            cx.no_effect("`build` has no effect here: there is no `build` that says how", span);
+        }
+        _ => {}
+    }
+    Some(policy)
+}
+
+fn read_pull_policy(cx: &mut Cx<'_>, fields: &Fields<'_>) -> Option<PullPolicy> {
     const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
     let node = fields.get("pull_policy")?;
     let text = cx.text(node)?;

@@ -6,6 +6,7 @@ use dockerfile::Span;
 
 use crate::{
     Device, Logging, Restart, ULIMITS, Ulimit, codes,
+    merge::pairs,
     parse::{Cx, process},
     read::{Fields, Keys, shorten},
     yaml::{Kind, Node},
@@ -253,6 +254,43 @@ pub(crate) fn capabilities(cx: &mut Cx<'_>, fields: &Fields<'_>, key: &str) -> V
     capabilities
 }
 
+/// Kernel parameters that a container has for itself (namespaces(7)); any other would change the host.
+pub(crate) fn sysctls(cx: &mut Cx<'_>, fields: &Fields<'_>) -> BTreeMap<String, String> {
+    const OF_IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shm_rmid_forced",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+    ];
+    let Some(node) = fields.get("sysctls") else { return BTreeMap::new() };
+    let mut sysctls = BTreeMap::new();
+    for (name, value) in cx.reader.pairs(&pairs(node)) {
+        let key = name.value.as_str();
+        let is_own = |prefix: &str| key.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
+        let is_host_network = fields.get("network_mode").and_then(|node| node.scalar()) == Some("host");
+        if key.starts_with("net.") && is_host_network {
+            let message = format!("`{}` is the host's with `network_mode: host`", shorten(key));
+            cx.error(codes::CONTRADICTION, message, &name.span);
+        } else if !OF_IPC.contains(&key) && !is_own("net.") && !is_own("fs.mqueue.") {
+            let message = format!("`{}` is a parameter of the whole host, not of a container", shorten(key));
+            let diagnostic = cx.error(codes::INVALID_VALUE, message, &name.span);
+            diagnostic.label = dockerfile::nearest(key, OF_IPC).map(|near| format!("did you mean `{near}`?"));
+            diagnostic.help = Some(format!(
+                "a container has `net.*`, `fs.mqueue.*` and {}; set others on the host: `sysctl -w {}=…`",
+                OF_IPC.map(|name| format!("`{name}`")).join(", "),
+                shorten(key)
+            ));
+        } else {
+            sysctls.insert(name.value, value.map(|value| value.value).unwrap_or_default());
+        }
+    }
+    sysctls
+}
+
 /// `SOURCE[:TARGET[:PERMISSIONS]]`, a map, or the name of a CDI device; of two with one target the later one.
 pub(crate) fn devices(cx: &mut Cx<'_>, node: &Node) -> Vec<Device> {
     let mut devices: Vec<Device> = Vec::new();
@@ -286,7 +324,13 @@ fn device(cx: &mut Cx<'_>, node: &Node) -> Option<Device> {
         cx.invalid("expected `/dev/source[:/dev/target[:rwm]]`", node);
         return None;
     }
-    Some(Device { target: target.unwrap_or_else(|| source.clone()), source, permissions })
+    let target = target.unwrap_or_else(|| source.clone());
+    // A device by another name (CDI) has no path of its own.
+    if source.starts_with('/') && !target.starts_with('/') {
+        cx.invalid(format!("`{}` is not an absolute path", shorten(&target)), node);
+        return None;
+    }
+    Some(Device { target, source, permissions })
 }
 
 pub(crate) fn logging(cx: &mut Cx<'_>, node: &Node) -> Option<Logging> {

@@ -117,6 +117,7 @@ pub(crate) fn networks(cx: &mut Cx<'_>, node: Option<&Arc<Node>>, project: &str)
         let (name, external) = outside(cx, &fields, project, &key.value);
         let others = ["driver", "driver_opts", "internal", "ipam", "labels", "enable_ipv6"];
         check_external(cx, &fields, external, &others);
+        warn_of_network(cx, &fields, external);
         Some(Network {
             name,
             place,
@@ -131,10 +132,41 @@ pub(crate) fn networks(cx: &mut Cx<'_>, node: Option<&Arc<Node>>, project: &str)
     })
 }
 
+/// What a private network of a project's own cannot be.
+fn warn_of_network(cx: &mut Cx<'_>, fields: &Fields<'_>, external: bool) {
+    if let Some((span, _)) = fields.entry("external").filter(|_| external) {
+        cx.no_effect(
+            "`external` has no effect here: a network belongs to one project, and others cannot join it",
+            span,
+        );
+        return;
+    }
+    warn_of_driver(cx, fields, &["bridge", "default"], "networks are bridges of this project");
+    if let Some((span, node)) = fields.entry("enable_ipv6")
+        && cx.flag(node) == Some(true)
+    {
+        cx.no_effect("`enable_ipv6` has no effect here: networks have IPv4 addresses", span);
+    }
+}
+
+/// A driver that is another than ours, and options for any.
+fn warn_of_driver(cx: &mut Cx<'_>, fields: &Fields<'_>, ours: &[&str], reason: &str) {
+    if let Some((span, node)) = fields.entry("driver")
+        && node.scalar().is_some_and(|driver| !driver.is_empty() && !ours.contains(&driver))
+    {
+        cx.no_effect(format!("`driver` has no effect here: {reason}"), span);
+    }
+    if let Some((span, node)) = fields.entry("driver_opts")
+        && !matches!(&node.kind, Kind::Map(entries) if entries.is_empty())
+    {
+        cx.no_effect(format!("`driver_opts` has no effect here: {reason}"), span);
+    }
+}
+
 fn subnets(cx: &mut Cx<'_>, node: &Node) -> Vec<Subnet> {
     let Some(fields) = cx.fields(node, &IPAM, "a map with `config`") else { return Vec::new() };
     let items = cx.items_of(&fields, "config", "a list of address ranges");
-    items
+    let read = items
         .iter()
         .filter_map(|item| {
             let fields = cx.fields(item, &SUBNET, "a map with `subnet`")?;
@@ -152,7 +184,14 @@ fn subnets(cx: &mut Cx<'_>, node: &Node) -> Vec<Subnet> {
                 ip_range: range_of(cx, &fields, "ip_range"),
             })
         })
-        .collect()
+        .collect::<Vec<Subnet>>();
+    let first = read.iter().position(|subnet| subnet.ipv4().is_some());
+    for (at, (subnet, item)) in read.iter().zip(items).enumerate() {
+        if subnet.subnet.is_some() && Some(at) != first {
+            cx.no_effect("this range has no effect here: a network has one of IPv4 addresses", &item.span);
+        }
+    }
+    read
 }
 
 /// `address/prefix`.
@@ -180,6 +219,9 @@ pub(crate) fn volumes(cx: &mut Cx<'_>, node: Option<&Arc<Node>>, project: &str) 
         let fields = cx.fields(node, &VOLUME, "a map with keys such as `driver`")?;
         let (name, external) = outside(cx, &fields, project, &key.value);
         check_external(cx, &fields, external, &["driver", "driver_opts", "labels"]);
+        if !external {
+            warn_of_driver(cx, &fields, &["local"], "volumes are directories of this machine");
+        }
         Some(Volume {
             name,
             place,

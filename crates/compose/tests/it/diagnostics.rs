@@ -172,6 +172,48 @@ fn contradictions() {
 }
 
 #[test]
+fn kernel_parameters_of_the_host() {
+    a(
+        "sysctls: {vm.swappiness: 1}",
+        "ST306 1:36+13 `vm.swappiness` is a parameter of the whole host, not of a container",
+    );
+    a(
+        "sysctls: [kernel.shmax=1]",
+        "ST306 1:36+14 `kernel.shmax` is a parameter of the whole host, not of a container (did you mean `kernel.shmmax`?)",
+    );
+    a(
+        "network_mode: host, sysctls: {net.core.somaxconn: 7, kernel.sem: 1 2 3 4}",
+        "ST345 1:56+18 `net.core.somaxconn` is the host's with `network_mode: host`",
+    );
+}
+
+#[test]
+fn fixed_addresses() {
+    let with = |address: &str, network: &str, expected: &str| {
+        let service = format!("services: {{a: {{image: x, networks: {{n: {{ipv4_address: {address}}}}}}}}}\n");
+        check(&format!("{service}networks: {{n: {{{network}}}}}"), expected);
+    };
+    let range = "ipam: {config: [{subnet: 10.9.0.0/24, gateway: 10.9.0.254}]}";
+    with("10.9.0.7", range, "");
+    with("10.9.1.7", range, "ST345 1:55+8 10.9.1.7 does not lie in 10.9.0.0/24, the range of network `n`");
+    with("10.9.0.254", range, "ST345 1:55+10 10.9.0.254 is the gateway of network `n`");
+    with("10.9.0.7", "", "ST345 1:55+8 network `n` has no range of addresses that 10.9.0.7 could lie in");
+    check(
+        "networks: {n: {ipam: {config: [{subnet: 10.9.0.0/24}, {subnet: 2001:db8::/64}]}}}",
+        "warning ST340 1:55+23 this range has no effect here: a network has one of IPv4 addresses",
+    );
+}
+
+#[test]
+fn policies_that_do_nothing() {
+    let warned = |what: &str| format!("warning ST340 1:26+11 {what}");
+    a("pull_policy: daily", &warned("this period has no effect here: the image is pulled when it is missing"));
+    a("pull_policy: build", &warned("`build` has no effect here: there is no `build` that says how"));
+    a("pull_policy: always, build: .", &warned("`always` has no effect here: the image is built"));
+    a("pull_policy: never, build: .", "");
+}
+
+#[test]
 fn names_that_are_not_there() {
     check(
         "services: {web: {image: x, depends_on: [bd]}, db: {image: y}}",

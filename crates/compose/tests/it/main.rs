@@ -4,6 +4,7 @@ mod diagnostics;
 mod dotenv;
 mod files;
 mod hostile;
+mod keys;
 mod values;
 
 use std::{collections::BTreeMap, fs, path::Path};

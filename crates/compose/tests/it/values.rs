@@ -9,7 +9,7 @@ use crate::Case;
 fn a(keys: &str) -> Case {
     Case::one(&format!(
         "services:\n  a: {{image: x, {keys}}}\n  b: {{image: y}}\n  c: {{image: z}}\n\
-         networks: {{n: , m: }}\nvolumes: {{vol: , v: }}\nsecrets: {{s: {{file: ./s}}}}\nconfigs: {{k: {{content: hi}}}}\n"
+         networks: {{n: {{ipam: {{config: [{{subnet: 10.0.0.0/24}}]}}}}, m: }}\nvolumes: {{vol: , v: }}\nsecrets: {{s: {{file: ./s}}}}\nconfigs: {{k: {{content: hi}}}}\n"
     ))
     .env(&[("SET", "value"), ("PORT", "8080"), ("YES", "true"), ("EMPTY", "")])
 }

@@ -46,7 +46,7 @@ fn private(root: &Root, name: &str, script: &str) -> (ContainerSpec, Arc<Mutex<V
 }
 
 fn joined(network: &str, internal: bool) -> JoinedNetwork {
-    JoinedNetwork { name: network.into(), aliases: Vec::new(), internal }
+    JoinedNetwork { name: network.into(), internal, ..JoinedNetwork::default() }
 }
 
 /// Runs to its end; what it wrote.

@@ -143,8 +143,9 @@ mod tests {
         let subnet = crate::subnet::Subnet::of(Ipv4Addr::new(10, 231, 0, 0), 20).unwrap();
         let (asker, _end) = {
             let mut names = book.names();
-            names.bridges.push(crate::names::Bridge { name: "a".into(), subnet, internal: false });
-            let member = names.add("db", vec![(0, vec!["db".into()])]).unwrap();
+            names.bridges.push(crate::names::Bridge::new("a", subnet, false));
+            let member =
+                names.add("db", vec![crate::names::Seat { names: vec!["db".into()], ..Default::default() }]).unwrap();
             let (read, write) = rustix::pipe::pipe().unwrap();
             names.starts(member, read);
             (names.places(member)[0].address, write)

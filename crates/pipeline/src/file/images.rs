@@ -6,7 +6,7 @@ use oci::Reference;
 
 use super::{
     At, Bounds, Build, Health, ImageEntry, Limits, Pairs, PipelineFile, Publish, Test, before, gates,
-    read::{Keys, Reader, shorten},
+    read::{Keys, Reader, TopLevel, shorten},
     sections, version,
     yaml::{Kind, Node},
 };
@@ -30,7 +30,8 @@ pub(super) const IMAGE: Keys = Keys {
 };
 
 /// Keys of the file that all images share.
-const SHARED: [&str; 7] = ["secrets", "keep", "include", "services", "networks", "volumes", "configs"];
+const SHARED: TopLevel =
+    TopLevel { keys: &["secrets", "keep", "include", "services", "networks", "volumes", "configs"], by: "images" };
 /// The name is a part of the image's name and of its stages' files.
 const NAME_LENGTH_MAX: usize = 64;
 /// Each has a build of its own at the same time.
@@ -73,15 +74,8 @@ fn image(reader: &mut Reader, node: &Arc<Node>) -> Option<ImageEntry> {
         }
         _ => {}
     }
-    let known = reader.diagnostics.len();
-    let fields = reader.fields(node, &IMAGE, "a directory, or a map with keys such as `build`")?;
-    for diagnostic in &mut reader.diagnostics[known..] {
-        if let Some(key) = SHARED.iter().find(|key| diagnostic.message.ends_with(&format!("`{key}`"))) {
-            diagnostic.label = None;
-            diagnostic.notes.clear();
-            diagnostic.help = Some(format!("all images share `{key}`: write it at the top level"));
-        }
-    }
+    let fields =
+        reader.fields_of_one(node, &IMAGE, Some(&SHARED), "a directory, or a map with keys such as `build`")?;
     Some(ImageEntry {
         image: sections::text(reader, &fields, "image"),
         before: fields.get("before").map(|node| before::before(reader, node)).unwrap_or_default(),

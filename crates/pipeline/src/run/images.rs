@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use engine::{BuildError, ImageRequest, ResolvedImage};
+use engine::{BuildError, ImageRequest, Pull, ResolvedImage};
 use oci::{Platform, Reference};
 use tokio::sync::OnceCell;
 
@@ -41,7 +41,7 @@ impl<'a> Images<'a> {
             stage: gate.to_owned(),
             reference: image.reference.clone(),
             platform: Platform::host(),
-            pull: self.pull,
+            pull: Pull::newer(self.pull),
             place: image.place.clone(),
             verify: Vec::new(),
             cancel: self.cx.cancel.clone(),

@@ -28,13 +28,15 @@ pub(super) struct Surroundings<'a> {
     built: &'a BTreeMap<String, Root>,
     pull: bool,
     no_cache: bool,
+    devices: &'a services::AllowedDevices,
 }
 
 impl<'a> Surroundings<'a> {
     pub(super) fn new(run: Run<'a>, plan: &'a Plan, built: &'a BTreeMap<String, Root>) -> Self {
         let Run { cx, scope, options, .. } = run;
         let services = plan.services.project.replicated();
-        Self { cx, plan, services, scope, logs: RunLogs { cx }, built, pull: options.pull, no_cache: options.no_cache }
+        let (pull, no_cache, devices) = (options.pull, options.no_cache, &options.allowed_devices);
+        Self { cx, plan, services, scope, logs: RunLogs { cx }, built, pull, no_cache, devices }
     }
 
     /// What is used, as containers.
@@ -61,6 +63,7 @@ impl<'a> Surroundings<'a> {
             no_cache: self.no_cache,
             cancel: self.cx.cancel,
             purpose: services::Purpose::Run,
+            devices: self.devices,
         }
     }
 }

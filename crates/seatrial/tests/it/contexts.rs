@@ -131,6 +131,7 @@ fn named_contexts_are_of_all_kinds() {
     );
     world.file("seatrial.yaml", &pipeline.replace("WRONG", "https://h/r.git?depth=1")).commit();
     world.seatrial(["run"]).run().exits(2).stderr_has("seatrial.yaml:2:").stderr_has("unknown option `depth`");
+    world.file("Dockerfile", "FROM base\nCOPY --from=code a /\nCOPY --from=dir b /\n");
     world.file("seatrial.yaml", &pipeline.replace(", tool: \"WRONG\"", "")).commit();
     world.seatrial(["run"]).run().exits(0);
     world.seatrial(["logs", "last", "has"]).run().exits(0).stdout_has("AB");

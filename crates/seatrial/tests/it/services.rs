@@ -227,3 +227,34 @@ fn mistakes_are_told_with_their_places() {
     );
     world.seatrial(["run"]).run().exits(2).stderr_has("named like a service");
 }
+
+/// What of the host and its kernel a service has: a device that the machine's owner allows, parameters of its own, and the
+/// address that the file gives it in a network without a way out.
+#[test]
+fn devices_kernel_parameters_and_addresses_are_those_of_the_file() {
+    let world = world_with_image();
+    let pipeline = r#"
+services:
+  page:
+    image: tiny:1
+    command: [sh, -c, "mkdir /www; cat /proc/sys/net/core/somaxconn > /www/page; head -c 3 /dev/zeros | wc -c >> /www/page; exec httpd -f -p 8080 -h /www"]
+    expose: [8080]
+    sysctls: {net.core.somaxconn: 77}
+    devices: ["DEVICE:/dev/zeros:rw"]
+    networks: {fixed: {ipv4_address: 172.30.7.9}}
+  other: {image: tiny:1, command: [sleep, "60"], networks: [fixed]}
+networks: {fixed: {internal: true, ipam: {config: [{subnet: 172.30.7.0/24, ip_range: 172.30.7.8/29}]}}}
+test: {gates: {asks: {services: [other, page], run: "test \"$(wget -q -O - http://172.30.7.9:8080/page | tr -d '\\n')\" = 773"}}}
+health: false
+"#;
+    world.file("Dockerfile", "FROM tiny:1\n").file("seatrial.yaml", &pipeline.replace("DEVICE", "/dev/zero")).commit();
+    std::fs::create_dir_all(world.path("config/seatrial")).unwrap();
+    let run = || world.seatrial(["run"]).env("XDG_CONFIG_HOME", world.path("config"));
+    run().run().exits(2).stderr_has("the device /dev/zero is the host's").stderr_has("write `device=/dev/zero` into");
+    std::fs::write(world.path("config/seatrial/allow"), "device=/dev/zero\n").unwrap();
+    run().run().exits(0).stderr_has("page  port 8080 accepts");
+    std::fs::write(world.path("config/seatrial/allow"), "device\n").unwrap();
+    world.file("seatrial.yaml", &pipeline.replace("DEVICE", "/dev/no-such-device"));
+    let finished = run().run().exits(2);
+    finished.stderr_has("service page: this machine has no device /dev/no-such-device").stderr_has("seatrial.yaml:3:3");
+}

@@ -144,7 +144,7 @@ impl World {
         };
         let logs = TestLogs::default();
         let events = EventSink::new(vec![Arc::clone(&self.shared) as Arc<dyn Subscriber>]);
-        let (env, built) = (BTreeMap::new(), BTreeMap::new());
+        let (env, built, devices) = (BTreeMap::new(), BTreeMap::new(), services::AllowedDevices::default());
         let services = Services::new(
             ServiceContext {
                 engine: &engine,
@@ -159,6 +159,7 @@ impl World {
                 no_cache: false,
                 cancel: &self.cancel,
                 purpose: services::Purpose::Run,
+                devices: &devices,
             },
             None,
         );

@@ -28,6 +28,7 @@ use super::{Owner, images};
 use crate::{
     exit::Exit,
     failure::{self, Failure},
+    settings,
     solution::{
         logs::{Line, Reader},
         protocol::{self, Answer, Exec, Move, Port, Request, Up},
@@ -271,6 +272,7 @@ async fn bring_up(owner: &Owner, up: Up, news: &News, cancel: &Cancel) -> Result
         remove_orphans: up.remove_orphans,
         pull: up.pull,
         no_cache: up.no_cache,
+        devices: settings::allowed_devices(),
         env: up.source.env(),
         directory: &read.directory,
         events: &events,
