@@ -52,7 +52,7 @@ async fn a_passing_run_uploads_beside_the_gates_and_names_last() {
 async fn evidence_takes_nothing_of_the_time_until_the_gates_begin() {
     let yaml = TWO_GATES.replace("latest]", "latest], sign: {key: \"env://KEY\"}");
     let world = World::new(&yaml).act("style", Act::exits(0).takes(100));
-    let options = RunOptions { signer: Some(world.signer()), jobs: 1, ..publish() };
+    let options = RunOptions { signers: [(None, world.signer())].into(), jobs: 1, ..publish() };
     let outcome = world.run(&options).await.expect("an outcome");
     assert!(outcome.evidence.is_some_and(|said| said.contains("statements signed by")));
     let at = |world: &World, what: &str| world.story().iter().position(|line| line.starts_with(what));
@@ -60,7 +60,8 @@ async fn evidence_takes_nothing_of_the_time_until_the_gates_begin() {
     assert!(begun.is_some() && begun < opened && opened < at(&world, "manifest"), "{:#?}", world.story());
     // Where no gate runs because all verdicts are known, nothing waits for one.
     let world = world.again();
-    let outcome = world.run(&RunOptions { signer: Some(world.signer()), ..publish() }).await.expect("an outcome");
+    let outcome =
+        world.run(&RunOptions { signers: [(None, world.signer())].into(), ..publish() }).await.expect("an outcome");
     assert!(outcome.evidence.is_some());
     assert!(at(&world, "start ").is_none() && at(&world, "open key") < at(&world, "manifest"), "{:#?}", world.story());
 }
