@@ -18,8 +18,11 @@ enum Fate {
 }
 use Fate::{Read, Refused, Warned};
 
-/// Keys of `services.NAME` with a value for each.
-const SERVICE: &[(&str, &str, Fate)] = &[
+/// A key, a value for it, and what becomes of it.
+type Key = (&'static str, &'static str, Fate);
+
+/// Keys of `services.NAME`.
+const SERVICE: &[Key] = &[
     ("annotations", "{a: b}", Read),
     ("attach", "false", Read),
     ("blkio_config", "{weight: 300}", Warned),
@@ -116,7 +119,7 @@ const SERVICE: &[(&str, &str, Fate)] = &[
 ];
 
 /// Keys of maps below a service; the key under test stands at `@`.
-const BELOW: &[(&str, &str, &[(&str, &str, Fate)])] = &[
+const BELOW: &[(&str, &str, &[Key])] = &[
     (
         "build: {context: ., @}",
         "",
