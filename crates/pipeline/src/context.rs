@@ -214,8 +214,11 @@ impl Registry for registry::Client {
     }
 
     async fn attach(&self, repository: &Reference, attachments: &[Attachment]) -> Result<(), RegistryError> {
+        // They share their config, which says nothing.
         let blobs = attachments.iter().flat_map(|attachment| &attachment.blobs);
+        let blobs: BTreeMap<_, _> = blobs.map(|blob| (&blob.0.digest, blob)).collect();
         let uploads: Vec<_> = blobs
+            .into_values()
             .map(|(descriptor, bytes)| self.upload_blob(repository, descriptor, bytes.clone(), None, &NoProgress))
             .collect();
         futures::stream::iter(uploads).buffer_unordered(ATTACHED_AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;

@@ -21,6 +21,7 @@ mod web;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest, ManifestOrIndex, Reference, media_type};
 use reqwest::{
     Method,
@@ -48,6 +49,8 @@ pub use web::{WebAnswer, WebRequest};
 
 /// Registries refuse manifests beyond 4 MiB; the largest in use are far smaller (distribution-spec, "Pushing Manifests").
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Manifests that are asked for, or written, side by side.
+const PARALLEL_MANIFESTS: usize = 8;
 /// A tag list comes in pages; this many tags are more than anybody reads.
 const TAGS_MAX: usize = 1_000_000;
 /// Bytes of one page of a tag list.
@@ -309,19 +312,28 @@ impl Client {
         repository: &Reference,
         manifests: &[(&str, Bytes)],
     ) -> Result<(), RegistryError> {
+        let puts: Vec<_> =
+            manifests.iter().map(|(media_type, bytes)| self.put_referrer(repository, media_type, bytes)).collect();
+        let put: Vec<_> = futures::stream::iter(puts).buffered(PARALLEL_MANIFESTS).try_collect().await?;
         let mut unlisted: BTreeMap<Digest, Vec<Descriptor>> = BTreeMap::new();
-        for (media_type, bytes) in manifests {
-            let place = repository.with_digest(Digest::of(bytes));
-            let entry = self.put_only(&place, media_type, bytes.clone()).await;
-            if let Some((subject, entry)) = entry.map_err(|kind| kind.during("push", &place))? {
-                unlisted.entry(subject).or_default().push(entry);
-            }
+        for (subject, entry) in put.into_iter().flatten() {
+            unlisted.entry(subject).or_default().push(entry);
         }
         for (subject, entries) in &unlisted {
             let listed = self.list_referrers(repository, subject, entries).await;
             listed.map_err(|kind| kind.during("list referrers in", repository.repository()))?;
         }
         Ok(())
+    }
+
+    async fn put_referrer(
+        &self,
+        repository: &Reference,
+        media_type: &str,
+        bytes: &Bytes,
+    ) -> Result<Option<(Digest, Descriptor)>, RegistryError> {
+        let place = repository.with_digest(Digest::of(bytes));
+        self.put_only(&place, media_type, bytes.clone()).await.map_err(|kind| kind.during("push", &place))
     }
 
     async fn put_kind(&self, reference: &Reference, media_type: &str, bytes: Bytes) -> Result<Digest, ErrorKind> {

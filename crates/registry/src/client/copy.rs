@@ -13,8 +13,8 @@ use store::Store;
 use tokio::sync::Semaphore;
 
 use super::{
-    BlobSource, BlobTarget, Client, CommitError, CopyPlace, NoProgress, Progress, ResolvedManifest, UploadOutcome,
-    describe, document_type,
+    BlobSource, BlobTarget, Client, CommitError, CopyPlace, NoProgress, PARALLEL_MANIFESTS, Progress, ResolvedManifest,
+    UploadOutcome, describe, document_type,
     ends::End,
     pull::is_there,
     referrers::{self, legacy_tags},
@@ -27,8 +27,6 @@ const DEPTH_MAX: usize = 8;
 const MANIFESTS_MAX: usize = 10_000;
 /// Bytes of all manifests of one graph.
 const GRAPH_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Manifests that are asked for side by side.
-const PARALLEL_MANIFESTS: usize = 8;
 
 /// What a copy takes along. `..CopyOptions::default()` is everything.
 #[derive(Clone, Debug)]
