@@ -181,7 +181,9 @@ pub(crate) fn build_of(stage: &str, error: BuildError, run: u64) -> Failure {
             }
         }
         BuildError::Untrusted { place, .. } => {
-            let mut failure = Failure::refused(message);
+            // The file may have more services of one image.
+            let told = if stage == "build" { message } else { format!("service {stage}: {message}") };
+            let mut failure = Failure::refused(told);
             failure.place = place.map(Box::new);
             failure.hint(
                 "see what is said of it with `seatrial evidence IMAGE`; `trust` in seatrial.yaml says what it needs",

@@ -243,6 +243,41 @@ fn images_are_used_only_with_the_evidence_that_is_asked_of_them() {
 }
 
 #[test]
+fn a_service_without_its_signature_is_refused_before_it_starts() {
+    let (world, name) = published();
+    let unsigned = format!("{}/team/tiny:1", world.registry());
+    world.seatrial(["tag", "tiny:1", &unsigned]).run().exits(0);
+    world.seatrial(["push", "-q", &unsigned]).run().exits(0);
+    world.file("Dockerfile", "FROM tiny:1\nCOPY app.sh /third\n");
+    let run = |image: &str, wanted: &str, key: &str| {
+        let registry = world.registry();
+        world.file(
+            "seatrial.yaml",
+            &format!(
+                "image: {registry}/team/third\ntrust: {{\"{registry}/\": {{keys: [keys/{key}]}}}}\n\
+                 services: {{db: {{image: \"{image}\", command: [sleep, '300'], verify: [{wanted}]}}}}\n\
+                 test: {{links: [db], gates: {{unit: 'true'}}}}\nhealth: false\n"
+            ),
+        );
+        world.seatrial(["run"]).run()
+    };
+    let events = || world.seatrial(["logs", "last", "--events"]).run().exits(0).stdout();
+    run(&name, "signature, gates", "release.pub").exits(0);
+    assert!(events().contains("\"service.ready\""));
+    // Another key, an image without evidence, and one that is in the store as well.
+    for (image, key) in [(&name, "other.pub"), (&unsigned, "release.pub")] {
+        run(image, "signature", key)
+            .exits(1)
+            .stderr_has("service db: image ")
+            .stderr_has("is not trusted: no signature");
+        let told = events();
+        assert!(!told.contains("\"service.ready\"") && !told.contains("\"step.started\""), "{told}");
+        assert!(told.contains("\"unit\"") && told.contains("\"skipped\""), "{told}");
+    }
+    assert_eq!(world.remains(), Vec::<String>::new());
+}
+
+#[test]
 fn an_ordinary_user_signs_verifies_and_lists() {
     use std::os::unix::{
         ffi::OsStringExt as _,
