@@ -27,7 +27,8 @@ const ROUNDS_MAX: u32 = 50;
 /// Claims that one run clears away; what older runs left goes bit by bit, so that no run waits for long.
 const FORGOTTEN_MAX: usize = 16;
 
-/// The values with the number of the published build, where a rule names it.
+/// The values with the number of the published build, where a rule names it. Where nothing is to be written it is the number
+/// that the build would get if nobody else published before.
 pub(super) async fn reserve(
     cx: RunContext<'_>,
     plan: &Plan,
@@ -38,6 +39,10 @@ pub(super) async fn reserve(
     match intention.repositories.first() {
         Some(repository) if intention.is_planned && is_named(plan) => {
             let number = claim(cx, repository, sealed).await?;
+            Ok(Values { run_number: Some(number), ..values })
+        }
+        Some(repository) if intention.is_dry && is_named(plan) => {
+            let number = highest(&claims(cx, repository).await?).saturating_add(1);
             Ok(Values { run_number: Some(number), ..values })
         }
         _ => Ok(values),
@@ -114,6 +119,7 @@ fn read_claim(tag: &str) -> Option<(u64, String)> {
     Some((number.parse().ok()?, nonce.to_owned()))
 }
 
+/// The highest number that was claimed; zero before the first.
 fn highest(claims: &[(u64, String)]) -> u64 {
     claims.iter().map(|(number, _)| *number).max().unwrap_or(0)
 }

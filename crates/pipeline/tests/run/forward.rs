@@ -368,6 +368,13 @@ async fn check_numbers(address: SocketAddr, each: usize, removes_tags: bool) {
         true => assert!(claims.len() == 1 && claims[0].starts_with(&format!("_build.{last}.")), "{claims:?}"),
         false => assert!(claims.len() > 2 * each, "{claims:?}"),
     }
+
+    // Another machine, whose own runs begin at 1, is told the number that it would get, and claims none.
+    let dry = RunOptions { dry_run: true, ..publish() };
+    let outcome = World::new(&yaml).version("dry").run_with(&dry, Some(&client())).await.expect("an outcome");
+    let told: Vec<&str> = outcome.foreseen.iter().map(|foreseen| foreseen.reference.as_str()).collect();
+    assert_eq!(told, [format!("{address}/team/numbers:build-{}", last + 1)]);
+    assert_eq!(client().list_tags(&repository).await.expect("tags"), tags);
 }
 
 #[tokio::test(flavor = "multi_thread")]
