@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use dockerfile::{Diagnostic, Span};
-use engine::{BuildError, EngineError, ImageRequest, NamedContext, Pull};
+use engine::{BuildError, EngineError, ImageRequest, Material, NamedContext, Pull};
 use events::{Event, EventSink, Place};
 use oci::{ChainId, Digest, Platform, Reference};
 use store::Image;
@@ -89,6 +89,7 @@ pub(crate) fn find(
     span: &Span,
 ) -> Result<BaseImage, BuildError> {
     let wanted = platform.unwrap_or(&work.request.platform);
+    let mut reference = None;
     let image = match named_context(&work.request.build_contexts, name).map(|(_, context)| context) {
         Some(NamedContext::OciLayout { path, name: within }) => {
             layout::image(work.host, path, within.as_deref(), wanted)
@@ -101,21 +102,28 @@ pub(crate) fn find(
                 EngineError { message, hint: None, command_code: None, source: None }
             })?
         }
-        Some(NamedContext::Image(reference)) => by_reference(work, reference, wanted, name, span)?,
+        Some(NamedContext::Image(named)) => by_reference(work, reference.insert(named.clone()), wanted, name, span)?,
         // Directories and stages were recognised before.
         _ => {
-            let reference = name.parse::<Reference>().map_err(|error| {
+            let named = name.parse::<Reference>().map_err(|error| {
                 work.invalid(
                     Diagnostic::error("ST122", error.to_string())
                         .with_span(span.clone())
                         .with_suggestion(nearest_stage(work.file, name)),
                 )
             })?;
-            by_reference(work, &reference, wanted, name, span)?
+            by_reference(work, reference.insert(named), wanted, name, span)?
         }
     };
     check_platform(work, &image, wanted, platform.is_some(), name, span)?;
     locked(&work.bases).insert(name.to_owned(), image.id.clone());
+    work.took(Material::Image {
+        name: name.to_owned(),
+        reference,
+        id: image.id.clone(),
+        manifest: work.host.store.known_manifest(&image.id),
+        platform: image.config.platform(),
+    });
     if let Some(top) = image.top() {
         work.host.scope.lease(top).during(|| format!("cannot use image {name}"))?;
     }

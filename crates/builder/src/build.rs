@@ -154,6 +154,7 @@ fn built(work: &Work<'_>, state: &State) -> Built {
         steps_cached,
         saved,
         bases: locked(&work.bases).clone().into_iter().collect(),
+        materials: locked(&work.materials).values().cloned().collect(),
         unpublishable: state.unpublishable.clone(),
     }
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use engine::{GitSource, RemoteSource, redacted};
+use engine::{GitSource, Material, RemoteSource, redacted};
 use oci::Digest;
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags, openat},
@@ -328,6 +328,8 @@ pub struct FetchedContext {
     pub time: Option<SystemTime>,
     /// The context is a single file, of this name: a Dockerfile.
     pub file: Option<String>,
+    /// What it is, by what cannot change.
+    pub material: Material,
 }
 
 /// Fetches a build context that the user named on the command line: a repository, an archive, or a Dockerfile. With the
@@ -346,17 +348,19 @@ pub fn fetch_context(
             let commit = git::resolve(git, Access::User, is_stopped)?;
             let keeps = git.keep_git_dir.unwrap_or(keeps_git_dir);
             let Checkout { directory, time } = checkout(host, git, &commit, keeps, Access::User, is_stopped)?;
-            Ok(FetchedContext { directory, time: Some(time), file: None })
+            let material = Material::Repository { url: git.to_string(), commit: commit.id };
+            Ok(FetchedContext { directory, time: Some(time), file: None, material })
         }
         RemoteSource::Http(url) => {
             let file = web_file(host, url, is_stopped)?;
             web_file_content(host, url, &file.digest, is_stopped)?;
             let mut content = open_blob(host, &file.digest)?;
+            let material = Material::File { url: redacted(url), digest: file.digest.clone() };
             if let Some(directory) = unpack_file(host, &mut content, is_stopped)? {
-                return Ok(FetchedContext { directory, time: None, file: None });
+                return Ok(FetchedContext { directory, time: None, file: None, material });
             }
             let directory = place_file(host, &file.digest, CONTEXT_FILE, file.modified())?;
-            Ok(FetchedContext { directory, time: None, file: Some(CONTEXT_FILE.into()) })
+            Ok(FetchedContext { directory, time: None, file: Some(CONTEXT_FILE.into()), material })
         }
     }
 }

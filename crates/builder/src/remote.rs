@@ -130,6 +130,7 @@ pub(crate) fn named(work: &Work<'_>, name: &str, span: &Span) -> Result<Option<A
             let stopped = || work.is_stopped();
             let fetched = fetch::fetch_context(work.host, source, false, &stopped)
                 .map_err(|error| failure(work, &source.to_string(), error, span))?;
+            work.took(fetched.material);
             Ok(Arc::new(Context::directory(&fetched.directory)?))
         }
         _ => unreachable!("only directories are opened"),

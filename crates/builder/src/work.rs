@@ -11,7 +11,7 @@ use std::{
 };
 
 use dockerfile::{Diagnostic, Dockerfile, Span};
-use engine::{BuildError, BuildRequest, Cancel, EngineError, Masks};
+use engine::{BuildError, BuildRequest, Cancel, EngineError, Masks, Material};
 use events::{Event, EventSink, Place};
 use oci::Digest;
 use store::{Scope, Store};
@@ -60,6 +60,8 @@ pub(crate) struct Work<'a> {
     pub(crate) epoch: SystemTime,
     pub(crate) tally: Tally,
     pub(crate) bases: Mutex<BTreeMap<String, Digest>>,
+    /// What came from elsewhere, by [`Material::key`].
+    pub(crate) materials: Mutex<BTreeMap<String, Material>>,
     /// What was fetched from elsewhere, and directories with names of their own.
     pub(crate) remotes: Remotes,
     /// Build arguments that some ARG declared.
@@ -137,6 +139,7 @@ impl<'a> Work<'a> {
             epoch,
             tally: Tally::default(),
             bases: Mutex::default(),
+            materials: Mutex::default(),
             remotes: Remotes::default(),
             declared_args: Mutex::default(),
             chains: Mutex::default(),
@@ -227,6 +230,11 @@ impl<'a> Work<'a> {
     /// Stops between steps once the user has cancelled or another stage has failed.
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         if self.is_stopped() { Err(BuildError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Notes what came from elsewhere.
+    pub(crate) fn took(&self, material: Material) {
+        locked(&self.materials).insert(material.key(), material);
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

@@ -11,7 +11,7 @@ use dockerfile::Diagnostic;
 use events::Place;
 use oci::{Digest, Platform, Reference};
 
-use crate::{BindMount, Cancel, EngineError, KeptRoot, Masks, MemoryFile, RemoteSource, Root, RunSettings};
+use crate::{BindMount, Cancel, EngineError, KeptRoot, Masks, Material, MemoryFile, RemoteSource, Root, RunSettings};
 
 /// `docker build`'s question, resolved: no environment, no defaults left to look up.
 #[derive(Clone, Debug)]
@@ -140,6 +140,9 @@ pub struct Built {
     pub saved: Duration,
     /// References of base images with what they resolved to (image id).
     pub bases: Vec<(String, oci::Digest)>,
+    /// Everything that came from elsewhere, each once: images, files of the web, repositories. The context itself is not
+    /// among them.
+    pub materials: Vec<Material>,
     /// The image is made of the host's own files (`base host`) and must not be published.
     pub unpublishable: Option<String>,
 }

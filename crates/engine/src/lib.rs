@@ -7,6 +7,7 @@ mod build;
 mod container;
 mod image;
 mod mask;
+mod material;
 mod named;
 mod remote;
 mod run_settings;
@@ -22,6 +23,7 @@ pub use container::{
 };
 pub use image::{ImageRequest, Pull, ResolvedImage};
 pub use mask::{Masker, Masks};
+pub use material::Material;
 pub use named::InvalidContext;
 pub use run_settings::{Allow, HOST_GATEWAY, RunSettings, Secret, SshSource, Ulimit};
 

@@ -1,4 +1,4 @@
-//! What a registry has beside an image: bundles that refer to it, and cosign's older tags.
+//! What a registry has beside an image: bundles that refer to it, cosign's older tags, and what BuildKit lists in the index.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest, Manifest, ManifestOrIndex, Platform, Reference};
 use registry::{Client, ContentCheck, ErrorKind, NoProgress, RegistryError};
 
-use crate::{Form, Found, Policy, Requirement};
+use crate::{Form, Found, Policy, Requirement, STATEMENT_PAYLOAD, attachment, in_index};
 
 /// An SBOM of a large image has some megabytes, half as much again in base64.
 const EVIDENCE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -54,7 +54,9 @@ pub async fn collect(
     let resolved = client.fetch_manifest(image, 4 * MANIFEST_BYTES_MAX).await?;
     let root = resolved.descriptor.digest;
     let mut platforms: Vec<(Digest, Option<Platform>)> = Vec::new();
+    let mut listed = Vec::new();
     if let ManifestOrIndex::Index(index) = &resolved.document {
+        listed = in_index::attestations(index);
         match platform {
             Some(wanted) => {
                 platforms.extend(index.select(wanted).map(|found| (found.digest.clone(), found.platform.clone())));
@@ -64,7 +66,7 @@ pub async fn collect(
                 index
                     .manifests
                     .iter()
-                    .filter(|listed| !listed.annotations.contains_key("vnd.docker.reference.type"))
+                    .filter(|listed| !in_index::is_no_image(listed))
                     .map(|listed| (listed.digest.clone(), listed.platform.clone()))
                     .take(PLATFORMS_MAX),
             ),
@@ -74,7 +76,10 @@ pub async fn collect(
         [root.clone()].into_iter().chain(platforms.iter().map(|(digest, _)| digest.clone())).collect();
     let source = Source { client, image, fetched_bytes: AtomicU64::new(0) };
     let asked: Vec<_> = subjects.iter().map(|subject| source.of_subject(subject)).collect();
-    let pieces: Vec<Vec<Found>> = futures::stream::iter(asked).buffered(PARALLEL).try_collect().await?;
+    let mut pieces: Vec<Vec<Found>> = futures::stream::iter(asked).buffered(PARALLEL).try_collect().await?;
+    listed.retain(|(_, about)| subjects.contains(about));
+    let asked: Vec<_> = listed.iter().map(|(manifest, about)| source.in_index(manifest, about)).collect();
+    pieces.extend(futures::stream::iter(asked).buffered(PARALLEL).try_collect::<Vec<_>>().await?);
     Ok(Collected { root, platforms, found: pieces.into_iter().flatten().collect(), content: None })
 }
 
@@ -97,6 +102,22 @@ pub async fn collect_for(
     Ok(collected)
 }
 
+/// Fetches the bundles of some kinds of predicates that refer to what `image` names by its digest, and nothing else.
+///
+/// # Errors
+/// As [`collect`].
+pub async fn collect_kinds(client: &Client, image: &Reference, kinds: &[&str]) -> Result<Vec<Found>, RegistryError> {
+    let Some(subject) = image.digest() else { return Ok(Vec::new()) };
+    let source = Source { client, image, fetched_bytes: AtomicU64::new(0) };
+    // A registry that tells no annotations leaves it to us to look.
+    let may_be = |found: &Descriptor| {
+        found.annotations.get(attachment::PREDICATE_TYPE).is_none_or(|told| kinds.contains(&told.as_str()))
+    };
+    let mut found = source.bundles(subject, &may_be).await?;
+    found.retain(|found| found.statement().is_ok_and(|said| kinds.contains(&said.predicate_type.as_str())));
+    Ok(found)
+}
+
 /// The repository that is asked.
 struct Source<'a> {
     client: &'a Client,
@@ -106,16 +127,45 @@ struct Source<'a> {
 
 impl Source<'_> {
     async fn of_subject(&self, subject: &Digest) -> Result<Vec<Found>, RegistryError> {
+        let (bundles, signatures, attestations) = futures::future::try_join3(
+            self.bundles(subject, &|_| true),
+            self.legacy(subject, "sig"),
+            self.legacy(subject, "att"),
+        )
+        .await?;
+        Ok(bundles.into_iter().chain(signatures).chain(attestations).collect())
+    }
+
+    /// The bundles that refer to it, of those that the list of referrers lets expect what is wanted.
+    async fn bundles(
+        &self,
+        subject: &Digest,
+        wanted: &(dyn Fn(&Descriptor) -> bool + Sync),
+    ) -> Result<Vec<Found>, RegistryError> {
         let referrers = self.client.referrers(&self.image.with_digest(subject.clone()), None).await?;
         let is_bundle = |referrer: &&Descriptor| {
-            referrer.artifact_type.as_deref().is_some_and(|kind| kind.starts_with(BUNDLE_TYPES))
+            referrer.artifact_type.as_deref().is_some_and(|kind| kind.starts_with(BUNDLE_TYPES)) && wanted(referrer)
         };
         let bundles =
             referrers.iter().filter(is_bundle).take(FOUND_MAX).map(|found| self.bundle(&found.digest, subject));
-        let bundles = futures::stream::iter(bundles.collect::<Vec<_>>()).buffered(PARALLEL).try_collect::<Vec<_>>();
-        let (bundles, signatures, attestations) =
-            futures::future::try_join3(bundles, self.legacy(subject, "sig"), self.legacy(subject, "att")).await?;
-        Ok(bundles.into_iter().flatten().chain(signatures).chain(attestations).collect())
+        let bundles = futures::stream::iter(bundles.collect::<Vec<_>>()).buffered(PARALLEL);
+        Ok(bundles.try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
+    }
+
+    /// The statements of an attestation manifest that an index lists for an image. Nobody has signed them.
+    async fn in_index(&self, manifest: &Descriptor, about: &Digest) -> Result<Vec<Found>, RegistryError> {
+        let place = self.image.with_digest(manifest.digest.clone());
+        let Some(manifest) = self.manifest(&place).await? else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        let is_statement = |layer: &&Descriptor| layer.media_type == STATEMENT_PAYLOAD;
+        for layer in manifest.layers.iter().filter(is_statement).take(FOUND_MAX) {
+            let (digest, about) = (layer.digest.clone(), about.clone());
+            found.push(match self.document(layer).await? {
+                Ok(bytes) => Found::unsigned(digest, about, bytes),
+                Err(reason) => Found::unreadable(digest, about, Form::InIndex, reason),
+            });
+        }
+        Ok(found)
     }
 
     async fn bundle(&self, referrer: &Digest, subject: &Digest) -> Result<Option<Found>, RegistryError> {

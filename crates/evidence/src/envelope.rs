@@ -75,11 +75,7 @@ impl Envelope {
         }
         let payload = decode(&self.payload).ok_or(InvalidEnvelope::NotBase64)?;
         let statement: Statement = serde_json::from_slice(&payload).map_err(|_| InvalidEnvelope::NotAStatement)?;
-        // Version 0.1 of the framework has the same fields, and old attestations are of it.
-        if !statement.kind.starts_with("https://in-toto.io/Statement/") {
-            return Err(InvalidEnvelope::NotAStatement);
-        }
-        Ok(statement)
+        if statement.is_of_known_version() { Ok(statement) } else { Err(InvalidEnvelope::NotAStatement) }
     }
 
     /// The first of these keys that has signed this very payload.

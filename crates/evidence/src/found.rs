@@ -28,6 +28,8 @@ pub enum Form {
     LegacyAttestation,
     /// A signature below the tag `sha256-….sig` (cosign 1 and 2).
     LegacySignature,
+    /// A statement that the image's index lists, without a signature (BuildKit).
+    InIndex,
 }
 
 impl Form {
@@ -37,14 +39,24 @@ impl Form {
             Self::Bundle => "bundle",
             Self::LegacyAttestation => "legacy attestation",
             Self::LegacySignature => "legacy signature",
+            Self::InIndex => "in index",
         }
     }
 }
 
 #[derive(Clone, Debug)]
 enum Content {
-    Envelope { envelope: Envelope, statement: Statement },
-    Simple { payload: Vec<u8>, signature: Vec<u8>, statement: Statement },
+    Envelope {
+        envelope: Envelope,
+        statement: Statement,
+    },
+    Simple {
+        payload: Vec<u8>,
+        signature: Vec<u8>,
+        statement: Statement,
+    },
+    /// Nobody has signed it.
+    Bare(Statement),
 }
 
 /// Why something cannot be read as evidence.
@@ -58,6 +70,9 @@ pub enum Flaw {
     /// It is not what it should be.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
+    /// It has no signature, so that nobody stands for it.
+    #[error("nobody has signed it")]
+    NotSigned,
     /// None of the keys has signed it, or it was changed.
     #[error("no trusted key has signed it")]
     NotTrusted,
@@ -105,6 +120,16 @@ impl Found {
         Self { digest, attached_to, form: Form::LegacySignature, bytes: payload, content }
     }
 
+    /// A statement without a signature.
+    pub fn unsigned(digest: Digest, attached_to: Digest, bytes: Vec<u8>) -> Self {
+        let content = serde_json::from_slice(&bytes)
+            .ok()
+            .filter(Statement::is_of_known_version)
+            .map(Content::Bare)
+            .ok_or_else(|| Unreadable(InvalidEnvelope::NotAStatement.to_string()));
+        Self { digest, attached_to, form: Form::InIndex, bytes, content }
+    }
+
     /// Something that could not be fetched.
     pub fn unreadable(digest: Digest, attached_to: Digest, form: Form, reason: String) -> Self {
         Self { digest, attached_to, form, bytes: Vec::new(), content: Err(Unreadable(reason)) }
@@ -116,7 +141,9 @@ impl Found {
     /// It cannot be read.
     pub fn statement(&self) -> Result<&Statement, &Unreadable> {
         self.content.as_ref().map(|content| match content {
-            Content::Envelope { statement, .. } | Content::Simple { statement, .. } => statement,
+            Content::Envelope { statement, .. } | Content::Simple { statement, .. } | Content::Bare(statement) => {
+                statement
+            }
         })
     }
 
@@ -139,6 +166,7 @@ impl Found {
             Content::Simple { payload, signature, statement } => {
                 (statement, keys.iter().find(|key| key.verifies(payload, signature)))
             }
+            Content::Bare(_) => return Err(Flaw::NotSigned),
         };
         let key = key.ok_or(Flaw::NotTrusted)?;
         if !statement.speaks_of(image) {

@@ -1,6 +1,7 @@
 //! Keys: ECDSA on P-256 and Ed25519, private and public.
 
 mod file;
+mod program;
 mod sealed;
 mod source;
 
@@ -11,7 +12,7 @@ use oci::Digest;
 use p256::pkcs8::{DecodePublicKey, EncodePublicKey, LineEnding};
 
 pub use file::{KeyFileError, Password};
-pub use source::{KeySource, KeySourceError, Secrets, Signer, SigningFailed, SigningFailure};
+pub use source::{KeySource, KeySourceError, PROGRAM_TIME, Secrets, Signer, SigningFailed, SigningFailure};
 
 /// Kinds of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

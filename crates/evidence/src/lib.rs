@@ -12,25 +12,29 @@ mod bundle;
 mod collect;
 mod envelope;
 mod found;
+mod in_index;
 mod key;
 mod policy;
 pub mod promotion;
+mod repeat;
 pub mod sbom;
 mod statement;
 mod trust;
 
 pub use attachment::Attachment;
 pub use bundle::{BUNDLE_TYPE, Bundle};
-pub use collect::{Collected, collect, collect_for};
+pub use collect::{Collected, collect, collect_for, collect_kinds};
 pub use envelope::{Envelope, InvalidEnvelope, STATEMENT_PAYLOAD, pre_authentication};
 pub use found::{Flaw, Form, Found, Trusted, Unreadable};
+pub use in_index::{images_of, in_index};
 pub use key::{
-    InvalidPublicKey, KeyFileError, KeyKind, KeySource, KeySourceError, NoRandomness, Password, PublicKey, Secrets,
-    Signer, SigningFailed, SigningFailure, SigningKey,
+    InvalidPublicKey, KeyFileError, KeyKind, KeySource, KeySourceError, NoRandomness, PROGRAM_TIME, Password,
+    PublicKey, Secrets, Signer, SigningFailed, SigningFailure, SigningKey,
 };
 pub use policy::{Check, Exception, NamedKey, Policy, PolicyError, PolicyFile, Report, Requirement, Sought, read_text};
+pub use repeat::{REPEAT_AFTER, TIMED, repeated};
 pub use statement::{
-    BUILD_TYPE, BUILDER_ID, GATES_LEVEL, GateResult, Parameters, Provenance, Resource, STATEMENT_TYPE, Statement,
-    Summary, TestResult, git_uri, predicate, timestamp,
+    BUILD_TYPE, BUILDER_ID, GATES_LEVEL, GateResult, Invocation, Parameters, Provenance, Resource, STATEMENT_TYPE,
+    Statement, Summary, TestResult, git_uri, predicate, timestamp,
 };
 pub use trust::{Trust, TrustRule};

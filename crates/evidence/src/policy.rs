@@ -378,6 +378,7 @@ impl<'a> Believed<'a> {
         let count = |flaw: &Flaw| self.flaws.iter().filter(|known| *known == flaw).count();
         let unreadable = self.flaws.iter().filter(|flaw| matches!(flaw, Flaw::Unreadable(_))).count();
         let words: Vec<String> = [
+            (count(&Flaw::NotSigned), "not signed at all"),
             (count(&Flaw::NotTrusted), "not signed by a trusted key, or changed since"),
             (count(&Flaw::OtherSubject), "about another image"),
             (count(&Flaw::Misplaced), "attached to another image"),

@@ -20,7 +20,7 @@ mod os_release;
 mod owner;
 mod pom;
 mod program;
-mod purl;
+pub(crate) mod purl;
 mod python;
 mod rpm;
 mod source;

@@ -9,11 +9,13 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use oci::Digest;
+use oci::{Digest, Platform, Reference, media_type};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-pub use provenance::{BUILD_TYPE, BUILDER_ID, Parameters, Provenance};
+use crate::sbom::purl;
+
+pub use provenance::{BUILD_TYPE, BUILDER_ID, Invocation, Parameters, Provenance};
 pub use summary::{GATES_LEVEL, Summary};
 pub use test_result::{GateResult, TestResult};
 
@@ -65,6 +67,9 @@ pub struct Resource {
     /// Digests by algorithm: `sha256`, `gitCommit`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub digest: BTreeMap<String, String>,
+    /// What the digest is of, where that is not plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
     /// Further words.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, Value>,
@@ -79,6 +84,23 @@ impl Resource {
     /// Content by its digest.
     pub fn content(digest: &Digest) -> Self {
         Self { digest: BTreeMap::from([("sha256".to_owned(), digest.hex().to_owned())]), ..Self::default() }
+    }
+
+    /// An image that was built on, by where it is from and the digest of its manifest.
+    pub fn base(reference: &Reference, manifest: &Digest, platform: &Platform) -> Self {
+        // What was asked for by a digest has that one: perhaps of the index around the manifest.
+        let digest = reference.digest().unwrap_or(manifest);
+        Self { uri: Some(purl::of_docker(reference, digest, platform)), ..Self::content(digest) }
+    }
+
+    /// An image that has no manifest yet, by the digest of its config.
+    pub fn config(id: &Digest) -> Self {
+        Self { media_type: Some(media_type::CONFIG.into()), ..Self::content(id) }
+    }
+
+    /// A file of the web.
+    pub fn file(url: &str, digest: &Digest) -> Self {
+        Self { uri: Some(url.to_owned()), ..Self::content(digest) }
     }
 
     /// A Git commit, perhaps with its repository.
@@ -104,7 +126,14 @@ impl Resource {
 
 /// `git+https://…`, as SPDX and SLSA write where a repository is.
 pub fn git_uri(repository: &str) -> String {
-    if repository.starts_with("git+") { repository.to_owned() } else { format!("git+{repository}") }
+    if repository.starts_with("git+") {
+        return repository.to_owned();
+    }
+    match repository.split_once(':') {
+        // `user@host:path` is ssh's own way of writing it, and no URI.
+        Some((host, path)) if !path.starts_with("//") && host.contains('@') => format!("git+ssh://{host}/{path}"),
+        _ => format!("git+{repository}"),
+    }
 }
 
 impl Statement {
@@ -121,6 +150,11 @@ impl Statement {
     /// The bytes that are signed. The same value has the same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a statement is JSON")
+    }
+
+    /// Whether it is a statement of the in-toto framework. Version 0.1 has the same fields, and old attestations are of it.
+    pub(crate) fn is_of_known_version(&self) -> bool {
+        self.kind.starts_with("https://in-toto.io/Statement/")
     }
 
     /// Whether it speaks of the manifest with this digest.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use engine::{BuildError, Cancel, Engine, EngineError};
 use events::EventSink;
-use evidence::{Attachment, Collected, Signer, SigningFailed};
+use evidence::{Attachment, Collected, Found, Signer, SigningFailed};
 use futures::{StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest, Reference};
 use packages::{Login, Package, PublishError, State, Target};
@@ -157,6 +157,12 @@ pub trait Registry: Send + Sync {
         Ok(None)
     }
 
+    /// What is signed about an image there, named by its digest, of some kinds of predicates only.
+    async fn evidence_of_kinds(&self, image: &Reference, kinds: &[&str]) -> Result<Vec<Found>, RegistryError> {
+        let _ = (image, kinds);
+        Ok(Vec::new())
+    }
+
     /// All tags of a repository; none when there is no such repository.
     async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError>;
 
@@ -229,6 +235,10 @@ impl Registry for registry::Client {
 
     async fn evidence(&self, image: &Reference) -> Result<Option<Collected>, RegistryError> {
         or_absent(evidence::collect(self, image, None).await)
+    }
+
+    async fn evidence_of_kinds(&self, image: &Reference, kinds: &[&str]) -> Result<Vec<Found>, RegistryError> {
+        evidence::collect_kinds(self, image, kinds).await
     }
 
     async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {

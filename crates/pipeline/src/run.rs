@@ -34,6 +34,7 @@ use events::{Event, EventSink, RunId, Verdict};
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
+pub use evidence::{git_ref, public_url, resource_of};
 pub use files::STAGE as FILES_STAGE;
 pub use number::is_claim_tag;
 pub use record::{StageRecord, has_passed, stage_record};

@@ -21,7 +21,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use changed::changed_paths;
-pub(crate) use ci::run_url;
+pub use ci::run_url;
 pub use head::Head;
 use origin::web_url;
 

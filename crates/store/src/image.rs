@@ -231,6 +231,12 @@ impl Store {
         Ok(sealed(digest, bytes, manifest))
     }
 
+    /// Digest of the manifest by which an image is best known: as it is to be pushed, as it was pulled, as it was made first.
+    /// `None` where it never had one.
+    pub fn known_manifest(&self, image: &Digest) -> Option<Digest> {
+        self.image_record(image)?.manifest_digest().cloned()
+    }
+
     /// Has the image pushed with these options from now on.
     pub fn prefer_manifest(&self, image: &Digest, options: &ManifestOptions) -> Result<(), StoreError> {
         let record = self.image_record(image).ok_or_else(|| StoreError::UnknownImage(image.clone()))?;
@@ -432,7 +438,7 @@ fn is_layer(kind: &str) -> bool {
     )
 }
 
-fn sealed(digest: Digest, bytes: Vec<u8>, manifest: Manifest) -> SealedManifest {
+pub(crate) fn sealed(digest: Digest, bytes: Vec<u8>, manifest: Manifest) -> SealedManifest {
     let layers: u64 = manifest.layers.iter().map(|layer| layer.size).sum();
     let size_bytes = bytes.len() as u64 + manifest.config.size + layers;
     SealedManifest { digest, bytes, manifest, size_bytes }

@@ -1,7 +1,7 @@
 //! Sources of an ADD that lie elsewhere: first what they are now, which is part of the key, then their files.
 
 use dockerfile::{Diagnostic, Span};
-use engine::{BuildError, GitSource, redacted};
+use engine::{BuildError, GitSource, Material, redacted};
 use oci::Digest;
 
 use super::{
@@ -37,10 +37,12 @@ pub(super) fn resolve<'a>(at: &At<'_>, request: &'a Request) -> Result<Vec<Fetch
                         (file.digest, modified)
                     }
                 };
+                at.work.took(Material::File { url: redacted(url), digest: digest.clone() });
                 Kind::Web { url, name, digest, modified }
             }
             Remote::Git { source, keeps_git_dir } => {
                 let commit = remote::commit(at.work, source, &at.place_of(Some(span)))?;
+                at.work.took(Material::Repository { url: source.to_string(), commit: commit.id.clone() });
                 Kind::Git { source, commit, keeps_git_dir: *keeps_git_dir }
             }
         };

@@ -2,20 +2,18 @@
 
 use std::{
     fmt, fs,
-    io::{Read, Write},
+    io::Read,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     str::FromStr,
+    time::Duration,
 };
 
 use zeroize::Zeroizing;
 
-use super::{KeyFileError, Password, PublicKey, SigningKey, file};
+use super::{KeyFileError, Password, PublicKey, SigningKey, file, program};
 
 /// A private key takes some hundred bytes; an encrypted one not a thousand.
 const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
-/// A signature takes some seventy bytes, as base64 a hundred.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
 /// Where a private key is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +82,12 @@ pub struct Secrets<'a> {
     pub password: Password<'a>,
     /// Files are relative to it, and programs start in it.
     pub directory: &'a Path,
+    /// How long a program may take for each answer; usually [`PROGRAM_TIME`].
+    pub program_time: Duration,
 }
+
+/// A key service answers within seconds; a token that waits for a finger within a minute, or nobody is there.
+pub const PROGRAM_TIME: Duration = Duration::from_secs(60);
 
 /// No signature could be made.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +118,12 @@ pub enum SigningFailure {
     /// The program said no.
     #[error("the program ended with {0}")]
     Refused(String),
+    /// The program did not answer in time, and was ended.
+    #[error("the program gave no answer within {} s", .0.as_secs())]
+    TooSlow(Duration),
+    /// The program wrote more than any key or signature has, and was ended.
+    #[error("the program wrote more than {0} bytes")]
+    TooLong(u64),
     /// What the program wrote is no public key.
     #[error("with `public-key` the program wrote none")]
     NoPublicKey,
@@ -134,7 +143,7 @@ pub struct Signer {
 #[derive(Debug)]
 enum SignerKind {
     Key(Box<SigningKey>),
-    Program { words: Vec<String>, directory: PathBuf },
+    Program { words: Vec<String>, directory: PathBuf, time: Duration },
 }
 
 impl Signer {
@@ -156,8 +165,8 @@ impl Signer {
         let failed = |kind| SigningFailed { key: self.name.clone(), kind };
         match &self.kind {
             SignerKind::Key(key) => Ok(key.sign(message)),
-            SignerKind::Program { words, directory } => {
-                let answer = call(words, None, message, directory).map_err(failed)?;
+            SignerKind::Program { words, directory, time } => {
+                let answer = program::call(words, None, message, directory, *time).map_err(failed)?;
                 let signature = [raw(&answer), base64_of(&answer)].into_iter().flatten();
                 let mut signature = signature.filter(|bytes| self.public.verifies(message, bytes));
                 signature.next().ok_or_else(|| failed(SigningFailure::NotASignature))
@@ -194,10 +203,11 @@ impl KeySource {
                 of_pem(&text, secrets).map_err(failed)?
             }
             Self::Program(words) => {
-                let answer = call(words, Some("public-key"), b"", secrets.directory).map_err(failed)?;
+                let time = secrets.program_time;
+                let answer = program::call(words, Some("public-key"), b"", secrets.directory, time).map_err(failed)?;
                 let text = String::from_utf8_lossy(&answer);
                 let public = PublicKey::from_pem(&text).map_err(|_| failed(SigningFailure::NoPublicKey))?;
-                (public, SignerKind::Program { words: words.clone(), directory: secrets.directory.to_owned() })
+                (public, SignerKind::Program { words: words.clone(), directory: secrets.directory.to_owned(), time })
             }
         };
         Ok(Signer { name: self.to_string(), public, kind })
@@ -213,33 +223,4 @@ fn read(path: &Path) -> std::io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     fs::File::open(path)?.take(KEY_FILE_BYTES_MAX).read_to_string(&mut text)?;
     Ok(text)
-}
-
-/// Starts a program, gives it its input, and takes its output. Its messages go where ours go.
-fn call(words: &[String], further: Option<&str>, input: &[u8], directory: &Path) -> Result<Vec<u8>, SigningFailure> {
-    let (program, arguments) = words.split_first().expect("a source names a program");
-    let mut child = Command::new(program)
-        .args(arguments)
-        .args(further)
-        .current_dir(directory)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(SigningFailure::Program)?;
-    let mut stdin = child.stdin.take().expect("it is piped");
-    let stdout = child.stdout.take().expect("it is piped");
-    let mut answer = Vec::new();
-    let talked = std::thread::scope(|scope| {
-        let writer = scope.spawn(move || match stdin.write_all(input) {
-            // A program that wants no input may close it.
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
-            _ => Ok(()),
-        });
-        let read = stdout.take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
-        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        read.and(written)
-    });
-    let status = child.wait().map_err(SigningFailure::Program)?;
-    talked.map_err(SigningFailure::Program)?;
-    if status.success() { Ok(answer) } else { Err(SigningFailure::Refused(status.to_string())) }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use oci::{Digest, Reference};
+use oci::{Digest, Platform, Reference};
 
 use super::{Ecosystem, OsRelease, Package};
 
@@ -53,6 +53,16 @@ pub(crate) fn of_image(reference: Option<&Reference>, digest: &Digest, architect
     qualifiers.extend(repository.clone().map(|repository| ("repository_url", repository)));
     qualifiers.extend(reference.and_then(Reference::tag).map(|tag| ("tag", tag.to_owned())));
     purl.qualifiers(qualifiers);
+    purl.0
+}
+
+/// The purl of an image by its name, as BuildKit names materials: `pkg:docker/alpine@3.17?digest=…&platform=linux%2Famd64`.
+pub(crate) fn of_docker(reference: &Reference, digest: &Digest, platform: &Platform) -> String {
+    let plain = Reference::with_tag(reference, "latest").familiar();
+    let (kind, namespace, name) = scoped("docker", plain.trim_end_matches(":latest"));
+    let mut purl = Purl::new(kind, &namespace, &name);
+    purl.version(reference.tag_or_latest().unwrap_or_default());
+    purl.qualifiers(vec![("digest", digest.to_string()), ("platform", platform.to_string())]);
     purl.0
 }
 
@@ -152,5 +162,17 @@ mod tests {
         };
         let expected = "pkg:rpm/fedora/curl@7.50.3-1.fc40?arch=x86_64&distro=fedora-40&epoch=2&upstream=curl-7.50.3-1.fc40.src.rpm";
         assert_eq!(of(&package, Some(&os)), expected);
+    }
+
+    #[test]
+    fn images_are_named_as_buildkit_names_them() {
+        let digest = Digest::of(b"");
+        let platform = "linux/arm64".parse().expect("a platform");
+        let purl = |text: &str| of_docker(&text.parse().expect("a reference"), &digest, &platform);
+        let rest = format!("?digest={digest}&platform=linux%2Farm64");
+        assert_eq!(purl("alpine:3.17"), format!("pkg:docker/alpine@3.17{rest}"));
+        assert_eq!(purl("moby/buildkit"), format!("pkg:docker/moby/buildkit@latest{rest}"));
+        assert_eq!(purl("localhost:5000/team/base:1"), format!("pkg:docker/localhost:5000/team/base@1{rest}"));
+        assert_eq!(purl(&format!("alpine@{digest}")), format!("pkg:docker/alpine{rest}"));
     }
 }

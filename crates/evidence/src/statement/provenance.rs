@@ -24,8 +24,17 @@ pub struct Provenance {
     pub builder: String,
     /// Version of Seatrial.
     pub version: String,
+    /// `internalParameters`: what the builder decided, and what else is worth knowing of how it went.
+    pub internal: Map<String, Value>,
+    /// Which run it was; without it the same build gives the same statement.
+    pub run: Option<Invocation>,
+}
+
+/// What is of one run only.
+#[derive(Clone, Debug)]
+pub struct Invocation {
     /// Names the run.
-    pub invocation: String,
+    pub id: String,
     /// When the run began.
     pub started: SystemTime,
     /// When the image was finished.
@@ -56,20 +65,26 @@ pub struct Parameters {
 impl Provenance {
     /// As a statement.
     pub fn statement(&self) -> Statement {
+        let metadata = self.run.as_ref().map_or_else(
+            || json!({}),
+            |run| {
+                json!({
+                    "invocationId": run.id,
+                    "startedOn": timestamp(run.started),
+                    "finishedOn": timestamp(run.finished),
+                })
+            },
+        );
         let predicate = json!({
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": self.parameters.value(),
-                "internalParameters": {},
+                "internalParameters": self.internal,
                 "resolvedDependencies": self.dependencies,
             },
             "runDetails": {
                 "builder": { "id": self.builder, "version": { "seatrial": self.version } },
-                "metadata": {
-                    "invocationId": self.invocation,
-                    "startedOn": timestamp(self.started),
-                    "finishedOn": timestamp(self.finished),
-                },
+                "metadata": metadata,
             },
         });
         Statement::new(vec![self.subject.clone()], predicate::PROVENANCE, predicate)

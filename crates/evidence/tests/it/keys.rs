@@ -1,8 +1,8 @@
 //! Keys that others made are read, and others read ours.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::Duration};
 
-use evidence::{KeyFileError, KeyKind, KeySource, PublicKey, Secrets, SigningKey, pre_authentication};
+use evidence::{KeyFileError, KeyKind, KeySource, PROGRAM_TIME, PublicKey, Secrets, SigningKey, pre_authentication};
 use zeroize::Zeroizing;
 
 fn openssl(directory: &std::path::Path, args: &[&str]) -> bool {
@@ -100,7 +100,7 @@ fn keys_come_from_files_variables_and_programs() {
     )
     .expect("written");
     let env = |name: &str| (name == "COSIGN_KEY").then(|| pem.to_string());
-    let secrets = Secrets { env: &env, password: &|| None, directory: at };
+    let secrets = Secrets { env: &env, password: &|| None, directory: at, program_time: PROGRAM_TIME };
     for source in ["release.key", "env://COSIGN_KEY", "exec://sh kms mine"] {
         let signer = source.parse::<KeySource>().expect("a source").open(secrets).expect(source);
         assert_eq!(*signer.public(), key.public());
@@ -125,5 +125,32 @@ fn keys_come_from_files_variables_and_programs() {
     for wrong in ["", "env://", "exec:// ", "awskms:///alias/key", &pem] {
         let error = wrong.parse::<KeySource>().expect_err("it is no source").to_string();
         assert!(!error.contains("MI"), "{error}");
+    }
+}
+
+#[test]
+fn programs_that_hang_or_never_stop_talking_are_ended() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    let public = SigningKey::generate(KeyKind::Ecdsa).expect("a key").public().to_pem();
+    fs::write(at.join("release.pub"), public).expect("written");
+    let program = "#!/bin/sh\nif [ \"$2\" = public-key ]; then cat release.pub; exit; fi\necho $$ >pid\n. \"$1\"\n";
+    fs::write(at.join("kms"), program).expect("written");
+    // One never answers, one closes its output and stays, one writes for ever.
+    fs::write(at.join("silent"), "exec sleep 1000\n").expect("written");
+    fs::write(at.join("closing"), "exec >&-; exec sleep 1000\n").expect("written");
+    fs::write(at.join("talking"), "exec yes\n").expect("written");
+    let secrets = Secrets { env: &|_| None, password: &|| None, directory: at, program_time: Duration::from_secs(1) };
+    for (source, message) in [
+        ("exec://sh kms ./silent", "the program gave no answer within 1 s"),
+        ("exec://sh kms ./closing", "the program gave no answer within 1 s"),
+        ("exec://sh kms ./talking", "the program wrote more than 65536 bytes"),
+    ] {
+        let signer = source.parse::<KeySource>().expect("a source").open(secrets).expect(source);
+        let error = signer.sign(b"m").expect_err(source);
+        assert_eq!(error.kind.to_string(), message, "{source}");
+        // `exec` and `.`: the program that hangs is the very process that was started.
+        let pid = fs::read_to_string(at.join("pid")).expect("it was started");
+        assert!(!std::path::Path::new("/proc").join(pid.trim()).exists(), "{source} is still there");
     }
 }

@@ -5,6 +5,7 @@
 mod interop;
 mod keys;
 mod policies;
+mod repeats;
 mod sbom;
 mod signed;
 mod support;

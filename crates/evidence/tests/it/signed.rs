@@ -3,8 +3,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use evidence::{
-    Attachment, Bundle, Collected, Found, GateResult, KeyKind, Parameters, Provenance, Resource, Signer, SigningKey,
-    Statement, Summary, TestResult,
+    Attachment, Bundle, Collected, Found, GateResult, Invocation, KeyKind, Parameters, Provenance, Resource, Signer,
+    SigningKey, Statement, Summary, TestResult,
 };
 use oci::{Descriptor, Digest};
 
@@ -42,9 +42,12 @@ pub(super) fn provenance(finished: u64) -> Statement {
         )],
         builder: evidence::BUILDER_ID.into(),
         version: "0.1.0".into(),
-        invocation: "7".into(),
-        started: UNIX_EPOCH + Duration::from_secs(finished.saturating_sub(60)),
-        finished: UNIX_EPOCH + Duration::from_secs(finished),
+        internal: serde_json::Map::new(),
+        run: Some(Invocation {
+            id: format!("run-{finished}"),
+            started: UNIX_EPOCH + Duration::from_secs(finished.saturating_sub(60)),
+            finished: UNIX_EPOCH + Duration::from_secs(finished),
+        }),
     }
     .statement()
 }

@@ -3,11 +3,11 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use engine::Built;
+use engine::{Built, Material};
 use events::Verdict;
 use evidence::{
-    Attachment, BUILDER_ID, Bundle, GateResult, Parameters, Provenance, Resource, Signer, Statement, Summary,
-    TestResult, predicate, sbom,
+    Attachment, BUILDER_ID, Bundle, GateResult, Invocation, Parameters, Provenance, Resource, Signer, Statement,
+    Summary, TIMED, TestResult, predicate, repeated, sbom,
 };
 use oci::{Descriptor, Platform, Reference};
 use store::{MemoSubject, Stop, Store};
@@ -91,9 +91,7 @@ pub(super) fn say<'a>(
     let cx = run.cx;
     let finished = SystemTime::now();
     let image = Resource::image(&name(plan).repository(), &sealed.manifest.digest);
-    // A directory of this machine tells nobody anything.
-    let is_told = |url: &String| url.contains("://") && !url.starts_with("file:");
-    let origin = plan.source.url.clone().filter(is_told);
+    let origin = public_url(&plan.source);
     let commit = plan.source.sha.as_deref().map(|sha| Resource::commit(origin.as_deref(), sha));
     let mut statements = vec![provenance(cx, plan, built, &image, origin.clone(), commit.clone(), (began, finished))];
     // What passed was not the commit, where files had changes.
@@ -138,18 +136,20 @@ pub(super) fn recall(cx: RunContext<'_>, sealed: &Sealed) -> Vec<Statement> {
     if said.iter().all(|statement| statement.speaks_of(&sealed.manifest.digest)) { said } else { Vec::new() }
 }
 
-/// What was attached.
+/// What is to be attached, signed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Attached {
+    /// In the same order.
+    statements: Vec<Statement>,
     attachments: Vec<Attachment>,
-    key: String,
+    signer: Option<Arc<Signer>>,
 }
 
 impl Attached {
     /// `7 statements signed by SHA256:…`.
     pub(super) fn words(&self) -> Option<String> {
-        let count = self.attachments.len() as u64;
-        (count > 0).then(|| format!("{} signed by {}", words::count(count, "statement"), self.key))
+        let (signer, count) = (self.signer.as_ref()?, self.attachments.len() as u64);
+        Some(format!("{} signed by {}", words::count(count, "statement"), signer.public().fingerprint()))
     }
 }
 
@@ -165,17 +165,19 @@ pub(super) async fn sign(plan: &Plan, sealed: &Sealed, mut said: Vec<Statement>)
         let attach =
             |statement: &Statement| Ok(Attachment::new(&Bundle::sign(statement, &signer)?, statement, &subject));
         let attachments = said.iter().map(attach).collect::<Result<_, RunError>>()?;
-        Ok(Attached { attachments, key: signer.public().fingerprint() })
+        Ok(Attached { statements: said, attachments, signer: Some(signer) })
     };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
-/// Attaches it to the digest, which has to be there.
-pub(super) async fn attach(cx: RunContext<'_>, repository: &Reference, attached: &Attached) -> Result<(), RunError> {
-    if attached.attachments.is_empty() {
-        return Ok(());
-    }
-    Ok(cx.registry.attach(repository, &attached.attachments).await?)
+/// Attaches it to an image that is there, but for what the same key has said there a short while ago.
+pub(super) async fn attach(cx: RunContext<'_>, image: &Reference, attached: &Attached) -> Result<(), RunError> {
+    let (Some(signer), Some(digest)) = (&attached.signer, image.digest()) else { return Ok(()) };
+    let found = cx.registry.evidence_of_kinds(image, &TIMED).await?;
+    let repeated = repeated(&attached.statements, &found, digest, signer.public(), SystemTime::now());
+    let new = attached.attachments.iter().zip(repeated).filter(|(_, is_repeated)| !is_repeated);
+    let new: Vec<Attachment> = new.map(|(attachment, _)| attachment.clone()).collect();
+    Ok(cx.registry.attach(image, &new).await?)
 }
 
 /// Where the image is published first, else how it is called here.
@@ -204,10 +206,6 @@ fn provenance(
     (started, finished): (SystemTime, SystemTime),
 ) -> Statement {
     let build = &plan.build;
-    // A base is named by the digest of its config, which is what the build knows it by.
-    let bases = built.bases.iter().map(|(name, id)| Resource::content(id).named(name));
-    let contexts = build.additional_contexts.iter().filter(|(_, from)| from.contains("://"));
-    let contexts = contexts.map(|(name, from)| Resource { uri: Some(from.clone()), ..Resource::default() }.named(name));
     Provenance {
         subject: image.clone(),
         parameters: Parameters {
@@ -220,17 +218,39 @@ fn provenance(
             secrets: build.secrets.iter().map(|secret| secret.source.clone()).collect(),
             is_dirty: plan.source.is_dirty,
         },
-        dependencies: commit.into_iter().chain(bases).chain(contexts).collect(),
+        dependencies: commit.into_iter().chain(built.materials.iter().map(resource_of)).collect(),
         builder: BUILDER_ID.into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        invocation: source::run_url(&plan.values.env).unwrap_or_else(|| format!("run-{}", cx.run.number)),
-        started,
-        finished,
+        internal: serde_json::Map::new(),
+        run: Some(Invocation {
+            id: source::run_url(&plan.values.env).unwrap_or_else(|| format!("run-{}", cx.run.number)),
+            started,
+            finished,
+        }),
     }
     .statement()
 }
 
-fn git_ref(source: &Source) -> Option<String> {
+/// Where the source is for others; a directory of this machine tells nobody anything.
+pub fn public_url(source: &Source) -> Option<String> {
+    source.url.clone().filter(|url| url.contains("://") && !url.starts_with("file:"))
+}
+
+/// What went into a build, as provenance names it: by where it is from, and by a digest.
+pub fn resource_of(material: &Material) -> Resource {
+    match material {
+        Material::Image { name, reference: Some(reference), manifest: Some(manifest), platform, .. } => {
+            Resource::base(reference, manifest, platform).named(name)
+        }
+        Material::Image { name, manifest: Some(manifest), .. } => Resource::content(manifest).named(name),
+        Material::Image { name, id, .. } => Resource::config(id).named(name),
+        Material::File { url, digest } => Resource::file(url, digest),
+        Material::Repository { url, commit } => Resource::commit(Some(url), commit),
+    }
+}
+
+/// `refs/tags/v1` or `refs/heads/main`, where the source says one.
+pub fn git_ref(source: &Source) -> Option<String> {
     match (source.event, &source.tag, &source.branch) {
         (SourceEvent::Tag, Some(tag), _) => Some(format!("refs/tags/{tag}")),
         (_, _, Some(branch)) => Some(format!("refs/heads/{branch}")),

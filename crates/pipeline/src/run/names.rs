@@ -93,7 +93,7 @@ async fn write_all(
         let by_digest = repository.with_digest(sealed.manifest.digest.clone());
         cx.registry.put_manifest(&by_digest, sealed.media_type(), &sealed.manifest.bytes).await?;
         // Before the names, so that whoever comes by one finds what is said of it.
-        evidence::attach(cx, repository, &named.attached).await?;
+        evidence::attach(cx, &by_digest, &named.attached).await?;
     }
     for repository in &intention.repositories {
         if cx.cancel.is_cancelled() {

@@ -162,7 +162,7 @@ fn repository_url<'e>(get: &dyn Fn(&str) -> Option<&'e str>) -> Option<String> {
 }
 
 /// The page of this run.
-pub(crate) fn run_url(env: &BTreeMap<String, String>) -> Option<String> {
+pub fn run_url(env: &BTreeMap<String, String>) -> Option<String> {
     let get = |name: &str| env.get(name).filter(|value| !value.is_empty()).cloned();
     let github = || {
         let (server, repository) = (get("GITHUB_SERVER_URL")?, get("GITHUB_REPOSITORY")?);

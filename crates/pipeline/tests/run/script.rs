@@ -391,6 +391,7 @@ impl Engine for Scripted {
             steps_cached: 1,
             saved: Duration::ZERO,
             bases: Vec::new(),
+            materials: Vec::new(),
             unpublishable: script.unpublishable,
         })
     }

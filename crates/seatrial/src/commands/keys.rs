@@ -4,15 +4,24 @@ use std::{
     io::{IsTerminal as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use evidence::{KeyKind, KeySource, PublicKey, Secrets, Signer, SigningFailed, SigningKey};
+use evidence::{KeyKind, KeySource, PROGRAM_TIME, PublicKey, Secrets, Signer, SigningFailed, SigningKey};
 use zeroize::Zeroizing;
 
-use crate::{context::Context, exit::Exit, failure::Failure, terminal};
+use crate::{
+    context::Context,
+    exit::Exit,
+    failure::Failure,
+    terminal::{self, text},
+};
 
 /// Holds the password of a key, for cosign as for us.
 pub(super) const PASSWORD: &str = "COSIGN_PASSWORD";
+/// How long a key's program may take for each answer. It is a matter of this machine, and of whoever has to touch a token,
+/// not of the repository.
+const PROGRAM_TIMEOUT: &str = "SEATRIAL_SIGN_TIMEOUT";
 
 /// Flags of `seatrial keys`.
 #[derive(Debug, clap::Args)]
@@ -153,21 +162,45 @@ fn public_key(text: &str, directory: &Path) -> Result<PublicKey, Failure> {
 
 /// Where a key is, as a user writes it.
 pub(super) fn source(text: &str) -> Result<KeySource, Failure> {
-    text.parse().map_err(|error: evidence::KeySourceError| Failure::usage(error.to_string()))
+    let source = text.parse().map_err(|error: evidence::KeySourceError| Failure::usage(error.to_string()))?;
+    if matches!(source, KeySource::Program(_)) {
+        program_time().map_err(|error| Failure::usage(format!("{PROGRAM_TIMEOUT} is wrong: {error}")))?;
+    }
+    Ok(source)
 }
 
 /// Opens a private key with the environment's password, asking for it on a terminal.
 pub(super) fn open(source: &KeySource, directory: &Path) -> Result<Signer, SigningFailed> {
     let env = |name: &str| std::env::var(name).ok();
     let password = || std::env::var(PASSWORD).ok().map(Zeroizing::new).or_else(ask);
-    source.open(Secrets { env: &env, password: &password, directory })
+    source.open(Secrets {
+        env: &env,
+        password: &password,
+        directory,
+        program_time: program_time().unwrap_or(PROGRAM_TIME),
+    })
 }
 
 /// The same where nobody may be asked, because a view is drawn on the terminal.
 pub(super) fn open_quietly(source: &KeySource, directory: &Path) -> Result<Signer, SigningFailed> {
     let env = |name: &str| std::env::var(name).ok();
     let password = || std::env::var(PASSWORD).ok().map(Zeroizing::new);
-    source.open(Secrets { env: &env, password: &password, directory })
+    source.open(Secrets {
+        env: &env,
+        password: &password,
+        directory,
+        program_time: program_time().unwrap_or(PROGRAM_TIME),
+    })
+}
+
+fn program_time() -> Result<Duration, String> {
+    match std::env::var(PROGRAM_TIMEOUT) {
+        Err(_) => Ok(PROGRAM_TIME),
+        Ok(text) => match text::parse_duration(&text)? {
+            time if time.is_zero() => Err("it leaves no time".into()),
+            time => Ok(time),
+        },
+    }
 }
 
 fn ask() -> Option<Zeroizing<String>> {
@@ -184,6 +217,9 @@ pub(super) fn signing_failure(error: &SigningFailed) -> Failure {
     match &error.kind {
         evidence::SigningFailure::Key(evidence::KeyFileError::NoPassword) => {
             failure.hint(format!("give its password in {PASSWORD}"))
+        }
+        evidence::SigningFailure::TooSlow(_) => {
+            failure.hint(format!("give the program more time in {PROGRAM_TIMEOUT}, for example `5m`"))
         }
         _ => failure,
     }
