@@ -7,7 +7,7 @@ use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::commands::{
     base, build, capsule, check, clean, completions, config, copy, demo, diff, doctor, down, environments, evidence,
     exec, explain, images, init, inspect, keys, layers, load, login, logout, logs, man, ps, pull, push, registry, rmi,
-    run, save, sbom, schema, shell, tag, up, verify,
+    run, save, sbom, schema, shell, sign, tag, up, verify,
 };
 use crate::{failure::Failure, solution::owner::OwnerArgs, terminal::table::Format};
 
@@ -105,6 +105,8 @@ pub(crate) enum Command {
     Evidence(evidence::EvidenceArgs),
     /// Check that an image has what a key or a policy asks for
     Verify(verify::VerifyArgs),
+    /// Sign an image in its registry, with all its platforms
+    Sign(sign::SignImageArgs),
     /// Make and show the keys that evidence is signed by
     Keys(keys::KeysArgs),
     /// Log in to a registry
@@ -195,6 +197,7 @@ impl Command {
             | Command::Replay(_)
             | Command::Evidence(_)
             | Command::Verify(_)
+            | Command::Sign(_)
             | Command::Keys(_)
             | Command::Promote(_)
             | Command::Approve(_)
@@ -316,7 +319,7 @@ const GROUPS: [(&str, &[&str]); 7] = [
         "Images",
         &[
             "images", "inspect", "layers", "diff", "tag", "push", "pull", "copy", "save", "load", "rmi", "sbom",
-            "evidence", "verify", "keys", "login", "logout", "base",
+            "evidence", "verify", "sign", "keys", "login", "logout", "base",
         ],
     ),
     ("Environments", &["promote", "approve", "rollback", "history", "where"]),

@@ -40,7 +40,7 @@ pub(crate) mod save;
 pub(crate) mod sbom;
 pub(crate) mod schema;
 pub(crate) mod shell;
-mod sign;
+pub(crate) mod sign;
 mod solution;
 pub(crate) mod tag;
 mod transfer;
@@ -90,6 +90,7 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> anyhow::Result<Ex
         Command::Rmi(args) => rmi::run(&args, context),
         Command::Evidence(args) => evidence::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
+        Command::Sign(args) => sign::run(&args, context),
         Command::Keys(args) => keys::run(&args, context),
         Command::Promote(args) => environments::promote(&args, context),
         Command::Approve(args) => environments::approve(&args, context),

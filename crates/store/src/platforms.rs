@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use oci::{Descriptor, Digest, Index, Platform, Reference, media_type};
 
-use crate::{Image, SealedManifest, Store, StoreError, names::read_name, options::docker_type};
+use crate::{Image, Scope, SealedManifest, Store, StoreError, image::sealed, names::read_name, options::docker_type};
 
 /// An index whose manifests and their blobs are all in the store.
 #[derive(Clone, Debug)]
@@ -17,6 +17,17 @@ pub struct SealedIndex {
     pub index: Index,
     /// What it lists, in its order.
     pub manifests: Vec<SealedManifest>,
+}
+
+/// A manifest that an index lists behind its images because it speaks of one of them. Its blobs are in the store.
+#[derive(Clone, Debug)]
+pub struct Beside {
+    /// Digest of the manifest that it speaks of.
+    pub about: Digest,
+    /// How the index lists it.
+    pub descriptor: Descriptor,
+    /// The manifest.
+    pub sealed: SealedManifest,
 }
 
 impl Store {
@@ -76,6 +87,17 @@ impl Store {
         annotations: BTreeMap<String, String>,
         list: &dyn Fn(&Platform, &mut Descriptor),
     ) -> Result<SealedIndex, StoreError> {
+        self.index_with(parts, &[], annotations, list)
+    }
+
+    /// As [`Store::index`], with what speaks of these images behind them.
+    pub fn index_with(
+        &self,
+        parts: &[(Image, SealedManifest)],
+        besides: &[Beside],
+        annotations: BTreeMap<String, String>,
+        list: &dyn Fn(&Platform, &mut Descriptor),
+    ) -> Result<SealedIndex, StoreError> {
         let describe = |(image, sealed): &(Image, SealedManifest)| {
             let kind = sealed.manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);
             let platform = image.config.platform();
@@ -90,13 +112,34 @@ impl Store {
         if index.manifests.iter().all(|listed| listed.media_type == media_type::DOCKER_MANIFEST) {
             index.media_type = Some(docker_type(media_type::INDEX).to_owned());
         }
+        index.manifests.extend(besides.iter().map(|beside| beside.descriptor.clone()));
         let bytes = oci::to_json(&index);
         let digest = self.put_blob(&bytes)?;
         if let Some((image, _)) = parts.first() {
             self.put_record(&self.manifest_path(&digest), &image.id)?;
         }
-        let manifests = parts.iter().map(|(_, sealed)| sealed.clone()).collect();
+        let besides = besides.iter().map(|beside| &beside.sealed);
+        let manifests = parts.iter().map(|(_, sealed)| sealed).chain(besides).cloned().collect();
         Ok(SealedIndex { digest, bytes, index, manifests })
+    }
+
+    /// Keeps a manifest that speaks of another one, with its blobs, for as long as the scope.
+    pub fn put_beside(
+        &self,
+        scope: &Scope,
+        about: &Digest,
+        descriptor: Descriptor,
+        manifest: Vec<u8>,
+        blobs: &[(Descriptor, Vec<u8>)],
+    ) -> Result<Beside, StoreError> {
+        let blobs = blobs.iter().map(|(_, bytes)| bytes);
+        for bytes in blobs.chain([&manifest]) {
+            let digest = self.put_blob(bytes)?;
+            scope.lease_blob(&digest)?;
+        }
+        let document = serde_json::from_slice(&manifest)
+            .map_err(|source| StoreError::Malformed { path: self.blob_path(&descriptor.digest), source })?;
+        Ok(Beside { about: about.clone(), sealed: sealed(descriptor.digest.clone(), manifest, document), descriptor })
     }
 
     /// The index of images as they are to be pushed: by what was said when they were built.

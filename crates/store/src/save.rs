@@ -12,7 +12,7 @@ use oci::{Descriptor, Digest, Hasher, Index, Platform, Reference, media_type};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Image, ManifestOptions, SealedManifest, SnapshotId, Store, StoreError,
+    Beside, Image, ManifestOptions, SealedManifest, SnapshotId, Store, StoreError,
     archive::{self, Member, TarWriter},
 };
 
@@ -47,6 +47,8 @@ pub struct SaveOptions {
     pub platforms: Vec<(Platform, ManifestOptions, BTreeMap<String, String>)>,
     /// Images without a name are one for several platforms, rather than each on its own.
     pub nameless_are_one: bool,
+    /// What speaks of these images. It needs an index, also around an image of one platform.
+    pub besides: Vec<Beside>,
 }
 
 impl SaveOptions {
@@ -251,8 +253,11 @@ impl Store {
                 add_blobs(&mut listed.blobs, &sealed);
                 parts.push((image.clone(), sealed));
             }
+            let is_about = |beside: &&Beside| parts.iter().any(|(_, sealed)| sealed.digest == beside.about);
+            let besides: Vec<Beside> = options.besides.iter().filter(is_about).cloned().collect();
+            besides.iter().for_each(|beside| add_blobs(&mut listed.blobs, &beside.sealed));
             let mut descriptor = match &parts[..] {
-                [(image, sealed)] => {
+                [(image, sealed)] if besides.is_empty() => {
                     let platform = Platform { os_version: None, ..image.config.platform() };
                     let kind = sealed.manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);
                     let mut descriptor = Descriptor::of(kind, &sealed.bytes);
@@ -262,7 +267,7 @@ impl Store {
                 }
                 parts => {
                     let annotations = options.index_annotations.clone();
-                    let index = self.index(parts, annotations, &|platform, descriptor| {
+                    let index = self.index_with(parts, &besides, annotations, &|platform, descriptor| {
                         descriptor.annotations = options.of(platform).1.clone();
                     })?;
                     listed.blobs.insert(index.digest.clone());

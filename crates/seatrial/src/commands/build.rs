@@ -1,6 +1,7 @@
 //! `seatrial build`: docker's flags with docker's meaning.
 
 mod annotations;
+mod attest;
 mod call;
 mod commit;
 mod finished;
@@ -24,6 +25,7 @@ use super::{
     cache::Caches,
     named,
     record::RunRecord,
+    sign::{self, Signable},
     transfer::{self, Transfers},
 };
 use crate::{
@@ -34,6 +36,7 @@ use crate::{
     terminal::{self, Palette, model::Model, summary, table::Format, text, views::Views},
 };
 
+use attest::{Said, Speaker};
 use finished::{Finished, Wanted};
 pub(crate) use flags::BuildArgs;
 use output::{Delivery, Output};
@@ -48,17 +51,17 @@ pub(crate) const FILE_TIMES: &str = "File times later than SOURCE_DATE_EPOCH are
 
 /// Builds, names, writes and pushes an image as the flags say.
 pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refuse_what_is_missing()?;
     if let Some(name) = args.pipeline_image() {
         return super::run::build(name, &args.for_pipeline()?, context);
     }
     let caches = Caches::read(&args.cache, context)?;
     let engine = LazyEngine::new(context, args, &caches.imports);
     if let Some(call) = args.call()? {
-        return call::run(call, &args.request(context, &engine)?, context);
+        return call::run(call, &args.request(context, &engine)?.0, context);
     }
     let format = Format::parse(args.format.as_deref())?;
-    let request = args.request(context, &engine)?;
+    let attestations = args.attestations()?;
+    let (request, context_material) = args.request(context, &engine)?;
     let warnings = warnings::check(&request, context)?;
     let mut requests = for_platforms(request, args.platforms()?);
     let outputs = Output::all(args, context)?;
@@ -73,6 +76,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     requests.iter_mut().for_each(|request| request.epoch = request.epoch.or(commit.known));
     let engine = engine.get()?.clone();
     let client = context.client(&args.engine.insecure_registry);
+    let signer = sign::open(args.sign_key.as_deref(), context)?;
     let run = store.new_run().context("cannot record a run in the store")?;
     let title = names.first().map_or_else(|| directory_name(context), Reference::familiar);
     let views = Views::open(args.progress(), context.settings.ci, Some(&run.path));
@@ -85,6 +89,9 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     });
 
     let started = Instant::now();
+    let scope =
+        attestations.is_any().then(|| store.open_scope()).transpose().context("cannot open a scope in the store")?;
+    let speaker = Speaker::new(&attestations, &requests[0], context_material, names.first().cloned(), run.number);
     for request in &requests {
         views.sink().emit(Event::StageStarted { stage: request.stage.clone() });
     }
@@ -93,9 +100,15 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     let is_stopped = || cancel.is_cancelled();
     let stop = Stop::when(&is_stopped);
     let is_read = args.metadata_file.is_some() || format.reads("Digest");
-    let wanted = Wanted { outputs: &outputs, is_read, inline_cache: caches.inline, stop };
+    let (speaker, scope) = (speaker.as_ref(), scope.as_ref());
+    let wanted = Wanted { outputs: &outputs, is_read, inline_cache: caches.inline, speaker, scope, stop };
     let warn = |message| views.sink().emit(Event::Warning { message, place: None });
     commit.remark.into_iter().for_each(warn);
+    let sign = signer.as_ref().map(|signer| {
+        |image: &Reference, signables: &[Signable]| {
+            context.block_on_cancellable(async { sign::attach_all(&client, image, signables, signer).await.map(drop) })
+        }
+    });
     let finished = Finished::build(&engine, store, &requests, &views, wanted).and_then(|(finished, parts)| {
         let progress = Transfers::new(views.sink(), "build");
         let delivery = Delivery {
@@ -111,10 +124,13 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
             push_index: &|reference, index| {
                 context.block_on_cancellable(transfer::push_index(&client, store, reference, index, &progress))
             },
+            scope,
+            sign: sign.as_ref().map(|sign| sign as &dyn Fn(&Reference, &[Signable]) -> anyhow::Result<()>),
         };
         let pushed = deliver(&finished, &names, &outputs, &delivery, &views)?;
         caches.write(&engine, &finished.images(), stop, &warn).map_err(BuildFailed::Other)?;
-        Ok((finished, pushed))
+        let provenance = parts.iter().map(|part| part.said.as_ref().and_then(Said::provenance_value)).collect();
+        Ok((finished, pushed, provenance))
     });
     // Whatever failed while the user's wish to stop was known, failed by it.
     let finished = finished.map_err(|error| match error {
@@ -137,7 +153,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
             format!("{}, {}", text::bytes(made.image.size_bytes), steps_words(&made.built))
         };
         let summary = match &finished {
-            Ok((finished, _)) => of_platform(finished),
+            Ok((finished, ..)) => of_platform(finished),
             Err(BuildFailed::Build(engine::BuildError::Step(step))) => summary::exit_words(&step.exit),
             Err(_) => String::new(),
         };
@@ -147,7 +163,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     views.finish();
 
     let mut record = RunRecord::new("build", &title, verdict, duration_ms);
-    let (finished, pushed) = match finished {
+    let (finished, pushed, provenance): (_, _, Vec<_>) = match finished {
         Ok(finished) => finished,
         Err(error) => {
             if let BuildFailed::Build(engine::BuildError::Step(step)) = &error {
@@ -169,7 +185,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     record.image = Some(finished.first().image.id.to_string());
     record.write(&run);
 
-    metadata::write(args, context, &finished, &names, run.number)?;
+    metadata::write(args, context, &finished, &names, &provenance, run.number)?;
     if views.shows_summary() && views.progress != Progress::Quiet {
         terminal::message(&closing(&finished, &names, &pushed, duration_ms, &views.model()));
         terminal::message(&warnings::closing(&warnings));

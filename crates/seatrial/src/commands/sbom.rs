@@ -1,5 +1,7 @@
 //! `seatrial sbom`: which packages an image holds.
 
+mod attached;
+
 use std::{collections::BTreeMap, path::PathBuf, time::UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -44,6 +46,12 @@ pub(crate) struct SbomArgs {
     /// Of an image of several platforms, the one for this platform instead of this machine's
     #[arg(long)]
     platform: Option<Platform>,
+    /// The list that is attached to the image in its registry, also by others, instead of looking into the image
+    #[arg(long)]
+    attached: bool,
+    /// With --attached: public key that has to have signed the list
+    #[arg(short, long, value_name = "FILE", requires = "attached")]
+    key: Vec<String>,
     /// How a pull shows its progress
     #[arg(long, value_enum, default_value_t)]
     progress: Progress,
@@ -62,6 +70,9 @@ enum Form {
 /// Writes the packages of an image.
 pub(crate) fn run(args: &SbomArgs, context: &Context) -> anyhow::Result<Exit> {
     let form = form(args)?;
+    if args.attached {
+        return show(&attached::output(args, &form, context)?, args, context);
+    }
     let store = context.store()?;
     let scope = store.open_scope().context("cannot open a scope in the store")?;
     let wanted = Wanted {
@@ -95,13 +106,17 @@ pub(crate) fn run(args: &SbomArgs, context: &Context) -> anyhow::Result<Exit> {
         Form::Spdx => document(&found, &form, reference.as_ref(), &image, store, context, stop)?,
         Form::CycloneDx => document(&found, &form, reference.as_ref(), &image, store, context, stop)?,
     };
+    show(&out, args, context)
+}
+
+fn show(out: &str, args: &SbomArgs, context: &Context) -> anyhow::Result<Exit> {
     match &args.output {
         Some(file) => {
             let path = context.settings.cwd.join(file);
             write_file(&path, |to| Ok(to.write_all(out.as_bytes())?))
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
-        None => terminal::result(&out),
+        None => terminal::result(out),
     }
     Ok(Exit::Passed)
 }

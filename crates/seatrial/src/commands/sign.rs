@@ -1,14 +1,105 @@
-//! Whom a publishing run signs as.
+//! Who signs, and `seatrial sign`: signatures of what a registry has.
 
 use std::collections::BTreeMap;
 
+use evidence::{
+    Attachment, Bundle, Resource, Signer, Statement, collect_kinds, images_of, predicate, promotion::attach,
+};
+use oci::{Descriptor, ManifestOrIndex, Reference};
 use pipeline::{OpenSigner, Plan};
+use registry::Client;
 
-use super::keys;
-use crate::{context::Context, failure::Failure, settings};
+use super::{keys, named};
+use crate::{
+    cli::EngineArgs,
+    context::Context,
+    exit::Exit,
+    failure::Failure,
+    settings,
+    terminal::{self, text},
+};
 
 /// In the file of what this machine permits: programs that a pipeline file names as keys.
 const PROGRAMS: &str = "sign.exec";
+/// Manifests and indexes are short.
+const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Flags of `seatrial sign`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SignImageArgs {
+    /// Name of the image in its registry; of several platforms, the index and each image that it lists
+    image: Reference,
+    /// Private key: a file, `env://NAME`, or `exec://PROGRAM`
+    #[arg(short, long, value_name = "KEY")]
+    key: String,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// Signs an image where it is.
+pub(crate) fn run(args: &SignImageArgs, context: &Context) -> anyhow::Result<Exit> {
+    let image = named::with_default_tag(&args.image);
+    let signer = open(Some(&args.key), context)?.expect("a key is named");
+    let client = context.client(&args.engine.insecure_registry);
+    let (root, signed) = context.block_on_cancellable(async {
+        let resolved = client.fetch_manifest(&image, MANIFEST_BYTES_MAX).await?;
+        let root = image.with_digest(resolved.descriptor.digest.clone());
+        let listed = match &resolved.document {
+            ManifestOrIndex::Index(index) => images_of(index),
+            ManifestOrIndex::Manifest(_) => Vec::new(),
+        };
+        // Images first: whoever sees the index signed finds them signed as well.
+        let subjects = listed.into_iter().chain([resolved.descriptor]);
+        let signables: Vec<Signable> = subjects.map(|subject| Signable { subject, statements: Vec::new() }).collect();
+        let signed = attach_all(&client, &root, &signables, &signer).await?;
+        anyhow::Ok((root, (signed, signables.len())))
+    })?;
+    let (new, all) = signed;
+    let known = if new < all { format!(", {} already", all - new) } else { String::new() };
+    let words = format!("{} signed by {}{known}", text::count(new, "manifest"), signer.public().fingerprint());
+    terminal::message_line(&words);
+    terminal::result_line(&root.to_string());
+    Ok(Exit::Passed)
+}
+
+/// A manifest in a registry, and what the key says of it beside that it stands for it.
+pub(super) struct Signable {
+    pub(super) subject: Descriptor,
+    pub(super) statements: Vec<Statement>,
+}
+
+/// Signs all of it in one repository; gives how many manifests had no signature by this key.
+pub(super) async fn attach_all(
+    client: &Client,
+    repository: &Reference,
+    signables: &[Signable],
+    signer: &Signer,
+) -> anyhow::Result<usize> {
+    let keys = [signer.public().clone()];
+    let mut new = 0;
+    for Signable { subject, statements } in signables {
+        let place = repository.with_digest(subject.digest.clone());
+        let known = collect_kinds(client, &place, &[predicate::SIGNATURE]).await?;
+        let is_signed = known.iter().any(|found| found.check(&subject.digest, &keys).is_ok());
+        let signature = Statement::signature(Resource::image(&repository.repository(), &subject.digest));
+        let signature = (!is_signed).then_some(&signature);
+        new += usize::from(!is_signed);
+        for statement in statements.iter().chain(signature) {
+            // A key service may take a while to answer.
+            let bundle = tokio::task::block_in_place(|| Bundle::sign(statement, signer));
+            let bundle = bundle.map_err(|error| keys::signing_failure(&error))?;
+            attach(client, &place, &Attachment::new(&bundle, statement, subject)).await?;
+        }
+    }
+    Ok(new)
+}
+
+/// Opens a key that the user names.
+pub(super) fn open(key: Option<&str>, context: &Context) -> Result<Option<Signer>, Failure> {
+    let Some(key) = key else { return Ok(None) };
+    let signer = keys::open(&keys::source(key)?, &context.settings.cwd);
+    signer.map(Some).map_err(|error| keys::signing_failure(&error))
+}
 
 /// Flags of what publishes.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -1,5 +1,6 @@
 //! Terminal sessions: the program as users type it.
 
+mod attestations;
 mod before;
 mod build;
 mod capsule;

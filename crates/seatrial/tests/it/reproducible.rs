@@ -168,3 +168,20 @@ fn a_repository_of_somebody_else_is_told() {
         .stderr_has("git refuses this repository because it belongs to another user")
         .stderr_has("the time of the newest file stands for that of the commit");
 }
+
+#[test]
+fn where_a_commit_was_cloned_from_is_no_part_of_its_image_unless_labels_ask_for_it() {
+    let world = world_with_image();
+    let image = |labels: bool, url: &str, branch: &str| {
+        world.git(&["checkout", "--quiet", "-B", branch]).git(&["config", "remote.origin.url", url]);
+        let labels = if labels { "build: {oci_labels: true}\n" } else { "" };
+        let pipeline = format!("image: example/app\nhealth: false\ntags: [one]\n{labels}");
+        fs::write(world.path("pipeline.yaml"), pipeline).expect("written");
+        world.seatrial(["run", "-f", "../pipeline.yaml"]).run().exits(0);
+        world.seatrial(["inspect", "-f", "{{.Id}}", "example/app:one"]).run().exits(0).stdout()
+    };
+    world.file("Dockerfile", "FROM tiny:1\nCOPY Dockerfile /\n").commit();
+    let (https, ssh) = ("https://git.example/app.git", "ssh://git@git.example/app.git");
+    assert_eq!(image(false, https, "main"), image(false, ssh, "release"));
+    assert_ne!(image(true, https, "main"), image(true, https, "release"));
+}

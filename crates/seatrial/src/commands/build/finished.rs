@@ -4,10 +4,11 @@ use engine::{BuildRequest, Built};
 use engine_embedded::Embedded;
 use events::Event;
 use oci::{Digest, Platform};
-use store::{Image, ManifestOptions, SealedIndex, SealedManifest, Stop, Store};
+use store::{Image, ManifestOptions, Scope, SealedIndex, SealedManifest, Stop, Store};
 
 use super::{
     BuildFailed,
+    attest::Speaker,
     output::{Output, Part},
 };
 use crate::terminal::views::Views;
@@ -36,6 +37,9 @@ pub(super) struct Wanted<'a> {
     pub(super) is_read: bool,
     /// The images carry their own steps.
     pub(super) inline_cache: bool,
+    /// What is said of the images in their index, and until when that is kept.
+    pub(super) speaker: Option<&'a Speaker<'a>>,
+    pub(super) scope: Option<&'a Scope>,
     pub(super) stop: Stop<'a>,
 }
 
@@ -67,17 +71,29 @@ impl Finished {
         let host = Platform::host();
         all.sort_by_key(|(made, _)| !made.image.config.platform().runs_on(&host));
         let (made, parts): (Vec<Made>, Vec<Part>) = all.into_iter().unzip();
-        let index = Self::index(store, &made, wanted.outputs)?;
+        let index = Self::index(store, &made, &parts, wanted)?;
         Ok((Self { made, index }, parts))
     }
 
-    fn index(store: &Store, made: &[Made], outputs: &[Output]) -> Result<Option<SealedIndex>, BuildFailed> {
+    fn index(
+        store: &Store,
+        made: &[Made],
+        parts: &[Part],
+        wanted: Wanted<'_>,
+    ) -> Result<Option<SealedIndex>, BuildFailed> {
         let sealed = made.iter().filter_map(|made| Some((made.image.clone(), made.sealed.clone()?)));
         let sealed: Vec<(Image, SealedManifest)> = sealed.collect();
-        if sealed.len() < made.len() || made.len() < 2 {
+        if sealed.len() < made.len() {
             return Ok(None);
         }
-        let asked = outputs.iter().find_map(|output| output.index(store, &sealed));
+        let mut besides = Vec::new();
+        for (part, (_, sealed)) in parts.iter().zip(&sealed) {
+            besides.extend(part.beside(store, wanted.scope, sealed).map_err(BuildFailed::Other)?);
+        }
+        if sealed.len() < 2 && besides.is_empty() {
+            return Ok(None);
+        }
+        let asked = wanted.outputs.iter().find_map(|output| output.index(store, &sealed, &besides));
         let index = asked.unwrap_or_else(|| store.index(&sealed, std::collections::BTreeMap::new(), &|_, _| ()));
         index.map(Some).map_err(|error| BuildFailed::Other(error.into()))
     }
@@ -98,7 +114,8 @@ impl Finished {
 
     /// What names it whole: the image's id, or of several the digest of their index.
     pub(super) fn id(&self) -> Digest {
-        self.index.as_ref().map_or_else(|| self.first().image.id.clone(), |index| index.digest.clone())
+        let index = self.index.as_ref().filter(|_| self.made.len() > 1);
+        index.map_or_else(|| self.first().image.id.clone(), |index| index.digest.clone())
     }
 
     pub(super) fn images(&self) -> Vec<Image> {
@@ -120,7 +137,7 @@ impl Made {
         let asked = wanted.outputs.iter().find_map(|output| output.manifest(&request.platform));
         let Some(options) = asked.or_else(|| wanted.is_read.then(ManifestOptions::default)) else {
             let image = engine.image_blocking(&built, stop).map_err(fail)?;
-            let part = Part { image: image.clone(), inline: None };
+            let part = Part { image: image.clone(), inline: None, said: None };
             return Ok((Self { image, sealed: None, built }, part));
         };
         let (image, sealed) = engine.seal_as(&built, &options, stop).map_err(fail)?;
@@ -132,7 +149,9 @@ impl Made {
         if let Some(sealed) = &made.sealed {
             views.sink().emit(Event::ImageSealed { digest: sealed.digest.clone(), size_bytes: sealed.size_bytes });
         }
-        let part = Part { image: made.image.clone(), inline };
+        let say = |speaker: &Speaker<'_>| speaker.say(store, request, &made.built, &made.image, stop);
+        let said = wanted.speaker.map(say).transpose().map_err(BuildFailed::Other)?;
+        let part = Part { image: made.image.clone(), inline, said };
         Ok((made, part))
     }
 

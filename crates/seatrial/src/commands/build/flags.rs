@@ -7,10 +7,11 @@ use std::{
 };
 
 use clap::ArgAction;
-use engine::{BuildRequest, HOST_GATEWAY, NetworkMode};
+use engine::{BuildRequest, HOST_GATEWAY, Material, NetworkMode};
 use oci::{Platform, Reference};
 
 use super::{
+    attest::Attestations,
     call::Call,
     run_flags::RunArgs,
     source::{self, LazyEngine, Source, named_context},
@@ -78,6 +79,19 @@ pub(crate) struct BuildArgs {
     /// Annotation of the manifest; a TYPE is manifest, index, manifest-descriptor or index-descriptor, each also `[PLATFORM]`
     #[arg(long, value_name = "[TYPE:]KEY=VALUE")]
     pub(super) annotation: Vec<String>,
+    /// List the packages of the image in its index, as buildx does (SPDX); for images that are pushed or written as OCI
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) sbom: Option<String>,
+    /// Say in the image's index how it was built (SLSA): `true`, `mode=min`, or `mode=max` with the values of build arguments
+    /// and the Dockerfile
+    #[arg(long, value_name = "OPTIONS", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) provenance: Option<String>,
+    /// The same in full: `type=sbom`, or `type=provenance` with mode, builder-id, reproducible, disabled
+    #[arg(long, value_name = "ATTESTATION")]
+    pub(super) attest: Vec<String>,
+    /// Private key that signs what is pushed, and what is said of it: a file, `env://NAME`, or `exec://PROGRAM`
+    #[arg(long, value_name = "KEY")]
+    pub(super) sign_key: Option<String>,
     /// Push the image under its names
     #[arg(long)]
     pub(super) push: bool,
@@ -115,16 +129,6 @@ pub(crate) struct BuildArgs {
     #[command(flatten)]
     pub(super) engine: EngineArgs,
 
-    /// Not supported yet, except `false`
-    #[arg(long, value_name = "SBOM", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    sbom: Option<String>,
-    /// Not supported yet, except `false`
-    #[arg(long, value_name = "PROVENANCE", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    provenance: Option<String>,
-    /// Not supported yet
-    #[arg(long, value_name = "ATTESTATION", hide = true)]
-    attest: Vec<String>,
-
     // Accepted in silence: what they ask for is how we work anyway.
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     rm: Option<String>,
@@ -161,22 +165,9 @@ impl BuildArgs {
         if self.quiet { Progress::Quiet } else { self.progress }
     }
 
-    /// Flags whose meaning is not delivered yet are refused, never ignored.
-    pub(super) fn refuse_what_is_missing(&self) -> Result<(), Failure> {
-        let is_on = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "false");
-        let given = [
-            ("--sbom", is_on(&self.sbom)),
-            ("--provenance", is_on(&self.provenance)),
-            ("--attest", !self.attest.is_empty()),
-        ];
-        match given.iter().find(|(_, is_given)| *is_given) {
-            Some((flag, _)) => {
-                Err(Failure::usage(format!("`{flag}` is not supported yet")).hint(format!(
-                    "build without `{flag}`; `seatrial sbom IMAGE` lists the packages, and runs attach signed statements (`publish.sign`)"
-                )))
-            }
-            None => Ok(()),
-        }
+    /// What is to be said in the image's index.
+    pub(super) fn attestations(&self) -> Result<Attestations, Failure> {
+        Attestations::parse(self.sbom.as_deref(), self.provenance.as_deref(), &self.attest)
     }
 
     /// The image of the pipeline file that is named instead of a context.
@@ -200,6 +191,10 @@ impl BuildArgs {
             ("--output", !self.output.is_empty()),
             ("--annotation", !self.annotation.is_empty()),
             ("--push", self.push),
+            ("--sbom", self.sbom.is_some()),
+            ("--provenance", self.provenance.is_some()),
+            ("--attest", !self.attest.is_empty()),
+            ("--sign-key", self.sign_key.is_some()),
             ("--iidfile", self.iidfile.is_some()),
             ("--metadata-file", self.metadata_file.is_some()),
             ("--format", self.format.is_some()),
@@ -212,8 +207,12 @@ impl BuildArgs {
         }
     }
 
-    /// The request to the engine.
-    pub(super) fn request(&self, context: &Context, engine: &LazyEngine<'_>) -> anyhow::Result<BuildRequest> {
+    /// The request to the engine, and what was fetched as its context.
+    pub(super) fn request(
+        &self,
+        context: &Context,
+        engine: &LazyEngine<'_>,
+    ) -> anyhow::Result<(BuildRequest, Option<Material>)> {
         let cwd = &context.settings.cwd;
         let build_args = key_values("--build-arg", &self.build_arg, true)?;
         let epoch = match build_args.get("SOURCE_DATE_EPOCH") {
@@ -221,7 +220,7 @@ impl BuildArgs {
             None => context.settings.source_date_epoch,
         };
         let source = Source::find(self, &build_args, context, engine)?;
-        Ok(BuildRequest {
+        let request = BuildRequest {
             stage: "build".into(),
             context: source.context,
             dockerfile: source.dockerfile,
@@ -243,7 +242,8 @@ impl BuildArgs {
             epoch: epoch.or(source.time),
             keep_failed: self.keep_failed,
             cancel: context.cancel.clone(),
-        })
+        };
+        Ok((request, source.material))
     }
 
     /// The platforms to build for, each once; at least one.

@@ -1,17 +1,18 @@
 //! `--iidfile` and `--metadata-file`, as buildx writes them.
 
 use oci::Reference;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Finished, flags::BuildArgs};
 use crate::context::Context;
 
-/// Writes what was asked for. `run` is the number of this build's record.
+/// Writes what was asked for. `provenance` is that of each image, `run` the number of this build's record.
 pub(super) fn write(
     args: &BuildArgs,
     context: &Context,
     finished: &Finished,
     names: &[Reference],
+    provenance: &[Option<Value>],
     run: u64,
 ) -> anyhow::Result<()> {
     if let Some(path) = &args.iidfile {
@@ -44,6 +45,12 @@ pub(super) fn write(
             "platform": made.image.config.platform(),
         });
         metadata["containerimage.digest"] = json!(sealed.digest);
+    }
+    for (made, provenance) in finished.made.iter().zip(provenance) {
+        let Some(provenance) = provenance else { continue };
+        let platform = made.image.config.platform();
+        let of = if finished.made.len() > 1 { format!("/{platform}") } else { String::new() };
+        metadata[format!("buildx.build.provenance{of}")] = provenance.clone();
     }
     if !names.is_empty() {
         let list: Vec<String> = names.iter().map(ToString::to_string).collect();

@@ -9,14 +9,18 @@ use std::{
 };
 
 use anyhow::Context as _;
-use oci::{Platform, Reference};
+use oci::{Descriptor, Platform, Reference, media_type};
 use runtime::Privilege;
-use store::{ArchiveFormat, Image, ManifestOptions, SaveOptions, SealedIndex, SealedManifest, Stop, Store, StoreError};
+use store::{
+    ArchiveFormat, Beside, Image, ManifestOptions, SaveOptions, Scope, SealedIndex, SealedManifest, Stop, Store,
+    StoreError,
+};
 
-use super::{annotations::Annotations, flags::BuildArgs};
+use super::{annotations::Annotations, attest::Said, flags::BuildArgs};
 use crate::{
     commands::{
         save::write_file,
+        sign::Signable,
         transfer::{Pushed, refuse_unpublishable},
     },
     context::Context,
@@ -91,9 +95,14 @@ impl Form {
         options
     }
 
-    /// The index of images for several platforms.
-    fn index(&self, store: &Store, parts: &[(Image, SealedManifest)]) -> Result<SealedIndex, StoreError> {
-        store.index(parts, self.annotations.index(), &|platform, descriptor| {
+    /// The index of images for several platforms, or around what is said of them.
+    fn index(
+        &self,
+        store: &Store,
+        parts: &[(Image, SealedManifest)],
+        besides: &[Beside],
+    ) -> Result<SealedIndex, StoreError> {
+        store.index_with(parts, besides, self.annotations.index(), &|platform, descriptor| {
             descriptor.annotations = self.annotations.manifest_descriptor(platform);
         })
     }
@@ -104,6 +113,21 @@ pub(super) struct Part {
     pub(super) image: Image,
     /// The annotation with the image's own steps (`--cache-to type=inline`).
     pub(super) inline: Option<(String, String)>,
+    /// What is said of it in its index (`--attest`).
+    pub(super) said: Option<Said>,
+}
+
+impl Part {
+    /// What is said of a manifest of the image, for an index.
+    pub(super) fn beside(
+        &self,
+        store: &Store,
+        scope: Option<&Scope>,
+        sealed: &SealedManifest,
+    ) -> anyhow::Result<Option<Beside>> {
+        let (Some(said), Some(scope)) = (&self.said, scope) else { return Ok(None) };
+        said.beside(store, scope, &sealed.digest).map(Some)
+    }
 }
 
 /// What outputs work with.
@@ -119,6 +143,10 @@ pub(super) struct Delivery<'a> {
     pub(super) warn: &'a dyn Fn(String),
     pub(super) push: &'a dyn Fn(&Reference, &SealedManifest) -> anyhow::Result<Pushed>,
     pub(super) push_index: &'a dyn Fn(&Reference, &SealedIndex) -> anyhow::Result<Pushed>,
+    /// Keeps what is said in indexes until it is pushed; only where something is.
+    pub(super) scope: Option<&'a Scope>,
+    /// Signs what is in a repository: each of these manifests, and the statements about it.
+    pub(super) sign: Option<&'a dyn Fn(&Reference, &[Signable]) -> anyhow::Result<()>>,
 }
 
 impl Output {
@@ -151,9 +179,20 @@ impl Output {
         if outputs.iter().any(is_nameless) {
             return Err(Failure::usage("an image needs a name to be pushed").hint("name it: `--tag REGISTRY/NAME:TAG`"));
         }
+        let has_attestations = args.attestations()?.is_any();
+        if has_attestations {
+            outputs.iter_mut().for_each(Output::use_oci_types);
+            if !outputs.iter().any(Output::has_index) {
+                return Err(Failure::usage("attestations are kept in the index of an image that leaves this machine")
+                    .hint("push the image (`--push`), or write it as OCI (`--output type=oci,dest=FILE`)"));
+            }
+        }
+        if args.sign_key.is_some() && !outputs.iter().any(|output| matches!(output, Output::Image(to) if to.push)) {
+            return Err(Failure::usage("`--sign-key` signs what is pushed, and nothing is").hint("add `--push`"));
+        }
         if is_for_several {
             outputs.iter().try_for_each(Output::refuse_several)?;
-        } else {
+        } else if !has_attestations {
             outputs.iter().filter_map(Output::form).try_for_each(|form| form.annotations.refuse_index())?;
         }
         let is_stdout = |output: &&Output| match output {
@@ -176,13 +215,32 @@ impl Output {
         }
     }
 
-    /// The index that this output makes of images for several platforms; `None` when it makes none.
+    /// The index that this output makes of images, and of what is said of them; `None` when it makes none.
     pub(super) fn index(
         &self,
         store: &Store,
         parts: &[(Image, SealedManifest)],
+        besides: &[Beside],
     ) -> Option<Result<SealedIndex, StoreError>> {
-        self.form().map(|form| form.index(store, parts))
+        self.form().map(|form| form.index(store, parts, besides))
+    }
+
+    /// Whether what is said of an image goes along.
+    fn has_index(&self) -> bool {
+        match self {
+            Output::Image(image) => image.push,
+            Output::Archive(archive) => archive.kind != Archive::Docker,
+            _ => false,
+        }
+    }
+
+    /// Docker's own types know no statements; BuildKit does the same.
+    fn use_oci_types(&mut self) {
+        match self {
+            Output::Image(image) => image.form.manifest.docker_types = false,
+            Output::Archive(archive) => archive.form.manifest.docker_types = false,
+            _ => {}
+        }
     }
 
     fn form(&self) -> Option<&Form> {
@@ -249,17 +307,50 @@ impl ImageOutput {
             let manifest = to.store.manifest_or_stop(&part.image, &self.form.delivered(part), to.stop)?;
             sealed.push((part.image.clone(), manifest));
         }
-        let index = if sealed.len() > 1 { Some(self.form.index(to.store, &sealed)?) } else { None };
+        let besides = to.besides(&sealed)?;
+        let is_one = sealed.len() == 1 && besides.is_empty();
+        let index = if is_one { None } else { Some(self.form.index(to.store, &sealed, &besides)?) };
         let digest = index.as_ref().map_or(&sealed[0].1.digest, |index| &index.digest);
+        let push = |target: &Reference| match &index {
+            Some(index) => (to.push_index)(target, index),
+            None => (to.push)(target, &sealed[0].1),
+        };
         for name in names {
-            let target = if self.by_digest { name.with_digest(digest.clone()) } else { name.clone() };
-            let done = match &index {
-                Some(index) => (to.push_index)(&target, index)?,
-                None => (to.push)(&target, &sealed[0].1)?,
-            };
+            let by_digest = name.with_digest(digest.clone());
+            if let Some(sign) = to.sign {
+                // Before the name, so that whoever comes by it finds the signatures.
+                push(&by_digest)?;
+                sign(&by_digest, &to.signables(&sealed, index.as_ref()))?;
+            }
+            let done = push(if self.by_digest { &by_digest } else { name })?;
             pushed.push(format!("{}@{}", name.repository(), done.digest));
         }
         Ok(pushed)
+    }
+}
+
+impl Delivery<'_> {
+    /// What is said of these manifests of the parts, for their index.
+    fn besides(&self, sealed: &[(Image, SealedManifest)]) -> anyhow::Result<Vec<Beside>> {
+        let parts = self.parts.iter().zip(sealed);
+        let besides = parts.map(|(part, (_, sealed))| part.beside(self.store, self.scope, sealed));
+        besides.filter_map(Result::transpose).collect()
+    }
+
+    /// What a key signs: the image of each platform with what is said of it, and the index around them.
+    fn signables(&self, sealed: &[(Image, SealedManifest)], index: Option<&SealedIndex>) -> Vec<Signable> {
+        let images = self.parts.iter().zip(sealed).map(|(part, (_, sealed))| Signable {
+            subject: Descriptor::of(
+                sealed.manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST),
+                &sealed.bytes,
+            ),
+            statements: part.said.as_ref().map(|said| said.statements(&sealed.digest)).unwrap_or_default(),
+        });
+        let index = index.map(|index| Signable {
+            subject: Descriptor::of(index.index.media_type.as_deref().unwrap_or(media_type::INDEX), &index.bytes),
+            statements: Vec::new(),
+        });
+        images.chain(index).collect()
     }
 }
 
@@ -282,7 +373,8 @@ impl ArchiveOutput {
             let (platform, manifest) = (part.image.config.platform(), self.form.delivered(part));
             if self.kind != Archive::Docker {
                 // The part that takes long, and can be stopped.
-                to.store.manifest_or_stop(&part.image, &manifest, to.stop)?;
+                let sealed = to.store.manifest_or_stop(&part.image, &manifest, to.stop)?;
+                options.besides.extend(part.beside(to.store, to.scope, &sealed)?);
             }
             let descriptor = annotations.manifest_descriptor(&platform);
             options.platforms.push((platform, manifest, descriptor));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use engine::{BuildContext, DockerfileSource, NamedContext, RemoteSource};
+use engine::{BuildContext, DockerfileSource, Material, NamedContext, RemoteSource};
 use engine_embedded::{CacheImport, Embedded, looks_like_archive};
 use events::EventSink;
 use evidence::Trust;
@@ -72,6 +72,8 @@ pub(super) struct Source {
     pub(super) dockerfile: DockerfileSource,
     /// Time of the context's commit, where it is a repository.
     pub(super) time: Option<SystemTime>,
+    /// What was fetched as the context, by what cannot change.
+    pub(super) material: Option<Material>,
 }
 
 impl Source {
@@ -118,7 +120,7 @@ impl Source {
             }
             None => local_dockerfile(&find_dockerfile(&directory).ok_or_else(|| no_dockerfile(&directory))?, cwd)?,
         };
-        Ok(Self { context: BuildContext::Directory(directory), dockerfile, time: None })
+        Ok(Self { context: BuildContext::Directory(directory), dockerfile, time: None, material: None })
     }
 }
 
@@ -162,7 +164,7 @@ fn remote(
         (None, file) => dockerfile_within(&fetched.directory, file.as_deref())?,
     };
     let context = BuildContext::Fetched { directory: fetched.directory, origin: source.to_string() };
-    Ok(Source { context, dockerfile, time: fetched.time })
+    Ok(Source { context, dockerfile, time: fetched.time, material: Some(fetched.material) })
 }
 
 /// `-`: an archive with the context, or a Dockerfile without one.
@@ -187,7 +189,7 @@ fn stdin(args: &BuildArgs, context: &Context, engine: &LazyEngine<'_>) -> anyhow
         }
         let text = read_text(Cursor::new(start).chain(std::io::stdin().lock()), "the Dockerfile on stdin")?;
         let dockerfile = DockerfileSource { name: "Dockerfile".into(), path: None, text };
-        return Ok(Source { context: BuildContext::Empty, dockerfile, time: None });
+        return Ok(Source { context: BuildContext::Empty, dockerfile, time: None, material: None });
     }
     let engine = engine.get()?;
     context.watch_signals();
@@ -196,7 +198,8 @@ fn stdin(args: &BuildArgs, context: &Context, engine: &LazyEngine<'_>) -> anyhow
         .map_err(|error| failure::fetch("on stdin", error))?
         .ok_or_else(|| Failure::usage("stdin holds something compressed that is no tar archive"))?;
     let dockerfile = dockerfile_within(&directory, file)?;
-    Ok(Source { context: BuildContext::Fetched { directory, origin: "-".into() }, dockerfile, time: None })
+    let context = BuildContext::Fetched { directory, origin: "-".into() };
+    Ok(Source { context, dockerfile, time: None, material: None })
 }
 
 /// The Dockerfile of a context that somebody else filled.

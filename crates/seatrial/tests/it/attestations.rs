@@ -1,0 +1,214 @@
+//! What `build` says of an image in its index, as BuildKit does; images of several platforms that are signed.
+
+use std::{fs, process::Command};
+
+use serde_json::Value;
+use testkit::{GitServer, World};
+
+use crate::{world, world_with_image};
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn skopeo(args: &[&str]) -> String {
+    let output = Command::new("skopeo").args(args).output().expect("skopeo is installed");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn pieces(world: &World, image: &str) -> Vec<Value> {
+    let lines = world.seatrial(["evidence", image, "--format", "json"]).run().exits(0).stdout();
+    lines.lines().map(json).collect()
+}
+
+fn build(world: &World, words: &[&str]) -> testkit::Finished {
+    world.seatrial(["build", "--progress=none"].iter().chain(words)).run()
+}
+
+fn make_key(world: &World) {
+    world.seatrial(["keys", "generate", "../release"]).run().exits(0);
+}
+
+#[test]
+fn an_index_says_how_its_image_was_built_and_what_it_holds() {
+    let world = world_with_image();
+    let git = GitServer::start();
+    let commit = git.repository("r.git").commit(&[("f", "1")]);
+    let base = format!("{}/team/base:1", world.registry());
+    world.seatrial(["tag", "tiny:1", &base]).run().exits(0);
+    world.seatrial(["push", &base]).run().exits(0);
+    let base_digest = world.seatrial(["registry", "inspect", "-f", "{{.Digest}}", &base]).run().exits(0).stdout();
+    let (web, repository) = (format!("http://{}/v2/team/base/tags/list", world.registry()), git.url("r.git"));
+    let dockerfile = format!(
+        "FROM {base} AS base\nFROM base\nARG COLOUR\nADD {web} /list\nADD {repository} /r/\nCOPY --from=other . /other/\n"
+    );
+    world.file("Dockerfile", &dockerfile).file("more/x", "x").commit();
+    let name = format!("{}/team/app:1", world.registry());
+    let other = format!("other={repository}");
+    let words = ["--sbom", "--provenance=mode=max", "--build-arg", "COLOUR=red", "--build-context", &other];
+    let push = ["--push", "-t", &name, "--metadata-file", "../meta.json", "--format", "{{.Digest}}"];
+    let digest = build(&world, &[&words[..], &push].concat()).exits(0).stdout();
+
+    // The layout is BuildKit's, and others find the image in it.
+    let remote = format!("docker://{name}");
+    let index = json(&skopeo(&["inspect", "--tls-verify=false", "--raw", &remote]));
+    let listed = index["manifests"].as_array().unwrap();
+    assert_eq!(listed.len(), 2, "{index}");
+    let (image, attestation) = (&listed[0], &listed[1]);
+    assert_eq!(attestation["annotations"]["vnd.docker.reference.type"], "attestation-manifest");
+    assert_eq!(attestation["annotations"]["vnd.docker.reference.digest"], image["digest"]);
+    assert_eq!(attestation["platform"], serde_json::json!({"architecture": "unknown", "os": "unknown"}));
+    let at = |digest: &Value| format!("docker://{}/team/app@{}", world.registry(), digest.as_str().unwrap());
+    let manifest = json(&skopeo(&["inspect", "--tls-verify=false", "--raw", &at(&attestation["digest"])]));
+    let kinds: Vec<(&str, &str)> = manifest["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|layer| {
+            let kind = layer["annotations"]["in-toto.io/predicate-type"].as_str().unwrap();
+            (layer["mediaType"].as_str().unwrap(), kind)
+        })
+        .collect();
+    let in_toto = "application/vnd.in-toto+json";
+    assert_eq!(kinds, [(in_toto, "https://spdx.dev/Document"), (in_toto, "https://slsa.dev/provenance/v1")]);
+    assert_eq!(manifest["config"]["mediaType"], "application/vnd.oci.image.config.v1+json");
+    let config = json(&skopeo(&["inspect", "--tls-verify=false", "--config", &remote]));
+    assert_eq!(config["os"], "linux");
+
+    // It is shown, and counts for nothing: nobody has signed it.
+    let found = pieces(&world, &name);
+    let of =
+        |kind: &str| found.iter().find(|piece| piece["Kind"] == kind).unwrap_or_else(|| panic!("{kind}: {found:?}"));
+    assert_eq!(found.len(), 2);
+    assert_eq!(of("sbom (SPDX)")["Status"], "not verified: nobody has signed it");
+    assert_eq!(of("provenance")["Form"], "in index");
+    make_key(&world);
+    let verify = world.seatrial(["verify", &name, "--key", "../release.pub", "--require", "sbom"]).run();
+    verify.exits(1).stderr_has("no list of packages (2 found that are not signed at all)");
+
+    // Every thing that came from elsewhere is named by what cannot change.
+    let predicate = &of("provenance")["Statement"]["predicate"];
+    let parameters = &predicate["buildDefinition"]["externalParameters"];
+    assert_eq!(parameters["args"]["COLOUR"], "red");
+    assert!(predicate["buildDefinition"]["internalParameters"]["dockerfile"].as_str().unwrap().contains("ADD http"));
+    let dependencies = predicate["buildDefinition"]["resolvedDependencies"].as_array().unwrap();
+    let uri = |start: &str| {
+        let found = dependencies.iter().find(|known| known["uri"].as_str().is_some_and(|uri| uri.starts_with(start)));
+        found.unwrap_or_else(|| panic!("{start}: {dependencies:?}"))
+    };
+    let manifest = base_digest.trim();
+    let from = uri(&format!("pkg:docker/{}/team/base@1?digest={manifest}&platform=linux%2F", world.registry()));
+    assert_eq!(format!("sha256:{}", from["digest"]["sha256"].as_str().unwrap()), manifest);
+    let list = oci::Digest::of(&fs_of_registry(&web));
+    assert_eq!(uri(&web)["digest"]["sha256"], list.hex());
+    assert_eq!(uri(&format!("git+{repository}"))["digest"]["gitCommit"], commit.as_str());
+    assert_eq!(dependencies.iter().filter(|known| known["digest"]["gitCommit"].is_string()).count(), 2);
+    let told = json(&fs::read_to_string(world.path("meta.json")).unwrap());
+    assert_eq!(told["containerimage.digest"], digest.trim());
+    assert_eq!(
+        told["buildx.build.provenance"]["buildDefinition"]["buildType"],
+        predicate["buildDefinition"]["buildType"]
+    );
+
+    // Without what is of one run the same build is the same index, and least is said unless more is asked for.
+    let same = ["--provenance=reproducible=true", "--build-arg", "COLOUR=red", "--build-context", &other];
+    let same = [&same[..], &["--push", "-t", &name, "--format", "{{.Digest}}"]].concat();
+    let one = build(&world, &same).exits(0).stdout();
+    assert_eq!(build(&world, &same).exits(0).stdout(), one);
+    let found = pieces(&world, &name);
+    let least = &found[0]["Statement"]["predicate"]["buildDefinition"];
+    assert!(
+        least["externalParameters"].get("args").is_none() && least["internalParameters"].get("dockerfile").is_none()
+    );
+}
+
+/// The body of a web page.
+fn fs_of_registry(url: &str) -> Vec<u8> {
+    let output = Command::new("curl").args(["--silent", "--fail", url]).output().expect("curl is installed");
+    assert!(output.status.success(), "{url}");
+    output.stdout
+}
+
+#[test]
+fn archives_hold_what_is_said_and_outputs_that_cannot_are_refused() {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\nCOPY Dockerfile /\n");
+    build(&world, &["-t", "app:1", "--sbom", "-o", "type=oci,tar=false,dest=layout"]).exits(0);
+    let index = json(&fs::read_to_string(world.repo().join("layout/index.json")).unwrap());
+    assert_eq!(index["manifests"][0]["mediaType"], "application/vnd.oci.image.index.v1+json");
+    // Our own and others' readers take the image, and a copy takes all of it.
+    skopeo(&["inspect", &format!("oci:{}:1", world.repo().join("layout").display())]);
+    world.seatrial(["rmi", "app:1"]).run().exits(0);
+    world.seatrial(["load", "layout"]).run().exits(0).stdout_has("app:1");
+    let name = format!("{}/team/app:1", world.registry());
+    world.seatrial(["copy", "oci:layout:1", &name]).run().exits(0);
+    assert_eq!(pieces(&world, &name)[0]["Kind"], "sbom (SPDX)");
+    // What is attached is shown as it is, and as what it is.
+    let shown = world.seatrial(["sbom", "--attached", &name, "--format", "spdx-json"]).run().exits(0);
+    assert_eq!(json(&shown.stdout())["spdxVersion"], "SPDX-2.3");
+    shown.stderr_has("nobody has signed this list");
+
+    for (words, message) in [
+        (&["--sbom"][..], "attestations are kept in the index of an image that leaves this machine"),
+        (&["--provenance", "-o", "type=docker,dest=x.tar"], "attestations are kept in the index"),
+        (&["--sign-key", "../release.key"], "`--sign-key` signs what is pushed, and nothing is"),
+        (&["--sbom=generator=x", "-o", "type=oci,dest=x.tar"], "the generator `x` is not started"),
+    ] {
+        build(&world, words).exits(2).stderr_has(message);
+    }
+    build(&world, &["--sbom=false", "--provenance=false", "--attest=type=provenance,disabled=true"]).exits(2);
+    build(&world, &["--sbom=false", "--provenance=false"]).exits(0);
+}
+
+#[test]
+fn an_index_of_platforms_is_signed_verified_copied_and_promoted() {
+    let world = world();
+    make_key(&world);
+    world
+        .file("Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /which\n")
+        .file("amd64", "for amd64")
+        .file("s390x", "for s390x")
+        .file("release.pub", &fs::read_to_string(world.path("release.pub")).unwrap());
+    let registry = world.registry();
+    let (name, plain) = (format!("{registry}/team/app:1"), format!("{registry}/team/app:plain"));
+    let both = ["--platform", "linux/s390x,linux/amd64", "--push"];
+    let signed = ["--provenance", "--sbom", "--sign-key", "../release.key", "-t", &name];
+    build(&world, &[&both[..], &signed].concat()).exits(0);
+    let verify = |image: &str, more: &[&str]| {
+        let words = ["verify", image, "--key", "../release.pub", "--require", "signature,provenance,sbom"];
+        world.seatrial(words.iter().chain(more)).run()
+    };
+    verify(&name, &[]).exits(0);
+    verify(&name, &["--platform", "linux/s390x"]).exits(0);
+    // The index itself is signed, and each image with what is said of it.
+    let of = |kind: &str| {
+        let found =
+            world.seatrial(["evidence", &name, "-k", "../release.pub", "--format", "json"]).run().exits(0).stdout();
+        let found: Vec<Value> = found.lines().map(json).collect();
+        found.iter().filter(|piece| piece["Kind"] == kind && piece["Verified"] == true).count()
+    };
+    assert_eq!((of("signature"), of("provenance"), of("sbom (SPDX)")), (3, 2, 2));
+
+    let copied = format!("{registry}/other/app:1");
+    world.seatrial(["copy", &name, &copied]).run().exits(0);
+    verify(&copied, &[]).exits(0);
+
+    world.file(
+        "seatrial.yaml",
+        &format!("image: {registry}/team/app\nenvironments: {{live: {{require: [signature], keys: [release.pub]}}}}\n"),
+    );
+    world.seatrial(["promote", "1", "live", "--key", "../release.key"]).run().exits(0);
+    world.seatrial(["history", "live"]).run().exits(0).stdout_has("live");
+
+    // What is there already is signed where it is.
+    build(&world, &[&both[..], &["-t", &plain]].concat()).exits(0);
+    let check = || world.seatrial(["verify", &plain, "--key", "../release.pub"]).run();
+    check().exits(1).stderr_has("no signature");
+    world.seatrial(["promote", "plain", "live"]).run().exits(1).stderr_has("may not come into live: signature");
+    let sign = || world.seatrial(["sign", &plain, "--key", "../release.key"]).run().exits(0);
+    sign().stderr_has("1 manifest signed by SHA256:").stderr_has(", 2 already");
+    check().exits(0);
+    sign().stderr_has("0 manifests signed by SHA256:").stderr_has(", 3 already");
+    world.seatrial(["promote", "plain", "live"]).run().exits(0);
+}
