@@ -175,10 +175,10 @@ fn where_a_commit_was_cloned_from_is_no_part_of_its_image_unless_labels_ask_for_
     let image = |labels: bool, url: &str, branch: &str| {
         world.git(&["checkout", "--quiet", "-B", branch]).git(&["config", "remote.origin.url", url]);
         let labels = if labels { "build: {oci_labels: true}\n" } else { "" };
-        let pipeline = format!("image: example/app\nhealth: false\ntags: [one]\n{labels}");
-        fs::write(world.path("pipeline.yaml"), pipeline).expect("written");
-        world.seatrial(["run", "-f", "../pipeline.yaml"]).run().exits(0);
-        world.seatrial(["inspect", "-f", "{{.Id}}", "example/app:one"]).run().exits(0).stdout()
+        let pipeline = format!("image: example/app\nhealth: false\n{labels}");
+        // Not tracked, so the tree is the commit.
+        world.file("seatrial.yaml", &pipeline).seatrial(["run"]).run().exits(0);
+        world.seatrial(["inspect", "-f", "{{.Id}}", &format!("example/app:{branch}")]).run().exits(0).stdout()
     };
     world.file("Dockerfile", "FROM tiny:1\nCOPY Dockerfile /\n").commit();
     let (https, ssh) = ("https://git.example/app.git", "ssh://git@git.example/app.git");

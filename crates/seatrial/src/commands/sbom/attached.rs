@@ -31,7 +31,7 @@ pub(super) fn output(args: &SbomArgs, form: &Form, context: &Context) -> anyhow:
     let is_trusted = |found: &Found| found.check(&found.attached_to, &keys).is_ok();
     let mut lists = collected.found.iter().filter(fits).filter(|found| keys.is_empty() || is_trusted(found));
     // What somebody has signed comes before what nobody has.
-    let is_signed = |found: &&Found| found.check(&found.attached_to, &keys) != Err(Flaw::NotSigned);
+    let is_signed = |found: &&Found| !matches!(found.check(&found.attached_to, &keys), Err(Flaw::NotSigned));
     let Some(found) = lists.clone().find(is_signed).or_else(|| lists.next()) else {
         let by = if keys.is_empty() { "" } else { " by this key" };
         return Err(Failure::refused(format!("no such list of packages is attached to {}{by}", image.familiar()))
