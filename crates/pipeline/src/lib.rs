@@ -35,8 +35,8 @@ pub use prepare::{
 };
 pub use report::{Case, CaseOutcome, InvalidReport, junit};
 pub use run::{
-    FILES_STAGE, GATE_VERDICTS, StageRecord, file_name, git_ref, has_passed, is_claim_tag, known_secrets, name_in_image,
-    public_url, report_files, resource_of, run, stage_record,
+    FILES_STAGE, GATE_VERDICTS, StageRecord, file_name, git_ref, has_passed, is_claim_tag, known_secrets,
+    name_in_image, public_url, report_files, resource_of, run, stage_record,
 };
 pub use services::{ServiceError, ServiceFailure, ServiceOutcome};
 pub use source::{Head, Source, SourceEvent, changed_paths, read_source, run_url};

@@ -89,12 +89,16 @@ fn packages(list: &Value) -> Vec<Value> {
         let purl = references
             .filter(|known| known["referenceType"] == "purl")
             .find_map(|known| known["referenceLocator"].as_str());
-        // The image itself and its system are packages as well there, and have no package's name.
         Some(json!({ "Name": package["name"], "Version": package["versionInfo"], "Purl": purl? }))
     });
     let of_cyclonedx = list["components"].as_array().into_iter().flatten().filter_map(|component| {
         let purl = component["purl"].as_str()?;
         Some(json!({ "Name": component["name"], "Version": component["version"], "Purl": purl }))
     });
-    of_spdx.chain(of_cyclonedx).collect()
+    // The image itself is a package there as well.
+    let is_image = |package: &Value| {
+        let purl = package["Purl"].as_str().unwrap_or_default();
+        purl.starts_with("pkg:oci/") || purl.starts_with("pkg:docker/")
+    };
+    of_spdx.chain(of_cyclonedx).filter(|package| !is_image(package)).collect()
 }
