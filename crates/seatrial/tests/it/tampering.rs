@@ -311,9 +311,8 @@ fn what_was_said_long_ago_is_too_old() {
         dependencies: Vec::new(),
         builder: evidence::BUILDER_ID.into(),
         version: "0".into(),
-        invocation: "1".into(),
-        started: long_ago,
-        finished: long_ago,
+        internal: serde_json::Map::new(),
+        run: Some(evidence::Invocation { id: "1".into(), started: long_ago, finished: long_ago }),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (client, image): (Client, Reference) = (Client::new(ClientOptions::default()), name.parse().expect("a name"));
