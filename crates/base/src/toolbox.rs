@@ -254,11 +254,9 @@ mod tests {
     use super::*;
 
     /// Runs a script in a root that holds nothing but the toolbox.
-    #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
     fn check(toolbox: &Toolbox) {
         if !Command::new("unshare").args(["-r", "true"]).status().is_ok_and(|status| status.success()) {
-            eprintln!("skipped: `unshare -r` is not allowed here, so that no root can be changed");
-            return;
+            return testkit::skip("`unshare -r` is not allowed here, so that no root can be changed");
         }
         let root = tempfile::tempdir().unwrap();
         let inside = root.path().join(TOOLBOX.trim_start_matches('/'));
@@ -290,11 +288,9 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
     fn a_static_busybox_is_taken_where_there_is_one() {
         let Some(busybox) = busybox().unwrap() else {
-            eprintln!("skipped: this machine has no static busybox");
-            return;
+            return testkit::skip("this machine has no static busybox");
         };
         let home = tempfile::tempdir().unwrap();
         let toolbox = of_busybox(home.path(), &busybox).unwrap();

@@ -1,7 +1,5 @@
 //! Bases in a real store.
 
-#![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
-
 use std::time::SystemTime;
 
 use base::{DebianOptions, HOST_LABEL, HOST_REFERENCE, HostOptions, Variant, debian, host};
@@ -48,14 +46,11 @@ fn a_host_base_takes_the_names_that_it_is_given() {
 
 #[test]
 fn a_debian_base_is_made_once_and_is_the_same_again() {
-    let is_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
-    if !is_ci && std::env::var_os("SEATRIAL_SLOW_TESTS").is_none() {
-        println!("skipped: installs Debian packages from the network; set SEATRIAL_SLOW_TESTS=1");
-        return;
+    if !testkit::wants_slow_tests() {
+        return testkit::skip("installs Debian packages from the network; set SEATRIAL_SLOW_TESTS=1");
     }
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: mmdebstrap needs root, or the user namespace that only the program enters");
-        return;
+    if !testkit::is_root() {
+        return testkit::skip("mmdebstrap needs root, or the user namespace that only the program enters");
     }
     let make = || {
         let (home, store) = store();

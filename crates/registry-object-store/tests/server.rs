@@ -146,8 +146,7 @@ impl Moto {
             .stderr(std::process::Stdio::null())
             .spawn();
         let Ok(child) = child else {
-            use std::io::Write as _;
-            let _ = writeln!(std::io::stderr(), "skipped: `moto_server` is not installed (PyPI: moto[server,s3])");
+            testkit::skip("`moto_server` is not installed (PyPI: moto[server,s3])");
             return None;
         };
         let moto = Self { child, address: (Ipv4Addr::LOCALHOST, port).into() };

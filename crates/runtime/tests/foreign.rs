@@ -11,8 +11,7 @@ const RUNC: [&str; 2] = ["/usr/sbin/runc", "/usr/bin/runc"];
 
 fn with_runc(test: impl Fn(&World, &dyn Fn(Value) -> Value)) {
     let Some(runc) = RUNC.into_iter().find(|path| std::path::Path::new(path).exists()) else {
-        eprintln!("skipped: runc is not installed");
-        return;
+        return testkit::skip("runc is not installed");
     };
     for_both(|world| {
         test(world, &|mut job| {

@@ -6,6 +6,7 @@
 mod docker_registry;
 mod filter;
 mod git;
+mod harness;
 mod image;
 mod services;
 mod session;
@@ -24,6 +25,7 @@ use std::{
 pub use docker_registry::DockerRegistry;
 pub use filter::filtered;
 pub use git::{COMMIT_SECONDS, GitServer, Repository, serve_repositories};
+pub use harness::{Test, run_tests};
 pub use services::{POSTGRES, RABBITMQ, REDIS};
 pub use session::{Finished, Running, Session};
 pub use terminal::Terminal;
@@ -293,11 +295,23 @@ pub fn wants_slow_tests() -> bool {
     is_ci || std::env::var_os("SEATRIAL_SLOW_TESTS").is_some()
 }
 
-/// Says why a test looks at nothing here.
-pub fn skip(reason: &str) {
+/// Says why a test, or a part of it, looks at nothing here: on stderr itself, since libtest shows only what failed.
+pub fn skip(reason: impl std::fmt::Display) {
     use std::io::Write as _;
+    let thread = std::thread::current();
+    let test = thread.name().filter(|name| *name != "main").map(|name| format!("{name}: ")).unwrap_or_default();
     // Nobody is left to hear that stderr is gone.
-    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+    let _ = writeln!(std::io::stderr(), "skipped: {test}{reason}");
+}
+
+/// Whether a program is in one of the directories of PATH, or the skip is said.
+pub fn has_tool(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|directory| directory.join(name).is_file());
+    if !is_there {
+        skip(format_args!("`{name}` is not installed"));
+    }
+    is_there
 }
 
 /// User and group id of an ordinary user who may have containers: one with an entry in `/etc/subuid` and `/etc/subgid`.

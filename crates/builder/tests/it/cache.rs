@@ -261,14 +261,15 @@ fn stages_run_side_by_side() {
     let world = World::new();
     let mut dockerfile = String::new();
     let mut copies = String::new();
+    // Each waits until all have begun; one after the other, the first waits in vain.
+    let meet = "i=0; until set -- /all/*; [ $# = 6 ]; do i=$((i+1)); [ $i -lt 1000 ] || exit 1; sleep 0.02; done";
     for number in 0..6 {
-        dockerfile.push_str(&format!("FROM base AS s{number}\nRUN sleep 0.5; echo {number} > /{number}\n"));
+        dockerfile.push_str(&format!(
+            "FROM base AS s{number}\nRUN --mount=type=cache,target=/all echo > /all/{number}; {meet}; echo {number} > /{number}\n"
+        ));
         copies.push_str(&format!("COPY --from=s{number} /{number} /\n"));
     }
-    let start = Instant::now();
     world.build(&format!("{dockerfile}FROM base\n{copies}")).built();
-    let took = start.elapsed();
-    assert!(took < Duration::from_millis(2500), "six stages of half a second took {took:?}");
 }
 
 fn memo_notices_changes() {
@@ -301,7 +302,6 @@ fn many_runs_are_quick() {
     let start = Instant::now();
     assert_eq!(world.build(&dockerfile).built().steps_cached, 60);
     let warm = start.elapsed();
-    println!("60 x RUN true: cold {cold:?}, unchanged {warm:?}");
     // Far above what is expected, so that only a real loss fails on a busy machine.
     assert!(cold < Duration::from_secs(20) && warm < Duration::from_secs(1), "{cold:?} {warm:?}");
 }
@@ -315,7 +315,6 @@ fn large_contexts_are_quick() {
     let timed = |what: &str| {
         let start = Instant::now();
         let steps = world.build("FROM base\nCOPY . /d\n").built().steps_cached;
-        println!("{files} files, {what}: {:?}", start.elapsed());
         assert_eq!(steps, usize::from(what == "unchanged"));
         start.elapsed()
     };

@@ -304,7 +304,7 @@ fn cancelled() {
         let outcome = world.run(&request);
         assert!(matches!(outcome.failed(), BuildError::Cancelled), "{:?}", outcome.failed());
     });
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     let snapshots = std::fs::read_dir(world.store.root().join("snapshots")).unwrap();
     let left =
         snapshots.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("tmp.")).count();
@@ -319,7 +319,7 @@ fn failure_stops_other_stages() {
     );
     let BuildError::Step(step) = outcome.failed() else { panic!("{:?}", outcome.failed()) };
     assert_eq!(step.exit.code, 7);
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }
 
 fn no_context() {

@@ -54,7 +54,7 @@ fn one_changed_file_is_one_file_written() {
     let world = world();
     assert_eq!(written(&world, &world.build(DOCKERFILE)).len(), 402);
     if world.store.options().copy_snapshots {
-        return println!("not looked at: snapshots are full copies here");
+        return testkit::skip("snapshots are full copies here");
     }
     world.file("d2/s2/2", "changed");
     let second = world.build(DOCKERFILE);

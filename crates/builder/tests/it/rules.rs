@@ -386,8 +386,7 @@ fn holes_stay_holes() {
     let empty = world.file("nothing", "");
     fs::File::options().write(true).open(&empty).unwrap().set_len(1 << 20).unwrap();
     if fs::metadata(&path).unwrap().blocks() * 512 >= SIZE {
-        println!("skipped: the file system of the temporary directory has no holes");
-        return;
+        return testkit::skip("the file system of the temporary directory has no holes");
     }
     let outcome = world.build("FROM base\nCOPY sparse nothing /\n");
     for name in ["sparse", "nothing"] {
@@ -403,7 +402,7 @@ fn attributes_of_users() {
     let path = world.file("d/f", "F");
     match rustix::fs::setxattr(&path, "user.seatrial", b"yes", rustix::fs::XattrFlags::empty()) {
         Ok(()) => {}
-        Err(rustix::io::Errno::OPNOTSUPP) => return println!("skipped: this file system has no user attributes"),
+        Err(rustix::io::Errno::OPNOTSUPP) => return testkit::skip("this file system has no user attributes"),
         Err(error) => panic!("{error}"),
     }
     world.add_image("attributes", &world.context().join("d"), |_| {});
@@ -476,7 +475,7 @@ fn heredocs() {
 
 fn owners_by_name() {
     if !crate::world::has_owners() {
-        return println!("skipped: this user has a single id, so owners cannot be set");
+        return testkit::skip("this user has a single id, so owners cannot be set");
     }
     check(
         &[("a", "A")],

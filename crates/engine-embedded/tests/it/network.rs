@@ -15,11 +15,12 @@ use engine::{
     PublishedPort, Root, Scope, SetupRequest,
 };
 use runtime::Privilege;
+use testkit::Test;
 
-use super::{PRIVILEGE, World, shell, text};
+use super::{PATIENCE, PRIVILEGE, World, shell, text};
 
-/// No answer on this machine takes as long.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(10);
 
 /// A root with busybox, whose applets are links, and getent, which asks as most programs do: busybox is static, and cannot.
 async fn busybox(world: &World) -> Root {
@@ -70,7 +71,7 @@ async fn until(condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "it never came true");
-        tokio::task::yield_now().await;
+        tokio::time::sleep(POLL).await;
     }
 }
 
@@ -179,10 +180,10 @@ pub(super) async fn networks_lead_out_but_not_to_the_loopback(world: World) {
     let root = busybox(&world).await;
     let mut scope = world.scope().await;
     let port = greet(TcpListener::bind("127.0.0.1:0").unwrap(), "hello from the loopback\n").port();
-    let Some(address) = listener_of_host() else { return println!("skipped: this host has no way out") };
+    let Some(address) = listener_of_host() else { return testkit::skip("this host has no way out") };
     let gateways = "gateway=$(ip route | while read a b c d; do [ $a = default ] && echo $c; done)";
     let script = format!(
-        "{CONNECT}; {gateways}; connect {} {}; connect host {}; for a in 127.0.0.1 $gateway $(at host) {}; do say $a {port} && echo reached $a; done; echo done",
+        "{CONNECT}; {gateways}; connect {} {}; connect host {}; for a in 127.0.0.1 $gateway $(at host) {}; do say $a {port} && echo reached $a & done; wait; echo done",
         address.ip(),
         address.port(),
         address.port(),
@@ -200,7 +201,6 @@ pub(super) async fn networks_lead_out_but_not_to_the_loopback(world: World) {
             assert!(container.warnings().is_empty(), "{:?}", container.warnings());
         }
         Err(no_way_out) => {
-            println!("this host has no way out of private networks: {no_way_out}");
             assert!(container.warnings().iter().any(|warning| *warning == no_way_out.to_string()));
             // Told once.
             let (spec, _) = private(&root, "next", "true");
@@ -287,15 +287,14 @@ pub(super) async fn networks_are_there_for_setup(world: World) {
     scope.close().await.unwrap();
 }
 
-/// Started by [`networks_of_the_killed_are_swept`]: makes networks, says so, and waits to be killed.
 pub(super) async fn networks_are_there_with_another_runtime(_world: World) {
     if !matches!(PRIVILEGE.get(), Some(Privilege::Root { .. })) {
-        return println!("skipped: other runtimes are tried as root");
+        return testkit::skip("other runtimes are tried as root");
     }
     for name in ["runc", "crun"] {
         let found = ["/usr/sbin", "/usr/bin"].map(|dir| Path::new(dir).join(name));
         let Some(program) = found.into_iter().find(|path| path.exists()) else {
-            println!("skipped: {name} is not installed");
+            testkit::skip(format_args!("{name} is not installed"));
             continue;
         };
         let world = World::by(Some(program));
@@ -307,7 +306,7 @@ pub(super) async fn networks_are_there_with_another_runtime(_world: World) {
             Ok(container) => drop(container.wait().await.unwrap()),
             // It refuses machines that have both versions of control groups.
             Err(error) if name == "crun" => {
-                println!("skipped: {}", error.with_causes());
+                testkit::skip(error.with_causes());
                 continue;
             }
             Err(error) => panic!("{}", error.with_causes()),
@@ -322,16 +321,17 @@ pub(super) async fn networks_are_there_with_another_runtime(_world: World) {
     }
 }
 
+/// Started by [`networks_of_the_killed_are_swept`]: makes networks, says so, and waits to be killed.
 pub(super) async fn victim_of_networks(world: World) {
     let root = busybox(&world).await;
     let scope = world.scope().await;
     let _server = greeter(&*scope, &root, "web", 80, Attachment::default()).await;
-    println!("store {}", world.dir.path().join("store").display());
+    // Nobody waits for it when stdout is gone.
+    let _ = writeln!(std::io::stdout(), "store {}", world.dir.path().join("store").display());
     std::future::pending::<()>().await;
 }
 
 pub(super) async fn networks_of_the_killed_are_swept(_world: World) {
-    let before = leftovers();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .arg("victim_of_networks")
         .env("SEATRIAL_TEST_VICTIM", "1")
@@ -345,93 +345,93 @@ pub(super) async fn networks_of_the_killed_are_swept(_world: World) {
         assert_eq!(output.read(&mut byte).unwrap(), 1, "{told}");
         told.push(char::from(byte[0]));
     }
+    let store = Path::new(told.trim().rsplit_once("store ").unwrap().1).to_owned();
+    let scopes = fs::read_dir(store.join("scopes")).unwrap().flatten();
+    let scopes: Vec<String> = scopes.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let has_way_out = network::ways_out(matches!(PRIVILEGE.get(), Some(Privilege::Root { .. }))).is_ok();
+    assert!(!has_way_out || !leftovers(&store, &scopes).is_empty(), "what is looked for can be found");
     child.kill().unwrap();
     child.wait().unwrap();
     // Closed when the last process that had it is gone: helpers, containers, programs of the way out.
     drop(output.read_to_end(&mut Vec::new()));
-    let store = Path::new(told.trim().rsplit_once("store ").unwrap().1).to_owned();
     let options = store::StoreOptions {
         copy_snapshots: !runtime::overlay_works(store.parent().unwrap()),
         user_xattr: !matches!(PRIVILEGE.get().unwrap(), Privilege::Root { .. }),
         ignore_chown_errors: *PRIVILEGE.get().unwrap() == Privilege::SingleId,
     };
     engine_embedded::sweep(&store::Store::open(&store, options).unwrap()).unwrap();
-    let start = Instant::now();
-    while leftovers() != before {
-        assert!(start.elapsed() < PATIENCE, "{:?} {:?}", before, leftovers());
-        std::thread::yield_now();
-    }
+    until(|| leftovers(&store, &scopes).is_empty()).await;
     fs::remove_dir_all(store.parent().unwrap()).unwrap();
 }
 
-/// Tables, devices and programs of ours on this host.
-fn leftovers() -> Vec<String> {
+/// Tables, devices and programs of these scopes on this host.
+fn leftovers(store: &Path, scopes: &[String]) -> Vec<String> {
+    let is_theirs = |text: &str| scopes.iter().any(|scope| text.contains(scope));
     let mut found = Vec::new();
     if let Ok(output) = Command::new("nft").args(["list", "tables"]).output() {
-        found.extend(
-            String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.contains("seatrial")).map(str::to_owned),
-        );
+        let tables = String::from_utf8_lossy(&output.stdout).into_owned();
+        found.extend(tables.lines().filter(|line| is_theirs(line)).map(str::to_owned));
     }
     let devices = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-    found.extend(
-        devices.map(|device| device.file_name().to_string_lossy().into_owned()).filter(|name| name.starts_with("st-")),
-    );
+    found
+        .extend(devices.map(|device| device.file_name().to_string_lossy().into_owned()).filter(|name| is_theirs(name)));
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.starts_with("pasta") || line.contains("/pasta ") || line.contains("slirp4netns ") {
+        if line.contains(&*store.to_string_lossy()) {
             found.push(line);
         }
     }
-    found.sort();
     found
 }
 
 /// All tests of networks once more without rights on the host: with the tun device for everybody, by each of the programs,
-/// and without any way out. True when they pass, or cannot be run, with the reason.
-pub(super) fn pass_as_an_ordinary_user() -> bool {
+/// and without any way out.
+pub(super) fn ordinary_users() -> Vec<Test> {
     if !matches!(PRIVILEGE.get(), Some(Privilege::Root { .. })) {
-        return true;
+        return Vec::new();
     }
+    let ways: [(&str, &[&str]); 3] = [("pasta", &["pasta"]), ("slirp4netns", &["slirp4netns"]), ("nothing", &[])];
+    let test = |(way, programs)| {
+        Test::new(format!("networks_of_ordinary_users_with_{way}"), move || pass_as_an_ordinary_user(programs))
+    };
+    ways.into_iter().map(test).collect()
+}
+
+fn pass_as_an_ordinary_user(programs: &[&str]) {
     let Some((uid, gid)) = testkit::user_with_subordinate_ids() else {
-        println!("skipped as an ordinary user: no user has an entry in /etc/subuid and /etc/subgid");
-        return true;
+        return testkit::skip("no user has an entry in /etc/subuid and /etc/subgid");
     };
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("it");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     std::os::unix::fs::chown(dir.path(), Some(uid), Some(gid)).unwrap();
     // Programs of this test only, so that each way out can be had alone.
-    let ways: [(&str, &[&str], bool); 3] =
-        [("pasta", &["pasta"], true), ("slirp4netns", &["slirp4netns"], true), ("nothing", &[], false)];
-    let mut passed = true;
-    for (way, programs, has_tun) in ways {
-        let bin = dir.path().join(way);
-        fs::create_dir(&bin).unwrap();
-        for tool in ["ldd", "nft", "newuidmap", "newgidmap", "sh", "bash"].iter().chain(programs) {
-            if let Some(found) =
-                ["/usr/bin", "/usr/sbin"].iter().map(|dir| Path::new(dir).join(tool)).find(|path| path.exists())
-            {
-                std::os::unix::fs::symlink(found, bin.join(tool)).unwrap();
-            }
+    let bin = dir.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    for tool in ["ldd", "nft", "newuidmap", "newgidmap", "sh", "bash"].iter().chain(programs) {
+        let places = ["/usr/bin", "/usr/sbin"].map(|dir| Path::new(dir).join(tool));
+        if let Some(found) = places.into_iter().find(|path| path.exists()) {
+            std::os::unix::fs::symlink(found, bin.join(tool)).unwrap();
         }
-        let tun = dir.path().join(format!("tun-{way}"));
-        let prepare = if has_tun {
-            format!("mknod -m 666 {0} c 10 200 && mount --bind {0} /dev/net/tun &&", tun.display())
-        } else {
-            String::new()
-        };
-        // The mounts are this shell's own.
-        let script = format!(
-            "{prepare} exec setpriv --reuid {uid} --regid {gid} --clear-groups env PATH={} TMPDIR={} {} networks_",
-            bin.display(),
-            dir.path().display(),
-            program.display()
-        );
-        println!("as an ordinary user, with {way}:");
-        let status =
-            Command::new("unshare").args(["--mount", "--propagation", "private", "sh", "-c", &script]).status();
-        passed &= status.unwrap().success();
     }
-    passed
+    let tun = dir.path().join("tun");
+    let prepare = if programs.is_empty() {
+        String::new()
+    } else {
+        format!("mknod -m 666 {0} c 10 200 && mount --bind {0} /dev/net/tun &&", tun.display())
+    };
+    // The mounts are this shell's own.
+    let script = format!(
+        "{prepare} exec setpriv --reuid {uid} --regid {gid} --clear-groups env PATH={} TMPDIR={} {} networks_ \
+         --skip networks_are_there_with_another_runtime",
+        bin.display(),
+        dir.path().display(),
+        program.display()
+    );
+    let output = Command::new("unshare").args(["--mount", "--propagation", "private", "sh", "-c", &script]).output();
+    let output = output.unwrap();
+    let [said, told] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    assert!(output.status.success(), "as user {uid}: {said}\n{told}");
+    told.lines().filter_map(|line| line.strip_prefix("skipped: ")).for_each(testkit::skip);
 }

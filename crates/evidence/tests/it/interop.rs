@@ -1,6 +1,6 @@
 //! What others make of our bundles: sigstore's own models and DSSE, securesystemslib, and the official protos of in-toto and SLSA.
 
-use std::{fs, io::Write as _, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use evidence::{Bundle, GateResult, KeyKind, Statement};
 
@@ -48,11 +48,8 @@ for name in sys.argv[2:]:
 #[test]
 fn sigstore_securesystemslib_and_the_official_protos_accept_our_bundles() {
     if !Path::new(PYTHON).exists() {
-        let reason =
-            "skipped: no `target/sigstore` with sigstore, securesystemslib[crypto] and in-toto-attestation from PyPI";
-        // Nobody is left to hear that stderr is gone.
-        let _ = writeln!(std::io::stderr(), "{reason}");
-        return;
+        let missing = "sigstore, securesystemslib[crypto] and in-toto-attestation from PyPI";
+        return testkit::skip(format_args!("no `target/sigstore` with {missing}"));
     }
     let directory = tempfile::tempdir().expect("a directory");
     for (kind, name) in [(KeyKind::Ecdsa, "ecdsa"), (KeyKind::Ed25519, "ed25519")] {

@@ -18,7 +18,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use packages::State;
 use serde_json::{Value, json};
 
-use crate::support::{login, look, publish, skip, tar_gz, words};
+use crate::support::{login, look, publish, tar_gz, words};
 
 const WORD: &str = "npm_0123456789";
 
@@ -136,7 +136,7 @@ async fn a_tarball_goes_to_a_registry_of_npm_and_comes_back() {
             let installed = project.join("node_modules/@team/number/index.js");
             assert_eq!(fs_err::read_to_string(installed).unwrap(), "module.exports = 42\n");
         }
-        Err(_) => skip("npm is not installed: nothing was installed from the registry"),
+        Err(_) => testkit::skip("npm is not installed: nothing was installed from the registry"),
     }
     server.abort();
 }

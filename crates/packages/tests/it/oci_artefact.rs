@@ -5,7 +5,7 @@ use std::process::Command;
 use packages::{Package, State, Target};
 use registry::{Server, ServerOptions};
 
-use crate::support::{client, publish, skip, words};
+use crate::support::{client, publish, words};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_go_to_a_registry_as_one_artefact() {
@@ -50,7 +50,7 @@ async fn files_go_to_a_registry_as_one_artefact() {
                 serde_json::from_slice(&fs_err::read(copy.join("manifest.json")).unwrap()).unwrap();
             assert_eq!(manifest["layers"][1]["annotations"]["org.opencontainers.image.title"], "two.tar.gz");
         }
-        Err(_) => skip("skopeo is not installed: nothing was copied"),
+        Err(_) => testkit::skip("skopeo is not installed: nothing was copied"),
     }
     drop(stop);
     serving.await.unwrap().unwrap();

@@ -8,7 +8,7 @@ use std::{
 
 use packages::{Package, State, Target};
 
-use crate::support::{login, look, publish, skip, tar_gz, words, zip};
+use crate::support::{login, look, publish, tar_gz, words, zip};
 
 const WORD: &str = "pypi-AgEIcHlwaS5vcmc";
 
@@ -25,7 +25,7 @@ impl Pypiserver {
         let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/pypiserver/bin");
         let found = std::env::split_paths(&path).chain([own]).find(|at| at.join("pypi-server").is_file());
         let Some(bin) = found else {
-            skip("`pypi-server` is not installed (PyPI: pypiserver)");
+            testkit::skip("`pypi-server` is not installed (PyPI: pypiserver)");
             return None;
         };
         let code = format!(

@@ -70,8 +70,3 @@ pub(crate) fn words(error: &dyn std::error::Error) -> String {
     }
     text
 }
-
-/// A test that lacks a program says so.
-pub(crate) fn skip(what: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped: {what}");
-}

@@ -51,11 +51,7 @@ struct Docker {
 
 impl Docker {
     fn start() -> Option<Docker> {
-        use std::io::Write as _;
-        let is_there = std::env::var_os("PATH")
-            .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("docker-registry").is_file()));
-        if !is_there {
-            let _ = writeln!(std::io::stderr(), "skipped: `docker-registry` is not installed");
+        if !testkit::has_tool("docker-registry") {
             return None;
         }
         let directory = tempfile::tempdir().expect("a temporary directory");

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use fs_err as fs;
 use oci::{Descriptor, Digest, ImageConfig, Manifest, Platform, Reference, media_type};
 use registry::{BlobTarget, Client, ClientOptions, CommitError, NoProgress, Progress, Server, ServerOptions};
+pub(crate) use testkit::has_tool;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -338,22 +339,11 @@ pub(crate) async fn make_certificates(directory: &Path, names: &[&str]) {
     }
 }
 
-/// Whether a program is there; says so on stderr when a test has to skip for it.
-pub(crate) fn has_tool(name: &str) -> bool {
-    let found =
-        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()));
-    if !found {
-        let _ = writeln!(io::stderr(), "skipped: `{name}` is not installed");
-    }
-    found
-}
-
 /// Whether we are root; says on stderr why a test has to skip.
 pub(crate) fn is_root(reason: &str) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let is_root = testkit::is_root();
     if !is_root {
-        let _ = writeln!(io::stderr(), "skipped: {reason}");
+        testkit::skip(reason);
     }
     is_root
 }

@@ -136,9 +136,8 @@ fn futures_can_be_spawned() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_layers_do_not_need_memory() {
     use std::io::Write;
-    if std::env::var_os("SEATRIAL_SLOW_TESTS").is_none() {
-        let _ = writeln!(std::io::stderr(), "skipped: SEATRIAL_SLOW_TESTS is not set");
-        return;
+    if !testkit::wants_slow_tests() {
+        return testkit::skip("large uploads take their time; set SEATRIAL_SLOW_TESTS=1");
     }
     let docker = DockerRegistry::start(false).await;
     let server = Embedded::start().await;

@@ -193,7 +193,7 @@ pub fn sh(script: &str) -> Value {
 }
 
 fn skip(reason: &str) -> Option<World> {
-    eprintln!("skipped: {reason}");
+    testkit::skip(reason);
     None
 }
 

@@ -61,7 +61,7 @@ fn installed_peers_still_agree() {
         };
         let chosen: Vec<&Mutex<Case>> = table.cases.iter().filter(agreed).step_by(LIVE_ONE_IN).collect();
         if chosen.is_empty() {
-            testkit::skip(&format!("no answers of {} are on record", peer.name));
+            testkit::skip(format_args!("no answers of {} are on record", peer.name));
         }
         let failures = each_of(&chosen, |case| {
             let live = table.ask(&peer, case);
@@ -166,7 +166,7 @@ impl Table {
 
     fn verdict(&self, case: &mut Case) -> Result<(), String> {
         if case.header("needs") == Some("root") && !testkit::is_root() {
-            testkit::skip(&format!("{}: only root can make its context", case.name));
+            testkit::skip(format_args!("{}: only root can make its context", case.name));
             return Ok(());
         }
         let (ours, messages) = self.build(case)?;

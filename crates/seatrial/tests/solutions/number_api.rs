@@ -32,7 +32,7 @@ fn the_number_api_goes_from_its_repository_to_a_container_that_serves() {
         .collect();
     if !missing.is_empty() {
         assert!(std::env::var_os("CI").is_none(), "CI has to install {missing:?}");
-        testkit::skip(&format!("{missing:?} are not installed"));
+        testkit::skip(format_args!("{missing:?} are not installed"));
         return;
     }
 

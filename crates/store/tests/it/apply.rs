@@ -8,7 +8,7 @@ use std::{
 use oci::{Descriptor, DiffId, Digest, media_type};
 use store::ApplyErrorKind;
 
-use crate::support::{Tar, World, gzip, is_root, message, names, seal_header, skip, tree};
+use crate::support::{Tar, World, gzip, is_root, message, names, seal_header, tree};
 
 #[test]
 fn files_links_modes_and_times_arrive() {
@@ -370,7 +370,7 @@ fn archives_of_gnu_tar_arrive() {
             .arg(&source)
             .args(["-c", "."])
             .output();
-        let Ok(run) = run else { return skip("GNU tar is not installed") };
+        let Ok(run) = run else { return testkit::skip("GNU tar is not installed") };
         let id = world.apply_bytes(None, &run.stdout, &run.stdout).unwrap();
         let without_nanoseconds = tree(&world.store.snapshot_fs(&id));
         assert_eq!(without_nanoseconds, tree(&source), "{format}");

@@ -151,7 +151,7 @@ fn owners_are_the_callers_unless_he_may_give_files_away() {
 #[test]
 fn device_nodes_stay_out_of_directories() {
     if !is_root() {
-        return eprintln!("skipped: only root can make a device node");
+        return testkit::skip("only root can make a device node");
     }
     let world = World::new();
     let layer = world.snapshot(None, |root| {

@@ -10,7 +10,7 @@ use std::{
 use oci::{ContainerConfig, Descriptor, DiffId, Digest, ImageConfig, Manifest, Platform, Reference, media_type};
 use store::{ArchiveFormat, Compression, Image, LoadSource, SaveOptions, SnapshotId};
 
-use crate::support::{Tar, World, epoch, gzip, is_root, message, names, skip};
+use crate::support::{Tar, World, epoch, gzip, is_root, message, names};
 
 fn reference(text: &str) -> Reference {
     text.parse().unwrap()
@@ -218,7 +218,7 @@ fn run(program: &str, arguments: &[&str]) -> Option<Output> {
     match Command::new(program).args(arguments).output() {
         Ok(output) => Some(output),
         Err(_) => {
-            skip(&format!("{program} is not installed"));
+            testkit::skip(format_args!("{program} is not installed"));
             None
         }
     }
@@ -267,7 +267,7 @@ fn skopeo_reads_what_is_saved() {
 #[test]
 fn podman_loads_what_is_saved() {
     if !is_root() {
-        return skip("podman's own store is tested as root only");
+        return testkit::skip("podman's own store is tested as root only");
     }
     let world = World::new();
     let image = make(&world);

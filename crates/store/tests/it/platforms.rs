@@ -90,7 +90,7 @@ fn layouts_hold_an_index_and_load_gives_all_back() {
     for (platform, content) in [("amd64", Platform::host().to_string()), ("s390x", "linux/s390x".into())] {
         let source = format!("oci:{}:1", layout.display());
         let output = Command::new("skopeo").args(["--override-arch", platform, "inspect", &source]).output();
-        let Ok(output) = output else { return crate::support::skip("skopeo is missing") };
+        let Ok(output) = output else { return testkit::skip("skopeo is missing") };
         if platform == "amd64" && Platform::host().architecture != "amd64" {
             continue;
         }

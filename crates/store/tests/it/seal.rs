@@ -11,7 +11,7 @@ use std::{
 use oci::{ChainId, Digest};
 use store::{Compression, SnapshotId};
 
-use crate::support::{Tar, World, epoch, is_root, names, skip, tree};
+use crate::support::{Tar, World, epoch, is_root, names, tree};
 
 fn fill(root: &Path) {
     fs::create_dir_all(root.join("a/b")).unwrap();
@@ -75,7 +75,7 @@ fn gzip_program_agrees() {
     let layer = world.store.seal(&id, epoch(), Compression::Gzip).unwrap();
     let path = world.store.root().join("blobs/sha256").join(layer.digest.hex());
     let Ok(run) = std::process::Command::new("gzip").arg("-dc").stdin(fs::File::open(path).unwrap()).output() else {
-        return skip("gzip is not installed");
+        return testkit::skip("gzip is not installed");
     };
     assert!(run.status.success() && run.stdout == world.tar(&id));
 }

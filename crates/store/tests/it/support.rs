@@ -204,8 +204,3 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<String, String> {
 pub(crate) fn names(root: &Path) -> Vec<String> {
     tree(root).into_keys().collect()
 }
-
-/// Says why a test cannot run here.
-pub(crate) fn skip(reason: &str) {
-    eprintln!("skipped: {reason}");
-}

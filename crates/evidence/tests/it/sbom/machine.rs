@@ -11,7 +11,7 @@ use crate::support::{Layer, World};
 fn lines(program: &str, arguments: &[&str]) -> Option<Vec<String>> {
     let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
     let Some(output) = output else {
-        eprintln!("skipped: {program} does not run here");
+        testkit::skip(format_args!("{program} does not run here"));
         return None;
     };
     let mut lines: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
