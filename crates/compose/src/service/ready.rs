@@ -26,7 +26,7 @@ pub struct Dependency {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
-    /// It is started, and ready as [`Service::ready`] or its ports say.
+    /// It is started, and ready as [`Service::ready`](super::Service::ready) or its ports say.
     #[default]
     ServiceStarted,
     /// Its health check passes.

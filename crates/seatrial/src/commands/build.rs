@@ -125,7 +125,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
                 context.block_on_cancellable(transfer::push_index(&client, store, reference, index, &progress))
             },
             scope,
-            sign: sign.as_ref().map(|sign| sign as &dyn Fn(&Reference, &[Signable]) -> anyhow::Result<()>),
+            sign: sign.as_ref().map(|sign| sign as &output::Sign<'_>),
         };
         let pushed = deliver(&finished, &names, &outputs, &delivery, &views)?;
         caches.write(&engine, &finished.images(), stop, &warn).map_err(BuildFailed::Other)?;

@@ -146,8 +146,11 @@ pub(super) struct Delivery<'a> {
     /// Keeps what is said in indexes until it is pushed; only where something is.
     pub(super) scope: Option<&'a Scope>,
     /// Signs what is in a repository: each of these manifests, and the statements about it.
-    pub(super) sign: Option<&'a dyn Fn(&Reference, &[Signable]) -> anyhow::Result<()>>,
+    pub(super) sign: Option<&'a Sign<'a>>,
 }
+
+/// See [`Delivery::sign`].
+pub(super) type Sign<'a> = dyn Fn(&Reference, &[Signable]) -> anyhow::Result<()> + 'a;
 
 impl Output {
     /// All places that the flags name.
