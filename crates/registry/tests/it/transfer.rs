@@ -132,12 +132,28 @@ fn futures_can_be_spawned() {
     };
 }
 
-/// 512 MB up and down, on disk at both ends; memory must not grow with it. Slow in a debug build.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_layers_do_not_need_memory() {
-    use std::io::Write;
+/// In a process of its own: what tests beside it take is not counted. Takes a minute in a debug build.
+#[test]
+fn large_layers_do_not_need_memory() {
     if !testkit::wants_slow_tests() {
         return testkit::skip("large uploads take their time; set SEATRIAL_SLOW_TESTS=1");
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "transfer::the_process_that_moves_a_large_layer", "--ignored"]).env(IN_PROCESS, "1");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+const IN_PROCESS: &str = "SEATRIAL_TEST_LARGE_LAYER";
+
+/// 512 MB up and down, on disk at both ends; memory must not grow with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it is no test, but the process whose memory another looks at"]
+async fn the_process_that_moves_a_large_layer() {
+    use std::io::Write;
+    if std::env::var_os(IN_PROCESS).is_none() {
+        return;
     }
     let docker = DockerRegistry::start(false).await;
     let server = Embedded::start().await;
