@@ -277,7 +277,9 @@ fn config(spec: &ContainerSpec, request: &StartRequest) -> Result<Spec, Box<dyn 
     if !spec.sysctls.is_empty() {
         linux = linux.sysctl(spec.sysctls.iter().cloned().collect::<HashMap<_, _>>());
     }
-    let nodes = devices(request).map(|(target, device)| device.to_oci(target)).collect::<Result<Vec<_>, _>>()?;
+    // An ordinary user can make no nodes: the host's own are mounted.
+    let made = devices(request).filter(|_| request.ids != IdMode::Inherited);
+    let nodes = made.map(|(target, device)| device.to_oci(target)).collect::<Result<Vec<_>, _>>()?;
     if !nodes.is_empty() {
         linux = linux.devices(nodes);
     }
@@ -386,7 +388,11 @@ fn oci_mounts(request: &StartRequest) -> Result<Vec<Mount>, OciSpecError> {
         let mode = if plan.readonly { "ro" } else { "rw" }.to_owned();
         let mut options = vec![mode, "nosuid".to_owned(), "nodev".to_owned()];
         mounts.push(match &plan.source {
-            MountSource::Device(_) => continue,
+            MountSource::Device(_) if request.ids != IdMode::Inherited => continue,
+            MountSource::Device(device) => {
+                let options = ["bind", "nosuid", "noexec"].map(str::to_owned).to_vec();
+                mount(&plan.target, "bind", &device.source.to_string_lossy(), options)?
+            }
             MountSource::Tmpfs { size_bytes, mode } => {
                 options.push(format!("mode={mode:o}"));
                 options.extend(size_bytes.map(|bytes| format!("size={bytes}")));
