@@ -15,7 +15,9 @@ use std::{
 use bytes::Bytes;
 use fs_err as fs;
 use oci::{Descriptor, Digest, ImageConfig, Manifest, Platform, Reference, media_type};
-use registry::{BlobTarget, Client, ClientOptions, CommitError, NoProgress, Progress, Server, ServerOptions};
+use registry::{
+    BlobTarget, Client, ClientOptions, CommitError, NoProgress, Progress, Server, ServerError, ServerOptions,
+};
 pub(crate) use testkit::has_tool;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -195,7 +197,14 @@ impl Embedded {
 
     pub(crate) async fn with(directory: &Path, options: ServerOptions) -> Self {
         let options = ServerOptions { idle_timeout: Duration::from_secs(5), ..options };
-        let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), directory, options).await.unwrap();
+        let begun = Instant::now();
+        let server = loop {
+            match Server::bind((Ipv4Addr::LOCALHOST, 0).into(), directory, options.clone()).await {
+                // A process that another test starts has the former server's lock until it is another program.
+                Err(ServerError::Busy(_)) if begun.elapsed() < WAIT_MAX => tokio::task::yield_now().await,
+                bound => break bound.unwrap(),
+            }
+        };
         let address = server.local_addr();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(async move {
