@@ -141,6 +141,11 @@ impl Context {
         self.watching.get_or_init(|| signals::watch(self.cancel.clone(), self.stopped.clone()));
     }
 
+    /// SIGHUP cancels no more: the caller listens to it.
+    pub(crate) fn leave_hang_up(&self) {
+        self.stopped.leave_hang_up();
+    }
+
     /// Waits for a future; SIGINT, SIGTERM and SIGHUP cancel from here on. Work that looks at [`Context::cancel`] ends by itself.
     pub(crate) fn block_on<F: Future>(&self, future: F) -> anyhow::Result<F::Output> {
         self.watch_signals();

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, Ordering},
+    atomic::{AtomicBool, AtomicU8, Ordering},
 };
 
 use engine::Cancel;
@@ -15,9 +15,14 @@ use crate::{exit::Exit, terminal};
 
 /// Which signal came first, if any.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stopped(Arc<AtomicU8>);
+pub(crate) struct Stopped(Arc<AtomicU8>, Arc<AtomicBool>);
 
 impl Stopped {
+    /// From here on SIGHUP has another meaning, which the caller hears of by itself.
+    pub(crate) fn leave_hang_up(&self) {
+        self.1.store(true, Ordering::SeqCst);
+    }
+
     /// The exit code of the first signal.
     pub(crate) fn exit(&self) -> Option<Exit> {
         match self.0.load(Ordering::SeqCst) {
@@ -38,7 +43,8 @@ pub(crate) fn watch(cancel: Cancel, stopped: Stopped) {
     let Ok(mut signals) = Signals::new(signals) else { return };
     let hear = move || {
         let mut heard = signals.forever();
-        let Some(first) = heard.next() else { return };
+        let is_ours = |signal: &i32| *signal != SIGHUP || !stopped.1.load(Ordering::SeqCst);
+        let Some(first) = heard.find(is_ours) else { return };
         stopped.0.store(exit_of(first).code(), Ordering::SeqCst);
         terminal::message_line("stopping… (once more to kill)");
         cancel.cancel();

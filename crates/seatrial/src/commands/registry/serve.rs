@@ -59,6 +59,9 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Exit> {
             ));
         }
         let reopener = server.reopener();
+        if is_audited {
+            context.leave_hang_up();
+        }
         terminal::result_line(&format!("serving {} on {scheme}://{address}", directory.display()));
         let serving = server.serve(async move { cancel.cancelled().await });
         if !is_audited {
