@@ -7,7 +7,7 @@ use evidence::sbom::{Inventory, packages_of_file};
 /// Longer inputs only repeat what short ones do.
 const INPUT_BYTES_MAX: usize = 256 * 1024;
 /// One path for each reader; the input's first byte chooses.
-const PATHS: [&str; 17] = [
+pub const PATHS: [&str; 17] = [
     "etc/os-release",
     "var/lib/dpkg/status",
     "var/lib/dpkg/status.d/base",

@@ -15,17 +15,21 @@ use crate::{exit::Exit, terminal};
 
 /// Which signal came first, if any.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stopped(Arc<AtomicU8>, Arc<AtomicBool>);
+pub(crate) struct Stopped {
+    /// Exit code; 0 until then.
+    code: Arc<AtomicU8>,
+    leaves_hang_up: Arc<AtomicBool>,
+}
 
 impl Stopped {
     /// From here on SIGHUP has another meaning, which the caller hears of by itself.
     pub(crate) fn leave_hang_up(&self) {
-        self.1.store(true, Ordering::SeqCst);
+        self.leaves_hang_up.store(true, Ordering::SeqCst);
     }
 
     /// The exit code of the first signal.
     pub(crate) fn exit(&self) -> Option<Exit> {
-        match self.0.load(Ordering::SeqCst) {
+        match self.code.load(Ordering::SeqCst) {
             129 => Some(Exit::HungUp),
             130 => Some(Exit::Interrupted),
             143 => Some(Exit::Terminated),
@@ -43,9 +47,9 @@ pub(crate) fn watch(cancel: Cancel, stopped: Stopped) {
     let Ok(mut signals) = Signals::new(signals) else { return };
     let hear = move || {
         let mut heard = signals.forever();
-        let is_ours = |signal: &i32| *signal != SIGHUP || !stopped.1.load(Ordering::SeqCst);
+        let is_ours = |signal: &i32| *signal != SIGHUP || !stopped.leaves_hang_up.load(Ordering::SeqCst);
         let Some(first) = heard.find(is_ours) else { return };
-        stopped.0.store(exit_of(first).code(), Ordering::SeqCst);
+        stopped.code.store(exit_of(first).code(), Ordering::SeqCst);
         terminal::message_line("stopping… (once more to kill)");
         cancel.cancel();
         // A terminal that goes tells so by its shell and by the kernel: that is no second wish.

@@ -96,7 +96,8 @@ fn migrations_run_on_a_fresh_and_on_an_existing_database() {
     let pipeline = "\
 image: team/ledger
 services:
-  db: {image: localhost/postgres:15}
+  # Its port accepts while it still starts.
+  db: {image: localhost/postgres:15, ready: {log: ready to accept connections}}
 test:
   gates:
     fresh:

@@ -24,6 +24,7 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 const ZSTD_LARGE_WINDOWS_FROM: u8 = 20;
 /// zstd's jobs when it works in parallel; part of the output's identity as well. Small, for memory's sake.
 const ZSTD_JOB_BYTES: u32 = 2 * 1024 * 1024;
+
 /// Compresses what is written to it.
 pub(crate) enum Compressor<W: Write> {
     Plain(W),

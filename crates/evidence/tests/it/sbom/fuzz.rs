@@ -2,7 +2,7 @@
 
 #[path = "../../../../../fuzz/src/sbom.rs"]
 #[expect(unreachable_pub, reason = "it is part of another crate's interface")]
-mod target;
+pub(super) mod target;
 
 fn corpus() -> Vec<(String, Vec<u8>)> {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/sbom");

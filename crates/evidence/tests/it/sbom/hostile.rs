@@ -2,26 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::{about, find, schemas};
+use super::{about, find, fuzz::target::PATHS, schemas};
 use crate::support::{Layer, World};
-
-/// One path for each reader.
-const PATHS: [&str; 14] = [
-    "etc/os-release",
-    "var/lib/dpkg/status",
-    "var/lib/dpkg/status.d/base",
-    "var/lib/dpkg/info/a.list",
-    "usr/share/doc/a/copyright",
-    "lib/apk/db/installed",
-    "var/lib/rpm/rpmdb.sqlite",
-    "var/lib/rpm/Packages.db",
-    "var/lib/rpm/Packages",
-    "usr/lib/python3/a-1.dist-info/METADATA",
-    "usr/lib/python3/a.egg-info",
-    "node_modules/a/package.json",
-    "opt/a.jar",
-    "usr/bin/a",
-];
 
 /// Beginnings that lead readers further than noise does.
 const HEADS: [&[u8]; 8] = [
