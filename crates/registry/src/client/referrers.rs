@@ -27,7 +27,7 @@ const REFERRERS_MAX: usize = 10_000;
 /// Writers that come between each other so often are no two pushes any more.
 const LISTING_ROUNDS_MAX: u32 = 20;
 /// What reading and writing the list of referrers takes at least and at most, for others beside us.
-const SETTLE_MIN: Duration = Duration::from_millis(20);
+const SETTLE_MIN: Duration = Duration::from_millis(50);
 const SETTLE_MAX: Duration = Duration::from_secs(2);
 
 impl Client {
@@ -147,7 +147,7 @@ impl Client {
             // after us as reading and writing take. So we look again behind that time, and whoever was lost comes again.
             let took = began.elapsed().clamp(SETTLE_MIN, SETTLE_MAX);
             let jitter = RandomState::new().hash_one(round) % 1024;
-            sleep(took * 2 + took.mul_f64(jitter as f64 / 512.0)).await;
+            sleep(took * 3 + took.mul_f64(jitter as f64 / 512.0)).await;
         }
         Err(ErrorKind::malformed("the list of referrers is written over again and again by others"))
     }

@@ -237,9 +237,9 @@ fn whoever_may_push_cannot_make_evidence() {
         let not_signed = "not signed by a trusted key, or changed since";
         let flip = |text: &Value| {
             let text = text.as_str().expect("a text");
-            let first = if text.starts_with('A') { 'B' } else { 'A' };
             // Within the text: the last character may carry bits that mean nothing.
-            Value::from(format!("{}{first}{}", &text[..10], &text[11..]))
+            let flipped = if text[10..].starts_with('A') { 'B' } else { 'A' };
+            Value::from(format!("{}{flipped}{}", &text[..10], &text[11..]))
         };
         let cases = [
             (
