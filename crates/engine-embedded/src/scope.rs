@@ -231,6 +231,8 @@ impl Shared {
         let running = std::mem::take(&mut *self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         let mut result = Ok(());
         std::thread::scope(|scope| {
+            // They end with the last container in them; the kernel takes its time for it.
+            scope.spawn(|| self.networks.close());
             let closing: Vec<_> =
                 running.iter().map(|running| scope.spawn(|| running.close(SIGTERM, CLOSE_GRACE))).collect();
             for thread in closing {
@@ -240,7 +242,6 @@ impl Shared {
                 }
             }
         });
-        self.networks.close();
         result
     }
 }

@@ -11,7 +11,6 @@ use crate::{
 };
 
 const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
@@ -101,10 +100,6 @@ pub(crate) fn pair(near: &End<'_>, master: Option<u32>, far: &End<'_>, there: Bo
 
 pub(crate) fn up(index: u32) -> Message {
     Message::new("bring a device up", RTM_NEWLINK, 0, &link_header(index, IFF_UP))
-}
-
-pub(crate) fn remove(name: &str) -> Message {
-    Message::new("remove a device", RTM_DELLINK, 0, &link_header(0, 0)).text(IFLA_IFNAME, name)
 }
 
 pub(crate) fn address(index: u32, address: Ipv4Addr, prefix: u8) -> Message {

@@ -28,14 +28,9 @@ pub(super) struct Translated {
 
 impl Drop for Translated {
     fn drop(&mut self) {
-        // Each waits until no processor looks at what goes, some ten milliseconds long: side by side.
-        std::thread::scope(|threads| {
-            threads.spawn(|| self.table.remove());
-            // It would go with the namespace, but a little later.
-            if let Ok(socket) = Socket::route() {
-                drop(socket.request(vec![link::remove(&self.device)]));
-            }
-        });
+        // The devices go with the namespace, which the kernel removes by itself: asked to remove them, it would have us wait
+        // until no processor looks at them.
+        self.table.remove();
     }
 }
 
