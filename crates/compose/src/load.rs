@@ -228,8 +228,13 @@ impl Loader {
                 filled
             }
             Err(TemplateError::Absent { name, reason }) => {
+                let help = match filling {
+                    // The file's author asks for it (`:?`), so a default is not the way.
+                    Filling::Compose(_) => format!("set `{name}` in the environment or in `.env`"),
+                    _ => format!("give a default: `${{{name}:-…}}`"),
+                };
                 self.reader.error(codes::ABSENT_VALUE, format!("`${{{name}}}` has no value: {reason}"), span).help =
-                    Some(format!("give a default: `${{{name}:-…}}`"));
+                    Some(help);
                 String::new()
             }
             Err(error @ TemplateError::Unknown { nearest, .. }) => {

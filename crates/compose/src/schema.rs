@@ -154,7 +154,7 @@ const PROPERTIES: &[(&str, Form, &str)] = &[
         Form::List,
         "Files from the section `secrets`, below `/run/secrets`: names, or maps with `source` and `target`.",
     ),
-    ("security_opt", Form::Texts, "Security options."),
+    ("security_opt", Form::Texts, "`no-new-privileges`; others have no effect."),
     ("seed", Form::Texts, "Files whose content a warm snapshot depends on."),
     ("shm_size", Form::Size, "Size of `/dev/shm`."),
     ("snapshot", Form::Text, "`ready`: keep the state of the ready service, and start from it next time."),

@@ -182,9 +182,9 @@ pub struct Service {
     /// `privileged`.
     #[serde(skip_serializing_if = "is_default")]
     pub privileged: bool,
-    /// `security_opt`, as written.
+    /// `security_opt: [no-new-privileges]`: set-id programs gain nothing.
     #[serde(skip_serializing_if = "is_default")]
-    pub security_opt: Vec<String>,
+    pub no_new_privileges: bool,
     /// `sysctls`.
     #[serde(skip_serializing_if = "is_default")]
     pub sysctls: BTreeMap<String, String>,

@@ -7,10 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use dockerfile::{Diagnostic, Span, line_column};
+use dockerfile::{Diagnostic, Severity, Span, line_column};
 use events::Place;
 
-use crate::template::Variables;
+use crate::{codes, template::Variables};
 
 /// A text file of the user's, for showing places in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,9 +79,19 @@ impl Sources {
         format!("{file}, line {line}")
     }
 
-    /// The diagnostics in the order of files and places, none twice: aliases show one value at several places.
+    /// The diagnostics in the order of files and places, none twice: aliases show one value at several places. Of a text whose
+    /// template has no value nothing else is said, because nobody knows what it would have been.
     pub(crate) fn findings(&self, mut diagnostics: Vec<Diagnostic>) -> Vec<Finding> {
         let mut findings: Vec<Finding> = Vec::new();
+        let is_unfilled = |diagnostic: &Diagnostic| {
+            diagnostic.severity == Severity::Error
+                && matches!(diagnostic.code, codes::ABSENT_VALUE | codes::BAD_TEMPLATE)
+        };
+        let unfilled: Vec<Span> =
+            diagnostics.iter().filter(|diagnostic| is_unfilled(diagnostic)).filter_map(|d| d.span.clone()).collect();
+        diagnostics.retain(|diagnostic| {
+            is_unfilled(diagnostic) || !diagnostic.span.as_ref().is_some_and(|span| unfilled.contains(span))
+        });
         diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map_or(0, |span| span.start));
         for mut diagnostic in diagnostics {
             let source = self.of(&diagnostic.span.clone().unwrap_or_default());

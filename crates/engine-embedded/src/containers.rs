@@ -73,11 +73,18 @@ pub(crate) struct Around {
     pub(crate) warnings: Vec<String>,
 }
 
+/// What the processes of a container may do: the first one, and those that come later (health checks, a shell).
+pub(crate) struct Rights {
+    pub(crate) no_new_privileges: bool,
+    pub(crate) cap_add: Vec<String>,
+    pub(crate) cap_drop: Vec<String>,
+}
+
 /// A container until its scope closes.
 pub(crate) struct Running {
     container: runtime::Container,
     reader: Mutex<Option<JoinHandle<()>>>,
-    no_new_privileges: bool,
+    rights: Rights,
     /// The file system that it writes to; gone with it.
     active: Mutex<Option<ActiveSnapshot>>,
     dir: PathBuf,
@@ -91,14 +98,14 @@ impl Running {
     pub(crate) fn new(
         mut container: runtime::Container,
         streams: Streams,
-        no_new_privileges: bool,
+        rights: Rights,
         files: Files,
         around: Around,
     ) -> Result<Self, EngineError> {
         let (output, terminal) = (container.take_output(), container.take_terminal());
         let reader = Mutex::new(attend(streams, output, terminal)?);
         let Files { active, dir, store, config } = files;
-        Ok(Self { container, reader, no_new_privileges, active: Mutex::new(Some(active)), dir, store, config, around })
+        Ok(Self { container, reader, rights, active: Mutex::new(Some(active)), dir, store, config, around })
     }
 
     fn wait(&self) -> Result<Exit, EngineError> {
@@ -172,10 +179,10 @@ impl Running {
             env: spec.env,
             cwd: spec.cwd,
             user: spec.user,
-            no_new_privileges: self.no_new_privileges,
+            no_new_privileges: self.rights.no_new_privileges,
             stdio,
-            cap_add: Vec::new(),
-            cap_drop: Vec::new(),
+            cap_add: self.rights.cap_add.clone(),
+            cap_drop: self.rights.cap_drop.clone(),
         };
         let mut exec = self.container.exec(process).map_err(|error| start_failed(&name, error))?;
         let reader = attend(streams, exec.take_output(), exec.take_terminal())?;

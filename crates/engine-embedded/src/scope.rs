@@ -17,7 +17,7 @@ use runtime::{Limits, Mount, MountKind, ProcessSpec};
 use store::{ActiveSnapshot, JournalEntry, SnapshotId};
 
 use crate::{
-    containers::{Around, Files, Handle, Running, Streams, inner_stdio},
+    containers::{Around, Files, Handle, Rights, Running, Streams, inner_stdio},
     embedded::{Inner, blocking},
     failed,
     private::PrivateNetworks,
@@ -141,11 +141,21 @@ impl Shared {
         spec: ContainerSpec,
     ) -> Result<Arc<Running>, EngineError> {
         let Launched { container, streams, dir, around } = launched;
-        let is_ordinary = !matches!(self.engine.options.privilege, runtime::Privilege::Root { .. });
+        let rights = self.rights(&spec.surroundings);
         let files = Files { active, dir, store: self.engine.options.store.clone(), config: spec.root.config };
-        let running = Arc::new(Running::new(container, streams, is_ordinary, files, around)?);
+        let running = Arc::new(Running::new(container, streams, rights, files, around)?);
         self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(running.clone());
         Ok(running)
+    }
+
+    fn rights(&self, around: &Surroundings) -> Rights {
+        Rights {
+            // An ordinary user's containers never rise above the user.
+            no_new_privileges: around.no_new_privileges
+                || !matches!(self.engine.options.privilege, runtime::Privilege::Root { .. }),
+            cap_add: around.cap_add.clone(),
+            cap_drop: around.cap_drop.clone(),
+        }
     }
 
     /// Starts the process on a file system that is there.
@@ -161,9 +171,9 @@ impl Shared {
         let id = format!("st-{}-r{}-{}", self.scope.id(), self.run, self.next.fetch_add(1, Ordering::Relaxed));
         let dir = self.scope.dir().join(&id);
         self.scope.journal(&JournalEntry::Container(id.clone())).map_err(fail)?;
-        let is_ordinary = !matches!(self.engine.options.privilege, runtime::Privilege::Root { .. });
         let (stdio, streams) = inner_stdio(&spec.stdio)?;
         let around = &spec.surroundings;
+        let Rights { no_new_privileges, cap_add, cap_drop } = self.rights(around);
         let volumes = around.volumes.iter().map(|volume| self.volumes.mount(store, &self.scope, top, volume));
         let volumes: Vec<Mount> = volumes.collect::<Result<_, _>>().map_err(fail)?;
         let bound = builder::bind_mounts(&spec.mounts);
@@ -188,10 +198,10 @@ impl Shared {
                 env: spec.env.clone(),
                 cwd: spec.cwd.clone(),
                 user: spec.user.clone(),
-                no_new_privileges: is_ordinary,
+                no_new_privileges,
                 stdio,
-                cap_add: around.cap_add.clone(),
-                cap_drop: around.cap_drop.clone(),
+                cap_add,
+                cap_drop,
             },
             init: spec.init,
             hostname: around.hostname.clone().unwrap_or_else(|| spec.name.clone()),

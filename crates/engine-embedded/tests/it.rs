@@ -322,12 +322,20 @@ async fn output_is_whole_when_wait_returns(world: World) {
 async fn exec_and_stop(world: World) {
     let root = world.root().await;
     let mut scope = world.scope().await;
-    let (spec, output) =
+    let (mut spec, output) =
         shell(&root, "trap 'echo bye; exit 5' TERM; echo up; touch /tmp/up; while true; do sleep 0.05; done");
+    (spec.surroundings.cap_drop, spec.surroundings.cap_add) = (vec!["ALL".into()], vec!["KILL".into()]);
+    spec.surroundings.no_new_privileges = true;
     let container = scope.start(spec).await.unwrap();
     let (probe, probed) = exec("until test -e /tmp/up; do sleep 0.02; done; echo probed; exit 4");
     assert_eq!(container.exec(probe).await.unwrap().code, 4);
     assert_eq!(text(&probed), "probed\n");
+    // A later process may do what the container may, and no more.
+    let (rights, read) = exec(
+        "while read -r name value; do case $name in CapBnd:|NoNewPrivs:) echo $value;; esac; done </proc/self/status",
+    );
+    container.exec(rights).await.unwrap();
+    assert_eq!(text(&read), "0000000000000020\n1\n");
     let (mut slow, _) = exec("sleep 60");
     slow.timeout = Some(Duration::from_millis(200));
     let start = Instant::now();

@@ -103,6 +103,8 @@ pub struct Surroundings {
     pub cap_add: Vec<String>,
     /// Capabilities of docker's default ones that it does not get; `ALL` is all.
     pub cap_drop: Vec<String>,
+    /// Set-id programs and file capabilities have no effect; so it is anyway in containers of an ordinary user.
+    pub no_new_privileges: bool,
     /// The root file system cannot be written to; mounts keep their own mode.
     pub readonly_root: bool,
     /// Devices of the host.

@@ -172,6 +172,7 @@ pub(crate) fn draft(
             ulimits: ulimits.collect(),
             cap_add: service.cap_add.clone(),
             cap_drop: service.cap_drop.clone(),
+            no_new_privileges: service.no_new_privileges,
             readonly_root: service.read_only,
             devices: service.devices.iter().map(device).collect(),
             sysctls: service.sysctls.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),

@@ -254,6 +254,19 @@ pub(crate) fn capabilities(cx: &mut Cx<'_>, fields: &Fields<'_>, key: &str) -> V
     capabilities
 }
 
+/// The one security option that does not name something of the host: `no-new-privileges[:true]`, with `:` or `=`.
+pub(crate) fn no_new_privileges(cx: &mut Cx<'_>, fields: &Fields<'_>) -> bool {
+    let mut is_wanted = false;
+    for text in cx.texts_of(fields, "security_opt") {
+        match text.value.replacen('=', ":", 1).as_str() {
+            "no-new-privileges" | "no-new-privileges:true" => is_wanted = true,
+            "no-new-privileges:false" => is_wanted = false,
+            _ => cx.no_effect(format!("`{}` has no effect here", shorten(&text.value)), &text.span),
+        }
+    }
+    is_wanted
+}
+
 /// Kernel parameters that a container has for itself (namespaces(7)); any other would change the host.
 pub(crate) fn sysctls(cx: &mut Cx<'_>, fields: &Fields<'_>) -> BTreeMap<String, String> {
     const OF_IPC: [&str; 8] = [

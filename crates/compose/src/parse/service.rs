@@ -120,7 +120,7 @@ pub(crate) const SERVICE: Keys = Keys {
 
 /// Keys whose values are read and checked, and that nothing acts on yet.
 const WITHOUT_EFFECT: &[&str] =
-    &["dns", "dns_opt", "dns_search", "domainname", "group_add", "logging", "security_opt", "stdin_open", "tty"];
+    &["dns", "dns_opt", "dns_search", "domainname", "group_add", "logging", "stdin_open", "tty"];
 
 /// As [`SERVICE`], with the keys of the pipeline file.
 pub(crate) const OWN_SERVICE: Keys = Keys { known: OWN_KNOWN, ..SERVICE };
@@ -271,7 +271,7 @@ pub(crate) fn service(cx: &mut Cx<'_>, name: &At<String>, node: &Arc<Node>) -> O
         cap_add: resources::capabilities(cx, f, "cap_add"),
         cap_drop: resources::capabilities(cx, f, "cap_drop"),
         privileged: cx.flag_of(f, "privileged"),
-        security_opt: cx.values_of(f, "security_opt"),
+        no_new_privileges: resources::no_new_privileges(cx, f),
         sysctls: resources::sysctls(cx, f),
         devices: f.get("devices").map(|node| resources::devices(cx, node)).unwrap_or_default(),
         container_name: container_name(cx, f),

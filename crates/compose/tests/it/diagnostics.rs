@@ -22,6 +22,7 @@ fn keys() {
     a("ready: {port: 80}", "ST302 1:26+5 a service has no key `ready`");
     a("build: {file: D}", "ST302 1:34+4 `build` has no key `file` (did you mean `dockerfile`?)");
     a("healthcheck: {tset: x}", "ST302 1:40+4 `healthcheck` has no key `tset` (did you mean `test`?)");
+    a("security_opt: [\"seccomp=unconfined\"]", "warning ST340 1:41+20 `seccomp=unconfined` has no effect here");
     a("pid: host", "warning ST340 1:26+3 `pid` has no effect here");
     a(
         "gpus: all, cpuset: 0-3",
@@ -262,6 +263,8 @@ fn profiles() {
 fn templates() {
     a("user: \"${UNSET}\"", "warning ST313 1:32+10 `UNSET` is not set: nothing stands for it");
     a("user: \"${UNSET:?say who}\"", "ST313 1:32+19 `${UNSET}` has no value: say who");
+    // Nothing is known of what it would have been.
+    a("environment: [\"A=${UNSET:?say who}\"]", "ST313 1:40+21 `${UNSET}` has no value: say who");
     a("user: \"${UNSET?say $SET}\"", "ST313 1:32+19 `${UNSET}` has no value: say value");
     a("user: \"${SET\"", "ST312 1:32+7 `${` has no `}`");
     a("user: \"a $ b\"", "ST312 1:32+7 a `$` alone means nothing; write `$$` for a dollar sign");

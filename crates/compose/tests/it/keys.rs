@@ -99,7 +99,7 @@ const SERVICE: &[Key] = &[
     ("runtime", "runc", Warned),
     ("scale", "2", Read),
     ("secrets", "[s]", Read),
-    ("security_opt", "[\"label:disable\"]", Warned),
+    ("security_opt", "[\"no-new-privileges:true\"]", Read),
     ("shm_size", "1m", Read),
     ("stdin_open", "true", Warned),
     ("stop_grace_period", "3s", Read),

@@ -339,7 +339,8 @@ fn limits_and_rights() {
     check("cap_add: [net_admin, CAP_SYS_PTRACE]", "cap_add", json!(["NET_ADMIN", "SYS_PTRACE"]));
     check("cap_drop: [ALL]", "cap_drop", json!(["ALL"]));
     check("privileged: true", "privileged", json!(true));
-    check("security_opt: [\"no-new-privileges:true\"]", "security_opt", json!(["no-new-privileges:true"]));
+    check("security_opt: [\"no-new-privileges:true\"]", "no_new_privileges", json!(true));
+    check("security_opt: [no-new-privileges=false]", "no_new_privileges", Value::Null);
     check("sysctls: [net.core.somaxconn=1024]", "sysctls", json!({"net.core.somaxconn": "1024"}));
     check("sysctls: {net.core.somaxconn: 1024}", "sysctls", json!({"net.core.somaxconn": "1024"}));
     check(
