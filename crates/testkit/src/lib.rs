@@ -16,11 +16,14 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
+    os::fd::OwnedFd,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
 };
+
+use rustix::event::Timespec;
 
 pub use docker_registry::DockerRegistry;
 pub use filter::filtered;
@@ -52,6 +55,32 @@ impl Drop for Registry {
         // It may have ended by itself, which is as good.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// How long a project has to end with the test that left it: longer than docker's grace for a container.
+const OWNER_GRACE: Timespec = Timespec { tv_sec: 15, tv_nsec: 0 };
+
+impl Drop for World {
+    /// Ends the projects that a test has left up, as failing ones do; tests that look for leaks have looked by now.
+    fn drop(&mut self) {
+        for owner in self.owners() {
+            use rustix::{
+                event::{PollFd, PollFlags, poll},
+                process::{Signal, pidfd_send_signal},
+            };
+            let has_ended = || {
+                let mut ended = [PollFd::new(&owner, PollFlags::IN)];
+                poll(&mut ended, Some(&OWNER_GRACE)).is_ok_and(|count| count > 0)
+            };
+            for signal in [Signal::TERM, Signal::KILL] {
+                // It may have ended by itself, which is as good.
+                let _ = pidfd_send_signal(&owner, signal);
+                if has_ended() {
+                    break;
+                }
+            }
+        }
     }
 }
 
@@ -191,6 +220,23 @@ impl World {
             command.uid(user).gid(group);
         }
         Session::new(command, self.directory.path().to_owned(), self.registry.get().map(|registry| registry.address))
+    }
+
+    /// Processes that keep projects of this store up, whatever became of the test that started them.
+    fn owners(&self) -> Vec<OwnedFd> {
+        let projects = fs::read_dir(self.store().join("solutions")).into_iter().flatten().flatten();
+        let marks = projects.filter_map(|project| fs::read_to_string(project.path().join("owner")).ok());
+        marks
+            .filter_map(|pid| {
+                let pid = rustix::process::Pid::from_raw(pid.trim().parse().ok()?)?;
+                let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+                // Its number may be another's by now: who holds the process looks at what it is.
+                let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+                let line = String::from_utf8_lossy(&line);
+                let is_ours = line.contains("solution-owner") && line.contains(&*self.store().to_string_lossy());
+                is_ours.then_some(process)
+            })
+            .collect()
     }
 
     /// `HOST:PORT` of an embedded registry, started when first asked for.

@@ -273,6 +273,7 @@ pub(super) async fn networks_publish_ports(world: World) {
     assert!(told.contains(&bound[0].host.to_string()) && told.contains("(process "), "{told}");
     container.stop(9, Duration::ZERO).await.unwrap();
     assert!(TcpStream::connect(bound[0].host).is_err(), "a port is free with the end of its container");
+    assert!(UdpSocket::bind(bound[2].host).is_ok(), "also for datagrams");
     scope.close().await.unwrap();
 }
 

@@ -117,7 +117,7 @@ impl RunRecord {
     }
 }
 
-/// What is kept of a run that built images for services.
+/// What is kept of a run that was to build images for services, and did not.
 pub(crate) fn record_of_up(run: &RunDir, name: &str, verdict: Verdict, duration: Duration) {
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     RunRecord::new("up", name, verdict, duration_ms).write(run);

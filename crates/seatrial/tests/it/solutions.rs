@@ -238,6 +238,8 @@ fn services_start_from_images_of_the_pipeline_file() {
     world.file("app/Dockerfile", &format!("{dockerfile}RUN echo broken; exit 5\n"));
     world.seatrial(["up", "-d"]).run().exits(1).stderr_has("broken").stderr_has("exited 5");
     assert_eq!(text(), "second\n");
+    // None of this is a run of the pipeline.
+    world.seatrial(["logs", "last"]).run().exits(1).stderr_has("no runs yet");
     terminal.keys("\x03");
     assert_eq!(terminal.finish().0, 130);
     assert_eq!(world.remains(), Vec::<String>::new());

@@ -49,7 +49,13 @@ pub(super) async fn build(
         Ok(outcome) => outcome.verdict,
         Err(_) => Verdict::Skipped,
     };
-    commands::record_of_up(&run, &plan.name, verdict, begun.elapsed());
+    let has_log = std::fs::read_dir(run.path.join("log")).is_ok_and(|mut logs| logs.next().is_some());
+    if has_log && verdict != Verdict::Passed {
+        commands::record_of_up(&run, &plan.name, verdict, begun.elapsed());
+    } else {
+        // There is nothing to look at later, and runs of the pipeline are not to be crowded out (`keep.runs`).
+        fs_err::remove_dir_all(&run.path).map_err(|error| failure::explain(error.into()))?;
+    }
     let outcome = outcome.map_err(not_built)?;
     let is_single = plan.images.is_empty();
     let mut built = BTreeMap::new();
