@@ -6,6 +6,7 @@ use crate::{
     files::{self, FileChange},
     freeze, ports,
     protocol::{Attached, Channel, ExecRequest, ForeignExec, Inside, Report, Request, StdioPlan, send_request},
+    signals,
     spec::{ContainerSpec, Exit, Limits, Network, PrivateNetwork, ProcessSpec, Stdio},
     sys, zygote,
 };
@@ -119,13 +120,17 @@ impl Container {
         self.supervised.signal(libc::SIGKILL)
     }
 
-    /// `signal`, then after `grace` SIGKILL to everything; waits.
+    /// `signal`, then after `grace` SIGKILL to everything; waits. There is no grace where the first process cannot hear the
+    /// signal: the kernel has thrown it away.
     ///
     /// # Errors
     /// When the number is no signal, or the supervising helper was killed from outside.
     pub fn stop(&self, signal: i32, grace: Duration) -> Result<Exit, WaitError> {
+        let was_deaf = signals::is_lost(self.supervised.pid, signal);
         self.signal(signal)?;
-        if let Some(exit) = self.wait_timeout(grace)? {
+        // Looked at twice, because a program that is just starting may have begun to listen between look and signal.
+        let is_deaf = was_deaf && signals::is_lost(self.supervised.pid, signal);
+        if !is_deaf && let Some(exit) = self.wait_timeout(grace)? {
             return Ok(exit);
         }
         self.kill()?;

@@ -26,6 +26,7 @@ mod ports;
 mod protocol;
 mod rlimits;
 mod seccomp;
+mod signals;
 mod spec;
 mod sys;
 mod sysctls;

@@ -45,9 +45,14 @@ pub(super) async fn prove(watch: Watch<'_>, signal: i32, grace: Duration) -> Res
     let asked = Instant::now();
     let exit = watch.container.stop(signal, grace).await?;
     if exit.signal == Some(SIGKILL) {
+        let name = signal::name(signal);
         return Ok(Proof::Fails {
             exit,
-            reason: format!("did not end within {} of {}", crate::duration::human(grace), signal::name(signal)),
+            reason: if asked.elapsed() < grace {
+                format!("does not hear {name}")
+            } else {
+                format!("did not end within {} of {name}", crate::duration::human(grace))
+            },
             hint: "process 1 gets no signal that it does not handle: start the program itself (CMD as a list, or `exec` in \
                    the start script) and let it handle the signal",
             output: String::new(),
