@@ -178,7 +178,7 @@ impl Policy {
                     (is(piece.statement, predicate::SIGNATURE) && *piece.key == named.key).then(|| self.by(piece))
                 })
             }
-            Requirement::Provenance => self.find(believed, "no provenance", |s| is(s, predicate::PROVENANCE)),
+            Requirement::Provenance => self.find(believed, "no provenance", Statement::is_provenance),
             Requirement::Source(wanted) => self.provenance(believed, "source", wanted, source),
             Requirement::Ref(wanted) => self.provenance(believed, "ref", wanted, reference),
             Requirement::Builder(wanted) => self.provenance(believed, "builder", wanted, builder),
@@ -266,15 +266,16 @@ fn is(statement: &Statement, kind: &str) -> bool {
 }
 
 fn provenance_of<'a>(statement: &'a Statement, read: &impl Fn(&'a Statement) -> Option<&'a str>) -> Option<&'a str> {
-    if is(statement, predicate::PROVENANCE) { read(statement) } else { None }
+    if statement.is_provenance() { read(statement) } else { None }
 }
 
-/// Seatrial's own place, and those of other well-known builders.
+/// Seatrial's own place, and those of other well-known builders; the last is SLSA 0.2's.
 fn source(statement: &Statement) -> Option<&str> {
-    const PLACES: [&str; 3] = [
+    const PLACES: [&str; 4] = [
         "/buildDefinition/externalParameters/source/uri",
         "/buildDefinition/externalParameters/workflow/repository",
         "/buildDefinition/externalParameters/configSource/uri",
+        "/invocation/configSource/uri",
     ];
     let uri = PLACES.iter().find_map(|place| statement.predicate.pointer(place)?.as_str())?;
     Some(uri.strip_prefix("git+").unwrap_or(uri))
@@ -287,7 +288,8 @@ fn reference(statement: &Statement) -> Option<&str> {
 }
 
 fn builder(statement: &Statement) -> Option<&str> {
-    statement.predicate.pointer("/runDetails/builder/id")?.as_str()
+    const PLACES: [&str; 2] = ["/runDetails/builder/id", "/builder/id"];
+    PLACES.iter().find_map(|place| statement.predicate.pointer(place)?.as_str())
 }
 
 /// `*` stands for anything, also for nothing.

@@ -26,6 +26,8 @@ pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 pub mod predicate {
     /// How the image was built (SLSA v1.0, "Provenance").
     pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+    /// The same as others still write it (SLSA v0.2); read, never written.
+    pub const PROVENANCE_0_2: &str = "https://slsa.dev/provenance/v0.2";
     /// That a gate passed or failed (in-toto, "Test Result").
     pub const TEST_RESULT: &str = "https://in-toto.io/attestation/test-result/v0.1";
     /// That everything that was asked of the image holds (SLSA v1.0, "Verification Summary Attestation").
@@ -157,6 +159,11 @@ impl Statement {
         self.kind.starts_with("https://in-toto.io/Statement/")
     }
 
+    /// Whether it says how its subject was built, in a version of SLSA that is read.
+    pub(crate) fn is_provenance(&self) -> bool {
+        matches!(self.predicate_type.as_str(), predicate::PROVENANCE | predicate::PROVENANCE_0_2)
+    }
+
     /// Whether it speaks of the manifest with this digest.
     pub fn speaks_of(&self, manifest: &Digest) -> bool {
         self.subject.iter().any(|subject| subject.is(manifest))
@@ -170,6 +177,10 @@ impl Statement {
                 let sources = self.predicate.pointer("/buildDefinition/resolvedDependencies")?.as_array()?;
                 sources.iter().find_map(|source| source.pointer("/digest/gitCommit")?.as_str())
             }
+            predicate::PROVENANCE_0_2 => {
+                let sources = self.predicate.get("materials")?.as_array()?;
+                sources.iter().find_map(|source| source.pointer("/digest/sha1")?.as_str())
+            }
             predicate::TEST_RESULT => {
                 self.subject.iter().find_map(|subject| subject.digest.get("gitCommit")).map(String::as_str)
             }
@@ -181,6 +192,7 @@ impl Statement {
     pub fn time(&self) -> Option<u64> {
         let text = match self.predicate_type.as_str() {
             predicate::PROVENANCE => self.predicate.pointer("/runDetails/metadata/finishedOn"),
+            predicate::PROVENANCE_0_2 => self.predicate.pointer("/metadata/buildFinishedOn"),
             predicate::SUMMARY => self.predicate.get("timeVerified"),
             _ => None,
         };

@@ -107,7 +107,7 @@ fn kind(statement: &Statement) -> String {
         predicate::SIGNATURE => "signature".into(),
         predicate::PROVENANCE => "provenance".into(),
         // As BuildKit still writes it unless it is told otherwise.
-        "https://slsa.dev/provenance/v0.2" => "provenance (SLSA 0.2)".into(),
+        predicate::PROVENANCE_0_2 => "provenance (SLSA 0.2)".into(),
         predicate::SUMMARY => "summary".into(),
         predicate::SPDX => "sbom (SPDX)".into(),
         predicate::CYCLONEDX => "sbom (CycloneDX)".into(),

@@ -335,3 +335,127 @@ fn what_was_said_long_ago_is_too_old() {
         .exits(1)
         .stderr_has("no list of packages; the exception for `sbom` has expired on 2024-01-01");
 }
+
+/// What `cosign attest` (before 3) puts below `sha256-….att`: a layer for each envelope, with its annotations.
+struct OlderAttestations<'a> {
+    runtime: &'a tokio::runtime::Runtime,
+    client: &'a Client,
+    image: &'a Reference,
+    layers: Vec<Descriptor>,
+}
+
+impl OlderAttestations<'_> {
+    /// Adds a layer, and lets the tag name all that there are.
+    fn push(&mut self, envelope: &Value, predicate_type: &str, about: &Digest) {
+        let bytes = envelope.to_string().into_bytes();
+        let mut layer = Descriptor::of("application/vnd.dsse.envelope.v1+json", &bytes);
+        layer.annotations = [("dev.cosignproject.cosign/signature", ""), ("predicateType", predicate_type)]
+            .map(|(k, v)| (k.into(), v.into()))
+            .into();
+        self.layers.push(layer.clone());
+        let diff_ids: Vec<&Digest> = self.layers.iter().map(|layer| &layer.digest).collect();
+        let config = json!({
+            "architecture": "", "created": "0001-01-01T00:00:00Z", "os": "", "config": {},
+            "history": vec![json!({"created": "0001-01-01T00:00:00Z"}); diff_ids.len()],
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        });
+        let config = config.to_string().into_bytes();
+        let descriptor = Descriptor::of(media_type::CONFIG, &config);
+        let manifest = serde_json::to_vec(&Manifest::image(descriptor.clone(), self.layers.clone())).expect("JSON");
+        let tag = self.image.with_tag(&format!("sha256-{}.att", about.hex()));
+        self.runtime.block_on(async {
+            self.client.upload_blob(&tag, &layer, bytes, None, &NoProgress).await.expect("it is taken");
+            self.client.upload_blob(&tag, &descriptor, config, None, &NoProgress).await.expect("it is taken");
+            self.client.put_manifest(&tag, media_type::MANIFEST, manifest).await.expect("it is taken");
+        });
+    }
+}
+
+#[test]
+fn attestations_of_cosigns_older_layout_count_and_changed_ones_do_not() {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\nCOPY Dockerfile /other\n");
+    world.seatrial(["build", "-q", "-t", "other:1"]).run().exits(0);
+    let push = |from: &str, name: &str| -> (String, Digest) {
+        let name = format!("{}/team/{name}:1", world.registry());
+        world.seatrial(["tag", from, &name]).run().exits(0);
+        let pushed = world.seatrial(["push", "-q", &name]).run().exits(0).stdout();
+        (name, pushed.trim().parse().expect("a digest"))
+    };
+    let ((name, digest), (other, other_digest)) = (push("tiny:1", "tiny"), push("other:1", "tiny-other"));
+    let signer = Signer::of(SigningKey::generate(KeyKind::Ecdsa).expect("random numbers"));
+    world.file("cosign.pub", &signer.public().to_pem());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (client, image): (Client, Reference) = (Client::new(ClientOptions::default()), name.parse().expect("a name"));
+    // As cosign writes it: an envelope whose key has no name, around a statement of version 0.1.
+    let envelope = |predicate_type: &str, predicate: Value, about: &Digest| {
+        let statement = json!({
+            "_type": "https://in-toto.io/Statement/v0.1", "predicateType": predicate_type,
+            "subject": [{"name": format!("{}/team/tiny", world.registry()), "digest": {"sha256": about.hex()}}],
+            "predicate": predicate,
+        });
+        let payload = statement.to_string().into_bytes();
+        let signature =
+            signer.sign(&evidence::pre_authentication(evidence::STATEMENT_PAYLOAD, &payload)).expect("it signs");
+        json!({
+            "payloadType": evidence::STATEMENT_PAYLOAD, "payload": STANDARD.encode(payload),
+            "signatures": [{"keyid": "", "sig": STANDARD.encode(signature)}],
+        })
+    };
+    let source = json!({"uri": "git+https://git.example/team/tiny@refs/heads/main"});
+    let provenance = json!({
+        "buildType": "https://example.org/build", "builder": {"id": "https://ci.example"}, "materials": [],
+        "invocation": {"configSource": source}, "metadata": {"buildFinishedOn": "2023-11-14T22:13:20Z"},
+    });
+    let list = json!({"spdxVersion": "SPDX-2.3", "packages": []});
+    let old_provenance = "https://slsa.dev/provenance/v0.2";
+    let spdx = |about: &Digest| envelope(predicate::SPDX, list.clone(), about);
+    let check = |name: &str, require: &str| verify(&world, name, &["--key", "cosign.pub", "--require", require]);
+
+    let beside = |image| OlderAttestations { runtime: &runtime, client: &client, image, layers: Vec::new() };
+    let mut attached = beside(&image);
+    attached.push(&envelope(old_provenance, provenance, &digest), old_provenance, &digest);
+    check(&name, "provenance").exits(0);
+    check(&name, "sbom").exits(1).stderr_has("no list of packages");
+    // One byte of the statement, one of the signature, a swapped subject, no signature: each is there and does not count.
+    let mut renamed = spdx(&digest);
+    renamed["payload"] = spdx(&other_digest)["payload"].clone();
+    let mut flipped = spdx(&digest);
+    let signature = flipped["signatures"][0]["sig"].as_str().expect("a text").to_owned();
+    let letter = if signature.as_bytes()[20] == b'A' { "B" } else { "A" };
+    flipped["signatures"][0]["sig"] = format!("{}{letter}{}", &signature[..20], &signature[21..]).into();
+    let mut bare = spdx(&digest);
+    bare["signatures"] = json!([]);
+    for changed in [renamed, flipped, bare] {
+        attached.push(&changed, predicate::SPDX, &digest);
+    }
+    attached.push(&spdx(&other_digest), predicate::SPDX, &digest);
+    attached.push(&json!({"payload": "%"}), predicate::SPDX, &digest);
+    check(&name, "sbom").exits(1).stderr_has(
+        "no list of packages (3 found that are not signed by a trusted key, or changed since, 1 found that is about \
+         another image, 1 found that is not readable)",
+    );
+    // None of it hides what is whole.
+    attached.push(&spdx(&digest), predicate::SPDX, &digest);
+    check(&name, "sbom,provenance").exits(0);
+    world.file(
+        "policy.yaml",
+        "keys: [cosign.pub]\nprovenance: {source: \"https://git.example/team/*\", builder: \"https://ci.example\"}\n",
+    );
+    verify(&world, &name, &["--policy", "policy.yaml"]).exits(0);
+    world.file("policy.yaml", "keys: [cosign.pub]\nrequire: [provenance]\nmax_age: 30d\n");
+    verify(&world, &name, &["--policy", "policy.yaml"]).exits(1).stderr_has("✗ age: the newest statement is ");
+    let listed =
+        world.seatrial(["evidence", &name, "--key", "cosign.pub", "--format", "{{.Kind}} {{.Form}} {{.Verified}}"]);
+    let listed = listed.run().exits(0).stdout();
+    assert_eq!(listed.lines().filter(|line| *line == "sbom (SPDX) legacy attestation true").count(), 1, "{listed}");
+    assert!(listed.contains("provenance (SLSA 0.2) legacy attestation true"), "{listed}");
+    world.seatrial(["sbom", "--attached", &name, "--key", "cosign.pub", "--format", "spdx-json"]).run().exits(0);
+    // A copy takes them along; below another image's tag they are replayed, and do not count.
+    let copy = format!("{}/elsewhere/tiny:1", world.registry());
+    world.seatrial(["copy", &name, &copy]).run().exits(0);
+    check(&copy, "sbom,provenance").exits(0);
+    let other_image: Reference = other.parse().expect("a name");
+    beside(&other_image).push(&spdx(&digest), predicate::SPDX, &other_digest);
+    check(&other, "sbom").exits(1).stderr_has("no list of packages (1 found that is about another image)");
+}

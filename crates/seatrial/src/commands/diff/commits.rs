@@ -107,7 +107,8 @@ fn commit(side: &Side, store: &Store) -> Option<String> {
     let said = || {
         let said = side.remote.as_ref().map(|remote| remote.said.as_slice()).unwrap_or_default();
         let by = |kind: &'static str| said.iter().filter(move |statement| statement.predicate_type == kind);
-        let provenances = by(predicate::PROVENANCE).chain(by(predicate::TEST_RESULT));
+        let provenances =
+            by(predicate::PROVENANCE).chain(by(predicate::PROVENANCE_0_2)).chain(by(predicate::TEST_RESULT));
         provenances.filter_map(|statement| statement.commit()).map(str::to_owned).find(|commit| is_commit(commit))
     };
     let told = label.filter(|commit| is_commit(commit)).or_else(|| annotation().filter(|commit| is_commit(commit)));
