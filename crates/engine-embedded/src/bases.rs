@@ -3,12 +3,11 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::SystemTime,
 };
 
 use builder::{AdmitError, BaseError, BaseSource};
 use events::{EventSink, Transfers};
-use evidence::{Requirement, Sought, Trust};
+use evidence::{NotAdmitted, Requirement, Trust};
 use oci::{Digest, Platform, Reference};
 use registry::{Client, Progress, RegistryError};
 use store::{Image, Scope, Store};
@@ -55,25 +54,17 @@ impl BaseSource for Bases<'_> {
     ) -> Result<Option<Reference>, AdmitError> {
         let wanted: Result<Vec<Requirement>, String> = verify.iter().map(|text| text.parse()).collect();
         let wanted = wanted.map_err(AdmitError::Refused)?;
-        let Some(mut policy) = self.trust.policy_for(reference, &wanted) else { return Ok(None) };
-        // Whatever is pulled is compared with its digest anyway.
-        policy.require.retain(|wanted| *wanted != Requirement::Content);
-        if policy.require.is_empty() {
+        if self.trust.pull_policy(reference, &wanted).is_none() {
             return Ok(None);
         }
-        if policy.keys.is_empty() {
-            let message = format!("`trust` has no key for {}", reference.repository());
-            return Err(AdmitError::Refused(message));
-        }
-        let collected =
-            self.ask(|client| async move { evidence::collect(&client, reference, Some(platform)).await })?;
-        let report = policy.judge(Sought { collected: &collected, now: SystemTime::now() });
-        if !report.passed() {
-            let missing: Vec<String> = report.missing().map(|check| check.detail.clone()).collect();
-            return Err(AdmitError::Refused(missing.join("; ")));
-        }
-        let judged = collected.platforms.first().map_or(&collected.root, |(digest, _)| digest);
-        Ok(Some(reference.with_digest(judged.clone())))
+        let judge = |client| async move {
+            match self.trust.admit(&client, reference, platform, &wanted).await {
+                Err(NotAdmitted::Registry(error)) => Err(error),
+                Err(NotAdmitted::Missing(what)) => Ok(Err(AdmitError::Refused(what))),
+                Ok(judged) => Ok(Ok(judged)),
+            }
+        };
+        self.ask(judge)?
     }
 }
 

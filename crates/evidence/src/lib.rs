@@ -37,4 +37,4 @@ pub use statement::{
     BUILD_TYPE, BUILDER_ID, GATES_LEVEL, GateResult, Invocation, Parameters, Provenance, Resource, STATEMENT_TYPE,
     Statement, Summary, TestResult, git_uri, predicate, timestamp,
 };
-pub use trust::{Trust, TrustRule};
+pub use trust::{NotAdmitted, Trust, TrustRule};

@@ -1,8 +1,11 @@
 //! Which images have to have which evidence before they are used.
 
-use oci::Reference;
+use std::time::SystemTime;
 
-use crate::{Policy, Requirement};
+use oci::{Platform, Reference};
+use registry::{Client, RegistryError};
+
+use crate::{Policy, Requirement, Sought, collect};
 
 /// What is asked of images below one name.
 #[derive(Clone, Debug)]
@@ -20,7 +23,52 @@ pub struct Trust {
     pub rules: Vec<TrustRule>,
 }
 
+/// Why an image may not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdmitted {
+    /// What is asked of it is not there.
+    #[error("{0}")]
+    Missing(String),
+    /// What is said of it cannot be asked for.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
 impl Trust {
+    /// Judges an image before it is pulled, with what its user asks for beside the rule: gives the name with the digest that
+    /// was judged, or `None` where nothing is asked of such images. An index stands for its image of the platform.
+    ///
+    /// # Errors
+    /// Something is missing, no key is trusted, or the registry fails.
+    pub async fn admit(
+        &self,
+        client: &Client,
+        image: &Reference,
+        platform: &Platform,
+        further: &[Requirement],
+    ) -> Result<Option<Reference>, NotAdmitted> {
+        let Some(policy) = self.pull_policy(image, further) else { return Ok(None) };
+        if policy.keys.is_empty() {
+            return Err(NotAdmitted::Missing(format!("`trust` has no key for {}", image.repository())));
+        }
+        let collected = collect(client, image, Some(platform)).await?;
+        let report = policy.judge(Sought { collected: &collected, now: SystemTime::now() });
+        if !report.passed() {
+            let missing: Vec<String> = report.missing().map(|check| check.detail.clone()).collect();
+            return Err(NotAdmitted::Missing(missing.join("; ")));
+        }
+        let judged = collected.platforms.first().map_or(&collected.root, |(digest, _)| digest);
+        Ok(Some(image.with_digest(judged.clone())))
+    }
+
+    /// What is asked of an image before it is pulled.
+    pub fn pull_policy(&self, image: &Reference, further: &[Requirement]) -> Option<Policy> {
+        let mut policy = self.policy_for(image, further)?;
+        // Whatever is pulled is compared with its digest anyway.
+        policy.require.retain(|wanted| *wanted != Requirement::Content);
+        (!policy.require.is_empty()).then_some(policy)
+    }
+
     /// The rule that speaks of an image.
     pub fn rule_for(&self, image: &Reference) -> Option<&TrustRule> {
         let name = image.repository();

@@ -1,13 +1,15 @@
 //! `seatrial pull`.
 
 use anyhow::Context as _;
+use evidence::NotAdmitted;
 use oci::{Platform, Reference};
 
-use super::{named, transfer::Transfers};
+use super::{environment, named, transfer::Transfers, trust};
 use crate::{
     cli::{EngineArgs, Progress},
     context::Context,
     exit::Exit,
+    failure::Failure,
     terminal::{self, text, views::Views},
 };
 
@@ -30,8 +32,9 @@ pub(crate) struct PullArgs {
     engine: EngineArgs,
 }
 
-/// Pulls images and names them here.
+/// Pulls images and names them here, where the pipeline file that stands here trusts them.
 pub(crate) fn run(args: &PullArgs, context: &Context) -> anyhow::Result<Exit> {
+    let trust = trust::nearest(&context.settings.cwd, &environment())?;
     let store = context.store()?;
     let client = context.client(&args.engine.insecure_registry);
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
@@ -43,8 +46,13 @@ pub(crate) fn run(args: &PullArgs, context: &Context) -> anyhow::Result<Exit> {
         let stage = format!("pull {}", reference.familiar());
         let progress = Transfers::begin(views.sink(), &stage);
         let scope = store.open_scope().context("cannot open a scope in the store")?;
-        let pulled = context
-            .block_on_cancellable(async { Ok(client.pull(&reference, &platform, store, &scope, &progress).await?) });
+        let pulled = context.block_on_cancellable(async {
+            let judged = trust.admit(&client, &reference, &platform, &[]).await;
+            let judged = judged.map_err(|error| not_admitted(&reference, error))?;
+            // What was judged, whatever the name means by now.
+            let wanted = judged.as_ref().unwrap_or(&reference);
+            Ok(client.pull(wanted, &platform, store, &scope, &progress).await?)
+        });
         let pulled = pulled.and_then(|image| {
             if reference.digest().is_none() {
                 // One that was asked for by its platform does not take the name from this machine's.
@@ -75,4 +83,15 @@ pub(crate) fn run(args: &PullArgs, context: &Context) -> anyhow::Result<Exit> {
         lines.iter().for_each(|line| terminal::result_line(line));
     }
     failed
+}
+
+/// Exit 1 for what is missing; a registry that fails is told as when it fails at a pull.
+fn not_admitted(reference: &Reference, error: NotAdmitted) -> anyhow::Error {
+    match error {
+        NotAdmitted::Registry(error) => error.into(),
+        NotAdmitted::Missing(what) => {
+            let failure = Failure::refused(format!("{} is not trusted: {what}", reference.familiar()));
+            failure.hint("`trust` of the pipeline file here asks for it: see `seatrial evidence`").into()
+        }
+    }
 }

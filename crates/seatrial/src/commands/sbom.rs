@@ -49,7 +49,7 @@ pub(crate) struct SbomArgs {
     /// The list that is attached to the image in its registry, also by others, instead of looking into the image
     #[arg(long)]
     attached: bool,
-    /// With --attached: public key that has to have signed the list
+    /// With --attached: public key that has to have signed the list [default: first those by keys of the pipeline file's `trust`]
     #[arg(short, long, value_name = "FILE", requires = "attached")]
     key: Vec<String>,
     /// How a pull shows its progress

@@ -23,17 +23,26 @@ pub(super) fn output(args: &SbomArgs, form: &Form, context: &Context) -> anyhow:
             Failure::usage(format!("`{}` is in no registry", args.image)).because(&error)
         })?;
     let image = named::with_default_tag(&image);
-    let keys: Vec<PublicKey> = verify::keys(&args.key, context)?.into_iter().map(|named| named.key).collect();
+    // Whoever names a key wants its list and no other; those of `trust` come before others.
+    let named = match args.key.as_slice() {
+        [] => verify::rule_of_file(&image, context)?.map(|policy| policy.keys).unwrap_or_default(),
+        given => verify::keys(given, context)?,
+    };
+    let keys: Vec<PublicKey> = named.into_iter().map(|named| named.key).collect();
     let client = context.client(&args.insecure_registry);
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     let collected = context.block_on_cancellable(async { Ok(collect(&client, &image, Some(&platform)).await?) })?;
     let fits = |found: &&Found| kind(found).is_some_and(|kind| form.takes(kind));
     let is_trusted = |found: &Found| found.check(&found.attached_to, &keys).is_ok();
-    let mut lists = collected.found.iter().filter(fits).filter(|found| keys.is_empty() || is_trusted(found));
-    // What somebody has signed comes before what nobody has.
-    let is_signed = |found: &&Found| !matches!(found.check(&found.attached_to, &keys), Err(Flaw::NotSigned));
-    let Some(found) = lists.clone().find(is_signed).or_else(|| lists.next()) else {
-        let by = if keys.is_empty() { "" } else { " by this key" };
+    let mut lists: Vec<&Found> = collected.found.iter().filter(fits).collect();
+    // What a trusted key has signed comes before what somebody has, and that before what nobody has.
+    lists.sort_by_key(|found| match found.check(&found.attached_to, &keys) {
+        Ok(_) => 0,
+        Err(Flaw::NotSigned) => 2,
+        Err(_) => 1,
+    });
+    let Some(found) = lists.into_iter().next().filter(|found| args.key.is_empty() || is_trusted(found)) else {
+        let by = if args.key.is_empty() { "" } else { " by this key" };
         return Err(Failure::refused(format!("no such list of packages is attached to {}{by}", image.familiar()))
             .hint("list what is in the image itself: the same command without `--attached`")
             .into());
@@ -41,9 +50,10 @@ pub(super) fn output(args: &SbomArgs, form: &Form, context: &Context) -> anyhow:
     match found.check(&found.attached_to, &keys) {
         Ok(_) => {}
         Err(Flaw::NotSigned) => terminal::warning("nobody has signed this list"),
-        Err(_) => {
+        Err(_) if keys.is_empty() => {
             terminal::warning("whether to trust who has signed this list is not known: name a key (`--key FILE`)")
         }
+        Err(_) => terminal::warning("no key that `trust` names has signed this list, or it was changed since"),
     }
     let list = &found.statement().map_err(|error| Failure::refused(error.to_string()))?.predicate;
     match form {
