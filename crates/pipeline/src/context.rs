@@ -34,16 +34,29 @@ pub struct RunContext<'a> {
 
 /// Opens the key that signs what is said of a published image. Asked once, beside the gates, by a run that publishes.
 #[derive(Clone)]
-pub struct OpenSigner(Arc<dyn Fn() -> Result<Signer, SigningFailed> + Send + Sync>);
+pub struct OpenSigner {
+    open: Arc<dyn Fn() -> Result<Signer, SigningFailed> + Send + Sync>,
+    look: Option<Arc<dyn Fn() -> Result<(), SigningFailed> + Send + Sync>>,
+}
 
 impl OpenSigner {
     /// It is opened by this.
     pub fn new(open: impl Fn() -> Result<Signer, SigningFailed> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(open))
+        Self { open: Arc::new(open), look: None }
+    }
+
+    /// The same, with something that takes no time and tells before a build what would fail after it.
+    #[must_use]
+    pub fn looked_at_by(self, look: impl Fn() -> Result<(), SigningFailed> + Send + Sync + 'static) -> Self {
+        Self { look: Some(Arc::new(look)), ..self }
     }
 
     pub(crate) fn open(&self) -> Result<Signer, SigningFailed> {
-        (self.0)()
+        (self.open)()
+    }
+
+    pub(crate) fn look(&self) -> Result<(), SigningFailed> {
+        self.look.as_ref().map_or(Ok(()), |look| look())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Private keys as files: PKCS#8 in PEM, plain or as cosign encrypts it.
 
+use ed25519_dalek::pkcs8::KeypairBytes;
 use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use zeroize::Zeroizing;
 
@@ -56,6 +57,14 @@ impl SigningKey {
         }
     }
 
+    /// As [`SigningKey::from_pem`], without opening what is encrypted.
+    pub(super) fn look(text: &str, password: Password<'_>) -> Result<(), KeyFileError> {
+        match pem_rfc7468::decode_label(text.trim().as_bytes()) {
+            Ok(label) if SEALED_LABELS.contains(&label) => password().map(drop).ok_or(KeyFileError::NoPassword),
+            _ => Self::from_pem(text, password).map(drop),
+        }
+    }
+
     fn from_pkcs8(der: &[u8]) -> Result<Self, KeyFileError> {
         let ecdsa = p256::ecdsa::SigningKey::from_pkcs8_der(der).map(Private::Ecdsa);
         let key = ecdsa.or_else(|_| ed25519_dalek::SigningKey::from_pkcs8_der(der).map(Private::Ed25519));
@@ -69,7 +78,8 @@ impl SigningKey {
     pub fn to_pem(&self, password: Option<&str>) -> Result<Zeroizing<String>, NoRandomness> {
         let der = match &self.0 {
             Private::Ecdsa(key) => key.to_pkcs8_der(),
-            Private::Ed25519(key) => key.to_pkcs8_der(),
+            // Without the public half: OpenSSL before 3.5 does not read the newer form that has it (RFC 5958).
+            Private::Ed25519(key) => KeypairBytes { secret_key: key.to_bytes(), public_key: None }.to_pkcs8_der(),
         };
         let der = der.expect("a private key has an encoding");
         let (label, body) = match password {

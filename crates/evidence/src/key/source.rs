@@ -186,6 +186,27 @@ fn base64_of(answer: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl KeySource {
+    /// Whether the key is there, with a password where it needs one. Takes no time: nothing is decrypted, no program asked.
+    ///
+    /// # Errors
+    /// There is no usable key there.
+    pub fn look(&self, secrets: Secrets<'_>) -> Result<(), SigningFailed> {
+        let failed = |kind| SigningFailed { key: self.to_string(), kind };
+        match self.text(secrets).map_err(failed)? {
+            Some(text) => SigningKey::look(&text, secrets.password).map_err(|error| failed(error.into())),
+            None => Ok(()),
+        }
+    }
+
+    /// The text of the key; a program keeps it to itself.
+    fn text(&self, secrets: Secrets<'_>) -> Result<Option<Zeroizing<String>>, SigningFailure> {
+        match self {
+            Self::File(path) => read(&secrets.directory.join(path)).map(Some).map_err(SigningFailure::Unreadable),
+            Self::Environment(name) => (secrets.env)(name).map(Zeroizing::new).map(Some).ok_or(SigningFailure::NotSet),
+            Self::Program(_) => Ok(None),
+        }
+    }
+
     /// Reads the key, or asks the program for its public half.
     ///
     /// # Errors
@@ -193,13 +214,8 @@ impl KeySource {
     pub fn open(&self, secrets: Secrets<'_>) -> Result<Signer, SigningFailed> {
         let failed = |kind| SigningFailed { key: self.to_string(), kind };
         let (public, kind) = match self {
-            Self::File(path) => {
-                let text =
-                    read(&secrets.directory.join(path)).map_err(|error| failed(SigningFailure::Unreadable(error)))?;
-                of_pem(&text, secrets).map_err(failed)?
-            }
-            Self::Environment(name) => {
-                let text = (secrets.env)(name).map(Zeroizing::new).ok_or_else(|| failed(SigningFailure::NotSet))?;
+            Self::File(_) | Self::Environment(_) => {
+                let text = self.text(secrets).map_err(failed)?.unwrap_or_default();
                 of_pem(&text, secrets).map_err(failed)?
             }
             Self::Program(words) => {

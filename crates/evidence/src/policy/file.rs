@@ -110,6 +110,9 @@ pub enum PolicyError {
     /// A file holds no key.
     #[error("{0} is not a public key of ECDSA P-256 or Ed25519 in PEM")]
     NotAKey(String),
+    /// It is the half that nobody else may have.
+    #[error("{0} is a private key, and what verifies is its public one: write it with `seatrial keys public`")]
+    Private(String),
     /// A name of a key is not among the keys.
     #[error("`signed_by`: there is no key `{0}`")]
     UnknownKey(String),
@@ -189,7 +192,13 @@ pub(crate) fn named_keys(
     } else {
         read(text).map_err(|source| PolicyError::Unreadable { name: text.to_owned(), source })?
     };
-    let keys = PublicKey::all_from_pem(&pem).map_err(|_| PolicyError::NotAKey(name.to_owned()))?;
+    let keys = PublicKey::all_from_pem(&pem).map_err(|_| {
+        let what = if text.contains('\n') { name } else { text };
+        match pem.contains(" PRIVATE KEY-----") {
+            true => PolicyError::Private(what.to_owned()),
+            false => PolicyError::NotAKey(what.to_owned()),
+        }
+    })?;
     Ok(keys.into_iter().map(|key| NamedKey { name: name.to_owned(), key }).collect())
 }
 

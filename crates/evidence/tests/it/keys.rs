@@ -26,6 +26,10 @@ fn openssl_verifies_our_signatures_and_we_read_its_keys() {
         let key = SigningKey::generate(kind).expect("a key");
         fs::write(at.join("key.pub"), key.public().to_pem()).expect("written");
         fs::write(at.join("signature"), key.sign(b"a message")).expect("written");
+        // What is written is read by others as well.
+        fs::write(at.join("key.key"), key.to_pem(None).expect("a PEM").as_bytes()).expect("written");
+        assert!(openssl(at, &["pkey", "-in", "key.key", "-pubout", "-out", "again.pub"]), "{kind:?}");
+        assert_eq!(fs::read_to_string(at.join("again.pub")).expect("read"), key.public().to_pem());
         let verify: &[&str] = match kind {
             KeyKind::Ecdsa => &["dgst", "-sha256", "-verify", "key.pub", "-signature", "signature", "message"],
             KeyKind::Ed25519 => &[

@@ -19,7 +19,7 @@ pub(super) struct Secrets {
 }
 
 impl Secrets {
-    /// Reads those that something selected names. A change request from a fork gets none.
+    /// Reads those that something selected names, and looks whether the key that signs is there. A change request from a fork gets none.
     pub(super) fn read(
         cx: RunContext<'_>,
         plan: &Plan,
@@ -33,6 +33,9 @@ impl Secrets {
             wanted.entry(&one.source).or_insert(&one.place);
         }
         if Intention::may_publish_files(plan, options) && work.seals {
+            if let Some(signer) = options.signers.get(&plan.entry).filter(|_| !options.dry_run) {
+                signer.look()?;
+            }
             let files = plan.publish.iter().flat_map(|publish| &publish.files);
             for (name, place) in files.filter_map(|entry| Some((entry.secret.as_deref()?, &entry.place))) {
                 wanted.entry(name).or_insert(place);

@@ -156,7 +156,10 @@ fn public_key(text: &str, directory: &Path) -> Result<PublicKey, Failure> {
     {
         return Ok(key);
     }
-    let signer = open(&source, directory).map_err(|error| signing_failure(&error))?;
+    let signer = open(&source, directory).map_err(|error| {
+        let failure = signing_failure(&error);
+        Failure { message: format!("cannot read the key {source}"), ..failure }
+    })?;
     Ok(signer.public().clone())
 }
 
@@ -183,14 +186,18 @@ pub(super) fn open(source: &KeySource, directory: &Path) -> Result<Signer, Signi
 
 /// The same where nobody may be asked, because a view is drawn on the terminal.
 pub(super) fn open_quietly(source: &KeySource, directory: &Path) -> Result<Signer, SigningFailed> {
+    quietly(directory, |secrets| source.open(secrets))
+}
+
+/// Whether it is there to be opened so, as far as that takes no time.
+pub(super) fn look(source: &KeySource, directory: &Path) -> Result<(), SigningFailed> {
+    quietly(directory, |secrets| source.look(secrets))
+}
+
+fn quietly<T>(directory: &Path, ask: impl FnOnce(Secrets<'_>) -> T) -> T {
     let env = |name: &str| std::env::var(name).ok();
     let password = || std::env::var(PASSWORD).ok().map(Zeroizing::new);
-    source.open(Secrets {
-        env: &env,
-        password: &password,
-        directory,
-        program_time: program_time().unwrap_or(PROGRAM_TIME),
-    })
+    ask(Secrets { env: &env, password: &password, directory, program_time: program_time().unwrap_or(PROGRAM_TIME) })
 }
 
 fn program_time() -> Result<Duration, String> {

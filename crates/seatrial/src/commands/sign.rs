@@ -139,6 +139,8 @@ impl SignArgs {
                 .hint(format!("or say it yourself: `--sign-key '{source}'`")));
         }
         let directory = context.settings.cwd.clone();
-        Ok(OpenSigner::new(move || keys::open_quietly(&source, &directory)))
+        let (place, from) = (source.clone(), directory.clone());
+        let opened = OpenSigner::new(move || keys::open_quietly(&source, &directory));
+        Ok(opened.looked_at_by(move || keys::look(&place, &from)))
     }
 }

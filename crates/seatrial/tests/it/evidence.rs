@@ -124,6 +124,7 @@ fn what_is_there_verifies_and_what_is_missing_is_named() {
     fs::write(world.path("big.pub"), vec![b'\n'; 2 << 20]).expect("it can be written");
     verify(&world, &name, &["--key", "../big.pub"]).exits(2).stderr_has("cannot read the key ../big.pub");
     verify(&world, &name, &["--key", "/dev/zero"]).exits(2).stderr_has("longer than");
+    verify(&world, &name, &["--key", "../other.key"]).exits(2).stderr_has("../other.key is a private key");
     // Without a key or a policy, what the pipeline file here asks of such images.
     verify(&world, &name, &[]).exits(0).stderr_has("✓ gates: by release");
     world.seatrial(["verify", "elsewhere.example/app"]).run().exits(2).stderr_has("nothing says what");
@@ -184,6 +185,11 @@ fn a_key_that_cannot_be_used_stops_the_run_before_anything_has_a_name() {
         .stderr_has("cannot sign with env://COSIGN_KEY")
         .stderr_has("not set");
     assert!(world.registry_tags("team/app").is_empty());
+    // That is known before anything is built.
+    let encrypted = fs::read_to_string(world.path("release.key")).expect("the key was made");
+    let run = world.seatrial(["run", "--publish"]).env("COSIGN_KEY", &encrypted).run();
+    let told = run.exits(2).stderr_has("there is no password").stderr();
+    assert!(!told.contains("PASS ["), "{told}");
     // A program of the pipeline file is started where the machine's owner allows it.
     world.file("seatrial.yaml", &pipeline.replace("env://COSIGN_KEY", "exec://touch ../started")).commit();
     world.seatrial(["run", "--publish"]).run().exits(2).stderr_has("which this machine does not allow");
@@ -216,6 +222,15 @@ fn images_are_used_only_with_the_evidence_that_is_asked_of_them() {
     // Images of gates are as bases are.
     let gate = format!("test: {{gates: {{a: {{in: \"{unsigned}\", run: 'true'}}}}}}\n");
     build("tiny:1", &trust("keys/release.pub"), &gate).exits(1).stderr_has("is not trusted");
+    // So is what is pulled; and of lists of packages those come first that a trusted key has signed.
+    let pull = |image: &str| world.seatrial(["pull", "-q", image]).env("SEATRIAL_HOME", world.path("pulled"));
+    pull(&unsigned).run().exits(1).stderr_has("team/tiny:1 is not trusted: no signature; no summary");
+    pull(&unsigned).cwd(world.path("home")).run().exits(0);
+    pull(&name).run().exits(0);
+    let attached = || world.seatrial(["sbom", "--attached", &name]).run().exits(0).stderr();
+    assert!(!attached().contains("warning"), "a trusted key has signed it");
+    world.file("seatrial.yaml", &format!("image: {}/team/second\n{}", world.registry(), trust("keys/other.pub")));
+    assert!(attached().contains("no key that `trust` names has signed this list"));
     // So are bases of `build` and images of services that are brought up, as the file that stands here says.
     build(&name, &trust("keys/release.pub"), "").exits(0);
     world.seatrial(["build"]).run().exits(0);
