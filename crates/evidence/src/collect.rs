@@ -44,7 +44,7 @@ pub struct Collected {
 /// index counts as well, and the other images do not matter.
 ///
 /// # Errors
-/// The registry fails or refuses, or there is no such image. That nothing is said of it is no error, nor is a piece that
+/// The registry fails or refuses, or there is no such image, or none for the platform. That nothing is said of it is no error, nor is a piece that
 /// cannot be read: it is found, and does not count.
 pub async fn collect(
     client: &Client,
@@ -59,7 +59,9 @@ pub async fn collect(
         listed = in_index::attestations(index);
         match platform {
             Some(wanted) => {
-                platforms.extend(index.select(wanted).map(|found| (found.digest.clone(), found.platform.clone())));
+                // What the index has for others says nothing of this platform.
+                let found = index.select(wanted).ok_or_else(|| client.platform_missing(image, index, wanted))?;
+                platforms.push((found.digest.clone(), found.platform.clone()));
             }
             // BuildKit lists its own statements as images of no platform.
             None => platforms.extend(

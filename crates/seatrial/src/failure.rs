@@ -289,7 +289,7 @@ pub(crate) fn registry_failure(error: &registry::RegistryError, failure: &mut Fa
         } else {
             failure.hints.push(format!("see whether the registry answers: `curl -i {}/v2/`", url_of(&host)));
         }
-    } else if error.is_not_found() {
+    } else if error.is_not_found() || matches!(error.kind, registry::ErrorKind::PlatformMissing { .. }) {
         failure.exit = Exit::Refused;
     } else {
         failure.exit = Exit::Surroundings;

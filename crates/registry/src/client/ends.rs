@@ -68,10 +68,8 @@ impl<'a> End<'a> {
                     let root = document(layout, &found.digest)?;
                     match (&root.document, platform) {
                         (ManifestOrIndex::Index(index), Some(platform)) => {
-                            let chosen = index.select(platform).ok_or_else(|| ErrorKind::PlatformMissing {
-                                wanted: Box::new(platform.clone()),
-                                available: super::pull::platforms(index),
-                            })?;
+                            let chosen = index.select(platform);
+                            let chosen = chosen.ok_or_else(|| super::pull::missing(index, platform))?;
                             document(layout, &chosen.digest)
                         }
                         _ => Ok(root),

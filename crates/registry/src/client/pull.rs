@@ -140,6 +140,11 @@ impl Client {
         self.manifest_for(reference, platform).await.map_err(|kind| kind.during("fetch", reference))
     }
 
+    /// That an index has no image for a platform, as a pull of it tells.
+    pub fn platform_missing(&self, reference: &Reference, index: &Index, wanted: &Platform) -> RegistryError {
+        missing(index, wanted).during("fetch", reference)
+    }
+
     pub(super) async fn manifest_for(
         &self,
         reference: &Reference,
@@ -153,10 +158,7 @@ impl Client {
             }
             ManifestOrIndex::Index(index) => index,
         };
-        let chosen = index.select(platform).ok_or_else(|| ErrorKind::PlatformMissing {
-            wanted: Box::new(platform.clone()),
-            available: platforms(index),
-        })?;
+        let chosen = index.select(platform).ok_or_else(|| missing(index, platform))?;
         let resolved =
             self.fetch_kind(&reference.with_digest(chosen.digest.clone()), MANIFEST_BYTES_MAX, Via::Mirrors).await?;
         match &resolved.document {
@@ -477,8 +479,13 @@ fn check_bounds(manifest: &Manifest) -> Result<(), ErrorKind> {
     Ok(())
 }
 
+/// That an index has no image for the platform.
+pub(super) fn missing(index: &Index, wanted: &Platform) -> ErrorKind {
+    ErrorKind::PlatformMissing { wanted: Box::new(wanted.clone()), available: platforms(index) }
+}
+
 /// The platforms of an index, without the placeholders that attestations have.
-pub(super) fn platforms(index: &Index) -> Vec<Platform> {
+fn platforms(index: &Index) -> Vec<Platform> {
     let named = index.manifests.iter().filter_map(|descriptor| descriptor.platform.clone());
     named.filter(|platform| platform.os != "unknown").collect()
 }
