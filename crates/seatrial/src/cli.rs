@@ -1,6 +1,9 @@
 //! The command line as types. Every flag can also be given as `SEATRIAL_<FLAG>` in the environment.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
@@ -347,6 +350,35 @@ fn wants_help() -> bool {
     }
 }
 
+/// The words of the command line as clap reads them: `build --sbom false` and `--provenance mode=max`, as buildx takes
+/// them, with `=`.
+pub(crate) fn arguments() -> Vec<OsString> {
+    joined(std::env::args_os())
+}
+
+fn joined(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut all: Vec<OsString> = Vec::new();
+    // Other commands hand such words on to programs.
+    let mut is_build = None;
+    for word in words {
+        let last = all.last();
+        let is_option = |word: &OsString| word.as_encoded_bytes().starts_with(b"-");
+        let is_value = last.is_some_and(|last| last == "-C" || last == "--directory" || last == "--home");
+        if is_build.is_none() && last.is_some() && !is_option(&word) && !is_value {
+            is_build = Some(word == "build");
+        }
+        let is_open = is_build == Some(true) && last.is_some_and(|last| last == "--sbom" || last == "--provenance");
+        match all.last_mut().filter(|_| is_open && word.to_str().is_some_and(build::is_attestation_value)) {
+            Some(flag) => {
+                flag.push("=");
+                flag.push(word);
+            }
+            None => all.push(word),
+        }
+    }
+    all
+}
+
 /// Names the variable of every flag. What is said on the command line goes first.
 fn with_environment(command: clap::Command) -> clap::Command {
     command
@@ -418,11 +450,30 @@ pub(crate) fn styled(error: &clap::Error, colours: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
         with_environment(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn values_of_attestation_flags_may_stand_apart() {
+        for (given, expected) in [
+            ("s build --provenance false .", "s build --provenance=false ."),
+            (
+                "s -C d build --sbom true --provenance mode=max,version=v1",
+                "s -C d build --sbom=true --provenance=mode=max,version=v1",
+            ),
+            ("s build --sbom --provenance .", "s build --sbom --provenance ."),
+            ("s build --sbom a=b --provenance=mode=max false", "s build --sbom a=b --provenance=mode=max false"),
+            ("s exec build tool --sbom false", "s exec build tool --sbom false"),
+        ] {
+            let words = joined(given.split(' ').map(OsString::from)).join(OsStr::new(" "));
+            assert_eq!(words, expected);
+        }
     }
 
     #[test]

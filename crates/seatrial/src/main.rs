@@ -86,10 +86,11 @@ fn prepare(cli: &Cli) -> Result<Context, Failure> {
 impl Cli {
     /// The command line, with `SEATRIAL_*` behind each flag. Mistakes and help are shown here.
     fn from_arguments() -> Result<Cli, Exit> {
-        let parsed = cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+        let parsed =
+            cli::command().try_get_matches_from(cli::arguments()).and_then(|matches| Cli::from_arg_matches(&matches));
         parsed.map_err(cli::without_far_guesses).map_err(|error| {
             if error.use_stderr() {
-                let arguments: Vec<_> = std::env::args_os().collect();
+                let arguments = cli::arguments();
                 let hints = terminal::hints(&commands::run::hints(&error, &arguments), terminal::Palette::stderr());
                 terminal::message(&(cli::styled(&error, terminal::streams().stderr_colours) + &hints));
                 return Exit::Usage;

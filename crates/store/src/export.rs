@@ -12,12 +12,14 @@ use std::{
 };
 
 use fs_err as fs;
+use oci::{Digest, Hasher};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 
 use crate::{
     Image, SnapshotId, Stop, Store, StoreError,
     archive::{Member, TarWriter},
     diff::{member_of, open_file, type_flag},
+    seal::seconds,
     store::random,
     tree::{self, Node},
 };
@@ -34,15 +36,51 @@ pub struct ExportReport {
 }
 
 impl Store {
-    /// Writes the image's files as one tar, whose bytes depend on the image alone.
-    pub fn export_tar(&self, image: &Image, out: &mut dyn Write, stop: Stop<'_>) -> Result<(), StoreError> {
+    /// Writes the image's files as one tar, whose bytes depend on the image alone. `further` files stand behind them, in
+    /// place of the image's of these names, for nobody else to read.
+    pub fn export_tar(
+        &self,
+        image: &Image,
+        further: &[(String, Vec<u8>)],
+        out: &mut dyn Write,
+        stop: Stop<'_>,
+    ) -> Result<(), StoreError> {
         let out = stop.watch(io::BufWriter::with_capacity(256 * 1024, out));
         let mut tar = TarWriter::new(out);
         let mut links = Links::default();
-        let walked = tree::walk(&self.lowers_of(image)?, &mut |node| add_to_tar(&mut tar, &mut links, node));
+        let walked = tree::walk(&self.lowers_of(image)?, &mut |node| match further
+            .iter()
+            .any(|(name, _)| name.as_bytes() == node.path)
+        {
+            true => Ok(()),
+            false => add_to_tar(&mut tar, &mut links, node),
+        });
         stop.told(walked)?;
+        for (name, bytes) in further {
+            let (path, size, mtime_s) = (name.as_bytes(), bytes.len() as u64, seconds(image.epoch).max(0));
+            let member = Member { path, type_flag: b'0', mode: 0o600, size, mtime_s, ..Member::default() };
+            tar.append(&member, &mut &**bytes)?;
+        }
         let (out, _) = tar.finish()?;
         Ok(out.into_inner().flush()?)
+    }
+
+    /// Path and digest of each regular file of the image, in the order of the walk.
+    pub fn file_digests(&self, image: &Image, stop: Stop<'_>) -> Result<Vec<(String, Digest)>, StoreError> {
+        let mut files = Vec::new();
+        tree::walk(&self.lowers_of(image)?, &mut |node| {
+            stop.check()?;
+            if tree::kind(&node.stat) != FileType::RegularFile {
+                return Ok(());
+            }
+            let path = String::from_utf8_lossy(node.path).into_owned();
+            let mut hasher = Hasher::new();
+            let hashed = open_file(node.parent, node.name).and_then(|mut file| io::copy(&mut file, &mut hasher));
+            hashed.map_err(|source| StoreError::At { action: "read", path: PathBuf::from(&path), source })?;
+            files.push((path, hasher.finish()));
+            Ok(())
+        })?;
+        Ok(files)
     }
 
     /// Writes the image's files into a directory, which is made where it is missing. Entries of the same name are

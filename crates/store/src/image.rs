@@ -254,7 +254,7 @@ impl Store {
     }
 
     /// A remembered manifest, when its layers are all there.
-    fn whole_manifest(&self, digest: &Digest) -> Result<Option<SealedManifest>, StoreError> {
+    pub(crate) fn whole_manifest(&self, digest: &Digest) -> Result<Option<SealedManifest>, StoreError> {
         let Some(bytes) = self.read_blob(digest, DOCUMENT_BYTES_MAX)? else { return Ok(None) };
         let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { return Ok(None) };
         let blobs = manifest.layers.iter().chain([&manifest.config]);

@@ -64,7 +64,7 @@ pub use load::LoadSource;
 pub use names::NamedImage;
 pub use options::{LayerOptions, ManifestOptions, Stop};
 pub use partial::PartialBlob;
-pub use platforms::{Beside, SealedIndex};
+pub use platforms::{Beside, KeptBeside, SealedIndex};
 pub use prune::{PruneOptions, PruneReport, Usage};
 pub use run::RunDir;
 pub use save::{ArchiveFormat, SaveOptions};

@@ -7,7 +7,7 @@ use oci::{Digest, Reference};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use crate::{Image, Store, StoreError, image::time, save::named, store::names_in};
+use crate::{Image, KeptBeside, Store, StoreError, image::time, platforms::BesideRecord, save::named, store::names_in};
 
 /// Fewer digits than this are too easily met by chance.
 const PREFIX_DIGITS_MIN: usize = 4;
@@ -31,20 +31,26 @@ impl Store {
     /// Gives an image a name, durably: when this returns, neither a kill nor a power loss takes the image away.
     /// A reference without tag gets `latest`; a digest in it is not part of the name.
     pub fn tag(&self, reference: &Reference, image: &Digest) -> Result<(), StoreError> {
-        self.tag_ids(reference, std::slice::from_ref(image), true)
+        self.tag_ids(reference, std::slice::from_ref(image), Vec::new(), true)
     }
 
     /// As [`Store::tag`] without any sync, for builds that tag each time: a power loss soon after may cost a rebuild, never
     /// gives a wrong image.
     pub fn tag_relaxed(&self, reference: &Reference, image: &Digest) -> Result<(), StoreError> {
-        self.tag_ids(reference, std::slice::from_ref(image), false)
+        self.tag_ids(reference, std::slice::from_ref(image), Vec::new(), false)
     }
 
     /// Names images, the first of which is what the name means where one image is asked for.
-    pub(crate) fn tag_ids(&self, reference: &Reference, ids: &[Digest], durably: bool) -> Result<(), StoreError> {
+    pub(crate) fn tag_ids(
+        &self,
+        reference: &Reference,
+        ids: &[Digest],
+        besides: Vec<BesideRecord>,
+        durably: bool,
+    ) -> Result<(), StoreError> {
         let expect_all = || ids.iter().try_for_each(|id| self.expect_image(id));
         let Some((first, others)) = ids.split_first() else { return Ok(()) };
-        let file = NameFile { reference: named(reference), image: first.clone(), others: others.to_vec() };
+        let file = NameFile { reference: named(reference), image: first.clone(), others: others.to_vec(), besides };
         if durably {
             expect_all()?;
             // Everything the name speaks of is on the disk before the name is.
@@ -54,6 +60,12 @@ impl Store {
         expect_all()?;
         let (path, bytes) = (self.name_path(reference), oci::to_json(&file));
         if durably { self.write_durably(&path, &bytes) } else { self.write_file(&path, &bytes) }
+    }
+
+    /// What the name keeps beside its images.
+    pub fn kept_beside(&self, reference: &Reference) -> Result<Vec<KeptBeside>, StoreError> {
+        let name = read_name(&self.name_path(reference)).filter(|_| reference.digest().is_none());
+        name.into_iter().flat_map(|name| name.besides).map(|record| self.open_beside(record)).collect()
     }
 
     /// Takes a name away; false when there was none. The image stays until prune.
@@ -148,6 +160,13 @@ impl Store {
         Ok(names)
     }
 
+    /// Manifests that names keep beside their images.
+    pub(crate) fn besides(&self) -> Result<Vec<Digest>, StoreError> {
+        let names = names_in(&self.path("names"))?;
+        let files = names.iter().filter_map(|name| read_name(&self.path("names").join(name)));
+        Ok(files.flat_map(|file| file.besides).map(|record| record.descriptor.digest).collect())
+    }
+
     fn expect_image(&self, id: &Digest) -> Result<(), StoreError> {
         self.image_record(id).map(drop).ok_or_else(|| StoreError::UnknownImage(id.clone()))
     }
@@ -177,6 +196,9 @@ pub(crate) struct NameFile {
     /// Images of further platforms.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     others: Vec<Digest>,
+    /// What is said of them, and goes along when they are pushed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) besides: Vec<BesideRecord>,
 }
 
 impl NameFile {

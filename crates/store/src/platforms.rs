@@ -4,7 +4,14 @@ use std::collections::BTreeMap;
 
 use oci::{Descriptor, Digest, Index, Platform, Reference, media_type};
 
-use crate::{Image, Scope, SealedManifest, Store, StoreError, image::sealed, names::read_name, options::docker_type};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Image, ManifestOptions, Scope, SealedManifest, Store, StoreError,
+    image::{DOCUMENT_BYTES_MAX, sealed},
+    names::read_name,
+    options::docker_type,
+};
 
 /// An index whose manifests and their blobs are all in the store.
 #[derive(Clone, Debug)]
@@ -28,6 +35,33 @@ pub struct Beside {
     pub descriptor: Descriptor,
     /// The manifest.
     pub sealed: SealedManifest,
+}
+
+/// What a name keeps beside one of its images, so that a push of the name takes it along.
+#[derive(Clone, Debug)]
+pub struct KeptBeside {
+    /// The image's id.
+    pub image: Digest,
+    /// How the manifest is made that it speaks of.
+    pub options: ManifestOptions,
+    /// The thing itself.
+    pub beside: Beside,
+}
+
+/// The same in the file of a name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct BesideRecord {
+    image: Digest,
+    options: ManifestOptions,
+    about: Digest,
+    pub(crate) descriptor: Descriptor,
+}
+
+impl From<&KeptBeside> for BesideRecord {
+    fn from(kept: &KeptBeside) -> Self {
+        let KeptBeside { image, options, beside } = kept.clone();
+        Self { image, options, about: beside.about, descriptor: beside.descriptor }
+    }
 }
 
 impl Store {
@@ -55,12 +89,19 @@ impl Store {
 
     /// Gives images a name in common, one for each platform, as [`Store::tag`] does for one.
     pub fn tag_all(&self, reference: &Reference, images: &[Image]) -> Result<(), StoreError> {
-        self.tag_ids(reference, &in_order(images), true)
+        self.tag_all_with(reference, images, &[], true)
     }
 
-    /// The same without a sync, as [`Store::tag_relaxed`].
-    pub fn tag_all_relaxed(&self, reference: &Reference, images: &[Image]) -> Result<(), StoreError> {
-        self.tag_ids(reference, &in_order(images), false)
+    /// The same with what is said of the images, which a push of the name takes along. Without `durably` as
+    /// [`Store::tag_relaxed`].
+    pub fn tag_all_with(
+        &self,
+        reference: &Reference,
+        images: &[Image],
+        besides: &[KeptBeside],
+        durably: bool,
+    ) -> Result<(), StoreError> {
+        self.tag_ids(reference, &in_order(images), besides.iter().map(BesideRecord::from).collect(), durably)
     }
 
     /// Gives the image the name beside those of other platforms that have it; one of the same platform loses it.
@@ -76,7 +117,11 @@ impl Store {
     pub(crate) fn untag_image(&self, reference: &Reference, image: &Digest) -> Result<(), StoreError> {
         let Some(name) = read_name(&self.name_path(reference)) else { return Ok(()) };
         let rest: Vec<Digest> = name.ids().filter(|id| *id != image).cloned().collect();
-        if rest.is_empty() { self.untag(reference).map(drop) } else { self.tag_ids(reference, &rest, true) }
+        if rest.is_empty() {
+            return self.untag(reference).map(drop);
+        }
+        let besides = name.besides.into_iter().filter(|beside| beside.image != *image).collect();
+        self.tag_ids(reference, &rest, besides, true)
     }
 
     /// The index of images for several platforms, whose manifests were made before. The same manifests give the same bytes.
@@ -142,13 +187,37 @@ impl Store {
         Ok(Beside { about: about.clone(), sealed: sealed(descriptor.digest.clone(), manifest, document), descriptor })
     }
 
-    /// The index of images as they are to be pushed: by what was said when they were built.
-    pub fn preferred_index(&self, images: &[Image]) -> Result<SealedIndex, StoreError> {
+    /// The index of images as they are to be pushed: by what was said when they were built, with what a name keeps beside
+    /// them.
+    pub fn preferred_index(&self, images: &[Image], kept: &[KeptBeside]) -> Result<SealedIndex, StoreError> {
         let mut parts = Vec::new();
+        let mut besides = Vec::new();
         for image in images {
-            parts.push((image.clone(), self.manifest(image, self.preferred_options(&image.id))?));
+            let kept = kept.iter().find(|kept| kept.image == image.id);
+            // The very manifest that something is said of, also where the image has come with another since.
+            let known = kept.map(|kept| self.whole_manifest(&kept.beside.about)).transpose()?.flatten();
+            let sealed = match known {
+                Some(known) => known,
+                None => {
+                    let options = kept.map(|kept| kept.options.clone());
+                    self.manifest(image, options.unwrap_or_else(|| self.preferred_options(&image.id)))?
+                }
+            };
+            besides.extend(kept.map(|kept| kept.beside.clone()).filter(|beside| beside.about == sealed.digest));
+            parts.push((image.clone(), sealed));
         }
-        self.index(&parts, BTreeMap::new(), &|_, _| ())
+        self.index_with(&parts, &besides, BTreeMap::new(), &|_, _| ())
+    }
+
+    /// What the file of a name speaks of.
+    pub(crate) fn open_beside(&self, record: BesideRecord) -> Result<KeptBeside, StoreError> {
+        let BesideRecord { image, options, about, descriptor } = record;
+        let digest = descriptor.digest.clone();
+        let bytes = self.read_blob(&digest, DOCUMENT_BYTES_MAX)?.ok_or(StoreError::MissingBlob(digest.clone()))?;
+        let document = serde_json::from_slice(&bytes)
+            .map_err(|source| StoreError::Malformed { path: self.blob_path(&digest), source })?;
+        let beside = Beside { about, descriptor, sealed: sealed(digest, bytes, document) };
+        Ok(KeptBeside { image, options, beside })
     }
 }
 

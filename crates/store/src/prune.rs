@@ -256,6 +256,7 @@ impl Store {
         for hex in needed.images.clone() {
             self.mark_image(&mut needed, &hex)?;
         }
+        self.mark_besides(&mut needed)?;
         self.mark_layers(&mut needed);
         Ok(needed)
     }
@@ -277,13 +278,27 @@ impl Store {
         }
         needed.blobs.insert(hex.to_owned());
         for digest in record.pulled.iter().chain(record.made.iter().map(|(_, digest)| digest)) {
-            needed.blobs.insert(digest.hex().to_owned());
-            let manifest = self.read_blob(digest, DOCUMENT_BYTES_MAX).ok().flatten();
-            if let Some(manifest) = manifest.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok()) {
-                needed.blobs.extend(manifest.layers.iter().map(|layer| layer.digest.hex().to_owned()));
-            }
+            self.mark_manifest(needed, digest);
         }
         Ok(())
+    }
+
+    /// What names keep beside their images.
+    fn mark_besides(&self, needed: &mut Needed) -> Result<(), StoreError> {
+        for digest in self.besides()? {
+            self.mark_manifest(needed, &digest);
+        }
+        Ok(())
+    }
+
+    /// A manifest, and what it names.
+    fn mark_manifest(&self, needed: &mut Needed, digest: &Digest) {
+        needed.blobs.insert(digest.hex().to_owned());
+        let manifest = self.read_blob(digest, DOCUMENT_BYTES_MAX).ok().flatten();
+        if let Some(manifest) = manifest.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok()) {
+            let named = manifest.layers.iter().chain([&manifest.config]);
+            needed.blobs.extend(named.map(|blob| blob.digest.hex().to_owned()));
+        }
     }
 
     /// The snapshot, the one that it lies over, and those below it.
@@ -334,6 +349,7 @@ impl Store {
                 self.mark_image(needed, id.hex())?;
             }
         }
+        self.mark_besides(needed)?;
         self.mark_layers(needed);
         for name in names_in(&self.path("images"))? {
             let path = self.path("images").join(&name);

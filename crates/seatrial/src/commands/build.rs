@@ -36,6 +36,7 @@ use crate::{
     terminal::{self, Palette, model::Model, summary, table::Format, text, views::Views},
 };
 
+pub(crate) use attest::is_value as is_attestation_value;
 use attest::{Said, Speaker};
 use finished::{Finished, Wanted};
 pub(crate) use flags::BuildArgs;
@@ -101,7 +102,9 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     let stop = Stop::when(&is_stopped);
     let is_read = args.metadata_file.is_some() || format.reads("Digest");
     let (speaker, scope) = (speaker.as_ref(), scope.as_ref());
-    let wanted = Wanted { outputs: &outputs, is_read, inline_cache: caches.inline, speaker, scope, stop };
+    let is_index_kept = !names.is_empty() || outputs.iter().any(Output::has_index);
+    let wanted =
+        Wanted { outputs: &outputs, is_read, inline_cache: caches.inline, speaker, scope, is_index_kept, stop };
     let warn = |message| views.sink().emit(Event::Warning { message, place: None });
     commit.remark.into_iter().for_each(warn);
     let sign = signer.as_ref().map(|signer| {
@@ -234,12 +237,18 @@ fn deliver(
     views: &Views,
 ) -> Result<Vec<String>, BuildFailed> {
     let store = delivery.store;
+    let kept = if names.is_empty() {
+        Vec::new()
+    } else {
+        output::kept_beside(outputs, delivery).map_err(BuildFailed::Other)?
+    };
     for name in names {
         // One that is right already is not written again.
         let known = store.resolve_all(name).unwrap_or_default();
-        if !known.iter().map(|image| &image.id).eq(finished.made.iter().map(|made| &made.image.id)) {
-            let tagged = store.tag_all_relaxed(name, &finished.images()).with_context(|| format!("cannot tag {name}"));
-            tagged.map_err(BuildFailed::Other)?;
+        let is_said = !kept.is_empty() || store.kept_beside(name).is_ok_and(|kept| !kept.is_empty());
+        if is_said || !known.iter().map(|image| &image.id).eq(finished.made.iter().map(|made| &made.image.id)) {
+            let tagged = store.tag_all_with(name, &finished.images(), &kept, false);
+            tagged.with_context(|| format!("cannot tag {name}")).map_err(BuildFailed::Other)?;
         }
         views.sink().emit(Event::TagWritten { reference: name.familiar(), digest: finished.digest() });
     }

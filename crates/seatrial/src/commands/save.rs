@@ -1,6 +1,7 @@
 //! `seatrial save`.
 
 use std::{
+    collections::BTreeMap,
     io::{BufWriter, Write as _},
     path::PathBuf,
 };
@@ -41,6 +42,7 @@ pub(crate) enum SaveFormat {
 pub(crate) fn run(args: &SaveArgs, context: &Context) -> anyhow::Result<Exit> {
     let store = context.store()?;
     let mut images = Vec::new();
+    let mut options = SaveOptions::default();
     for name in &args.images {
         let (reference, found) = named::find_all(store, name)?;
         if args.format == SaveFormat::Docker && found.len() > 1 {
@@ -50,9 +52,18 @@ pub(crate) fn run(args: &SaveArgs, context: &Context) -> anyhow::Result<Exit> {
                  `--format oci` takes all"
             ));
         }
+        if let Some(reference) = &reference {
+            let kept = store.kept_beside(reference).with_context(|| format!("cannot look up {name}"))?;
+            for kept in kept {
+                // It speaks of one manifest and of no other way of writing the image.
+                if let Some(image) = found.iter().find(|image| image.id == kept.image) {
+                    options.platforms.push((image.config.platform(), kept.options, BTreeMap::new()));
+                }
+                options.besides.push(kept.beside);
+            }
+        }
         images.extend(found.into_iter().map(|image| (reference.clone(), image)));
     }
-    let options = SaveOptions::default();
     let output = args.output.as_ref().map(|path| context.settings.cwd.join(path));
     let format = match args.format {
         SaveFormat::Docker => ArchiveFormat::Docker,

@@ -21,9 +21,11 @@ pub(crate) fn run(args: &TagArgs, context: &Context) -> anyhow::Result<Exit> {
         return Err(Failure::usage("an image cannot be named by a digest; its digest follows from its content").into());
     }
     let store = context.store()?;
-    let (_, images) = named::find_all(store, &args.image)?;
-    store
-        .tag_all(&named::with_default_tag(&args.name), &images)
-        .with_context(|| format!("cannot tag {}", args.name))?;
+    let (reference, images) = named::find_all(store, &args.image)?;
+    let cannot = || format!("cannot tag {}", args.name);
+    // What is said of the images goes with every name of theirs.
+    let besides = reference.map(|reference| store.kept_beside(&reference)).transpose().with_context(cannot)?;
+    let besides = besides.unwrap_or_default();
+    store.tag_all_with(&named::with_default_tag(&args.name), &images, &besides, true).with_context(cannot)?;
     Ok(Exit::Passed)
 }

@@ -83,7 +83,8 @@ pub(crate) struct Pushed {
     pub(crate) present: usize,
 }
 
-/// Pushes an image under its reference, or an index of several: blobs first, the name last.
+/// Pushes an image under its reference, or an index of several, or around what the name keeps beside them: blobs first, the
+/// name last.
 pub(crate) async fn push(
     client: &Client,
     store: &Store,
@@ -92,11 +93,12 @@ pub(crate) async fn push(
     progress: &Transfers<'_>,
 ) -> anyhow::Result<Pushed> {
     images.iter().try_for_each(|image| refuse_unpublishable(reference, image))?;
-    if let [image] = images {
+    let kept = store.kept_beside(reference)?;
+    if let ([image], []) = (images, &kept[..]) {
         let sealed = tokio::task::block_in_place(|| store.manifest(image, store.preferred_options(&image.id)))?;
         return push_sealed(client, store, reference, &sealed, progress).await;
     }
-    let index = tokio::task::block_in_place(|| store.preferred_index(images))?;
+    let index = tokio::task::block_in_place(|| store.preferred_index(images, &kept))?;
     push_index(client, store, reference, &index, progress).await
 }
 

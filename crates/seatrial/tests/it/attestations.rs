@@ -150,15 +150,93 @@ fn archives_hold_what_is_said_and_outputs_that_cannot_are_refused() {
     shown.stderr_has("nobody has signed this list");
 
     for (words, message) in [
-        (&["--sbom"][..], "attestations are kept in the index of an image that leaves this machine"),
-        (&["--provenance", "-o", "type=docker,dest=x.tar"], "attestations are kept in the index"),
+        (&["--sbom"][..], "attestations are kept with the name of an image, and this one has none"),
+        (&["--provenance", "-o", "type=docker,dest=x.tar"], "no output of this build can hold attestations"),
         (&["--sign-key", "../release.key"], "`--sign-key` signs what is pushed, and nothing is"),
         (&["--sbom=generator=x", "-o", "type=oci,dest=x.tar"], "the generator `x` is not started"),
     ] {
         build(&world, words).exits(2).stderr_has(message);
     }
     build(&world, &["--sbom=false", "--provenance=false", "--attest=type=provenance,disabled=true"]).exits(2);
-    build(&world, &["--sbom=false", "--provenance=false"]).exits(0);
+    build(&world, &["--sbom=false", "--provenance", "false", "."]).exits(0);
+}
+
+#[test]
+fn a_name_keeps_what_is_said_until_it_is_pushed() {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\nCOPY Dockerfile /\n");
+    let at = |name: &str| format!("{}/team/{name}:1", world.registry());
+    let (first, second) = (at("first"), at("second"));
+    let push = |name: &str| world.seatrial(["push", "-q", name]).run().exits(0).stdout();
+    let wanted = ["--sbom", "--provenance", "mode=min,reproducible=true", "--format", "{{.Digest}}", "."];
+    let digest = build(&world, &[&wanted[..], &["-t", "app:1"]].concat()).exits(0).stdout();
+    // Every name of it takes them along, and the digest is that of the build.
+    world.seatrial(["tag", "app:1", &first]).run().exits(0);
+    assert_eq!(push(&first), digest);
+    let kinds = |name: &str| -> Vec<String> {
+        pieces(&world, name).iter().map(|piece| piece["Kind"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(kinds(&first), ["sbom (SPDX)", "provenance"]);
+    world.seatrial(["save", "--format", "oci-dir", "-o", "saved", "app:1"]).run().exits(0);
+    world.seatrial(["copy", "oci:saved:1", &second]).run().exits(0);
+    assert_eq!(kinds(&second).len(), 2);
+    // What was pushed by the build is what is pushed again by its name; another manifest that the image comes with changes nothing.
+    let pushed =
+        [&["--push", "-o", "type=image,compression=zstd,force-compression=true"][..], &wanted, &["-t", &second]]
+            .concat();
+    let digest = build(&world, &pushed).exits(0).stdout();
+    world.seatrial(["pull", "-q", &first]).run().exits(0);
+    assert_eq!(push(&second), digest);
+    // A build that says nothing leaves nothing with the name.
+    build(&world, &["-t", &second]).exits(0);
+    push(&second);
+    assert_eq!(kinds(&second), Vec::<String>::new());
+}
+
+#[test]
+fn files_have_what_is_said_of_them_beside_them() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = world();
+    world
+        .file(
+            "Dockerfile",
+            "FROM scratch\nCOPY package.json /app/node_modules/a/\nCOPY package.json /provenance.json\n",
+        )
+        .file("package.json", r#"{"name":"a","version":"1.0.0"}"#);
+    let said = ["--sbom", "--provenance=mode=max"];
+    let to = |output: &str, more: &[&str]| build(&world, &[&said[..], &["-o", output], more].concat()).exits(0);
+    let read = |path: &str| json(&fs::read_to_string(world.repo().join(path)).unwrap());
+    let file = oci::Digest::of(&fs::read(world.repo().join("package.json")).unwrap());
+    to("type=local,dest=out,attestation-prefix=about.", &[]);
+    let (list, provenance) = (read("out/about.sbom.spdx.json"), read("out/about.provenance.json"));
+    assert_eq!(list["predicateType"], "https://spdx.dev/Document");
+    assert!(list["predicate"]["packages"].to_string().contains("pkg:npm/a@1.0.0"));
+    assert_eq!(provenance["predicateType"], "https://slsa.dev/provenance/v1");
+    let subject = |path: &str| serde_json::json!({"name": path, "digest": {"sha256": file.hex()}});
+    let subjects = serde_json::json!([subject("app/node_modules/a/package.json"), subject("provenance.json")]);
+    assert_eq!((&list["subject"], &provenance["subject"]), (&subjects, &subjects));
+    let mode = fs::metadata(world.repo().join("out/about.provenance.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // Without a prefix they take the place of a file of the image, in a tar as well; several platforms have each their own.
+    to("type=tar,dest=out.tar", &[]);
+    let mut archive = tar::Archive::new(fs::File::open(world.repo().join("out.tar")).unwrap());
+    let mut paths = Vec::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        paths.push(entry.path().unwrap().display().to_string());
+        if paths.last().is_some_and(|path| path == "provenance.json") {
+            let said: Value = serde_json::from_reader(&mut entry).unwrap();
+            assert_eq!(said["predicateType"], "https://slsa.dev/provenance/v1");
+        }
+    }
+    assert_eq!(paths[paths.len() - 2..], ["sbom.spdx.json", "provenance.json"]);
+    assert_eq!(paths.iter().filter(|path| *path == "provenance.json").count(), 1, "{paths:?}");
+    to("both", &["--platform", "linux/amd64,linux/s390x"]);
+    for platform in ["amd64", "s390x"] {
+        let said = read(&format!("both/linux_{platform}/provenance.json"));
+        let told = &said["predicate"]["buildDefinition"]["externalParameters"]["platform"];
+        assert_eq!(*told, format!("linux/{platform}"));
+    }
 }
 
 #[test]
@@ -181,6 +259,7 @@ fn an_index_of_platforms_is_signed_verified_copied_and_promoted() {
     };
     verify(&name, &[]).exits(0);
     verify(&name, &["--platform", "linux/s390x"]).exits(0);
+    verify(&name, &["--platform", "linux/arm64"]).exits(1).stderr_has("no image for linux/arm64; there is linux/");
     // The index itself is signed, and each image with what is said of it.
     let of = |kind: &str| {
         let found =

@@ -163,7 +163,7 @@ fn device_nodes_stay_out_of_directories() {
     let report = world.store.export_directory(&image, &out, true, Stop::NEVER).unwrap();
     assert_eq!((listing(&out), report.special), (Vec::<String>::new(), 1));
     let mut bytes = Vec::new();
-    world.store.export_tar(&image, &mut bytes, Stop::NEVER).unwrap();
+    world.store.export_tar(&image, &[], &mut bytes, Stop::NEVER).unwrap();
     let mut archive = tar::Archive::new(&*bytes);
     assert_eq!(archive.entries().unwrap().next().unwrap().unwrap().header().device_minor().unwrap(), Some(3));
 }
@@ -173,7 +173,7 @@ fn tar_has_the_merged_files_and_is_the_same_each_time() {
     let tars = [World::new(), World::copying()].map(|world| {
         let image = layered(&world);
         let mut bytes = Vec::new();
-        world.store.export_tar(&image, &mut bytes, Stop::NEVER).unwrap();
+        world.store.export_tar(&image, &[], &mut bytes, Stop::NEVER).unwrap();
         bytes
     });
     let mut archive = tar::Archive::new(&*tars[0]);
@@ -266,7 +266,7 @@ fn sealing_and_exporting_stop_when_asked() {
     let options = ManifestOptions::default();
     assert!(is_stopped(world.store.manifest_or_stop(&image, &options, stop).map(drop)));
     assert!(is_stopped(world.store.diff_id_or_stop(&layer, epoch() + Duration::from_secs(1), stop).map(drop)));
-    assert!(is_stopped(world.store.export_tar(&image, &mut std::io::sink(), stop)));
+    assert!(is_stopped(world.store.export_tar(&image, &[], &mut std::io::sink(), stop)));
     assert!(is_stopped(world.store.export_directory(&image, &world.home.path().join("o"), false, stop).map(drop)));
     let blobs = fs::read_dir(world.store.root().join("blobs/sha256")).unwrap().count();
     assert_eq!(blobs, 1, "only the config is left");

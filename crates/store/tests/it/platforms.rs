@@ -63,8 +63,8 @@ fn prune_keeps_the_images_of_all_platforms() {
 fn an_index_lists_what_was_sealed_and_is_the_same_again() {
     let world = World::new();
     let images = both(&world);
-    let index = world.store.preferred_index(&images).unwrap();
-    assert_eq!(index.bytes, world.store.preferred_index(&images).unwrap().bytes);
+    let index = world.store.preferred_index(&images, &[]).unwrap();
+    assert_eq!(index.bytes, world.store.preferred_index(&images, &[]).unwrap().bytes);
     assert_eq!(index.index.media_type.as_deref(), Some(media_type::INDEX));
     for (listed, image) in index.index.manifests.iter().zip(&images) {
         assert_eq!(listed.platform.as_ref(), Some(&image.config.platform()));

@@ -16,6 +16,19 @@ use store::{Beside, Image, Scope, Stop, Store};
 use super::output::Fields;
 use crate::{commands::init::environment, failure::Failure};
 
+/// The statements beside an image's files (BuildKit, "SBOM", "Provenance").
+const SBOM_FILE: &str = "sbom.spdx.json";
+const PROVENANCE_FILE: &str = "provenance.json";
+
+/// Whether a word behind `--sbom` or `--provenance` is their value: `false`, `mode=max`. buildx' flags always have one, ours
+/// may stand alone, and then the next word is the context.
+pub(crate) fn is_value(word: &str) -> bool {
+    const OPTIONS: [&str; 7] =
+        ["mode", "version", "builder-id", "reproducible", "inline-only", "disabled", "generator"];
+    let is_option = |field: &str| field.split_once('=').is_some_and(|(key, _)| OPTIONS.contains(&key));
+    matches!(word, "true" | "TRUE" | "True" | "false" | "FALSE" | "False") || word.split(',').all(is_option)
+}
+
 /// What is to be said.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Attestations {
@@ -145,13 +158,13 @@ impl<'a> Speaker<'a> {
         Some(Self { wanted, source, context, name, run, started: SystemTime::now() })
     }
 
-    /// What is said of one image, but for its manifest's digest.
+    /// What is said of one image, whose manifest has this digest unless an output makes another.
     pub(super) fn say(
         &self,
         store: &Store,
         request: &BuildRequest,
         built: &Built,
-        image: &Image,
+        (image, manifest): (&Image, &Digest),
         stop: Stop<'_>,
     ) -> anyhow::Result<Said> {
         let packages = self.wanted.sbom.then(|| inventory(store, image, stop));
@@ -159,6 +172,7 @@ impl<'a> Speaker<'a> {
         let provenance = self.wanted.provenance.as_ref().map(|wanted| self.provenance(wanted, request, built));
         Ok(Said {
             name: self.name.clone(),
+            manifest: manifest.clone(),
             architecture: image.config.architecture.clone(),
             created_s: created_s(image),
             packages,
@@ -209,6 +223,7 @@ impl<'a> Speaker<'a> {
 /// What is said of one image, whatever its manifest will be.
 pub(super) struct Said {
     name: Option<Reference>,
+    manifest: Digest,
     architecture: String,
     created_s: i64,
     packages: Option<Inventory>,
@@ -224,6 +239,21 @@ impl Said {
             // Nothing is known of it but the digest: BuildKit writes so, and the framework asks for a name.
             None => Resource::content(manifest).named("_"),
         };
+        self.about(vec![subject], manifest)
+    }
+
+    /// The statements about files, as BuildKit writes them beside these: by the names that it gives them.
+    pub(super) fn files(&self, files: &[(String, Digest)]) -> Vec<(&'static str, Vec<u8>)> {
+        let subjects = files.iter().map(|(path, digest)| Resource::content(digest).named(path)).collect();
+        let statements = self.about(subjects, &self.manifest).into_iter();
+        let named = statements.map(|statement| {
+            let name = if statement.predicate_type == predicate::SPDX { SBOM_FILE } else { PROVENANCE_FILE };
+            (name, serde_json::to_vec_pretty(&statement).expect("a statement is JSON"))
+        });
+        named.collect()
+    }
+
+    fn about(&self, subjects: Vec<Resource>, manifest: &Digest) -> Vec<Statement> {
         let about = About {
             reference: self.name.as_ref(),
             digest: manifest,
@@ -231,9 +261,9 @@ impl Said {
             created_s: self.created_s,
         };
         let packages = self.packages.as_ref();
-        let packages = packages.map(|found| Statement::new(vec![subject.clone()], predicate::SPDX, found.spdx(&about)));
-        let provenance = self.provenance.clone();
-        let provenance = provenance.map(|provenance| Provenance { subject, ..provenance }.statement());
+        let packages = packages.map(|found| Statement::new(subjects.clone(), predicate::SPDX, found.spdx(&about)));
+        let provenance = self.provenance.as_ref().map(Provenance::statement);
+        let provenance = provenance.map(|statement| Statement { subject: subjects, ..statement });
         packages.into_iter().chain(provenance).collect()
     }
 

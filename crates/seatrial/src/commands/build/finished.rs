@@ -1,5 +1,7 @@
 //! What a build gives: an image for each platform that was asked for, and what outputs need of them.
 
+use std::collections::BTreeMap;
+
 use engine::{BuildRequest, Built};
 use engine_embedded::Embedded;
 use events::Event;
@@ -40,6 +42,8 @@ pub(super) struct Wanted<'a> {
     /// What is said of the images in their index, and until when that is kept.
     pub(super) speaker: Option<&'a Speaker<'a>>,
     pub(super) scope: Option<&'a Scope>,
+    /// An index around one image has a place.
+    pub(super) is_index_kept: bool,
     pub(super) stop: Stop<'a>,
 }
 
@@ -87,14 +91,14 @@ impl Finished {
             return Ok(None);
         }
         let mut besides = Vec::new();
-        for (part, (_, sealed)) in parts.iter().zip(&sealed) {
+        for (part, (_, sealed)) in parts.iter().zip(&sealed).filter(|_| wanted.is_index_kept) {
             besides.extend(part.beside(store, wanted.scope, sealed).map_err(BuildFailed::Other)?);
         }
         if sealed.len() < 2 && besides.is_empty() {
             return Ok(None);
         }
         let asked = wanted.outputs.iter().find_map(|output| output.index(store, &sealed, &besides));
-        let index = asked.unwrap_or_else(|| store.index(&sealed, std::collections::BTreeMap::new(), &|_, _| ()));
+        let index = asked.unwrap_or_else(|| store.index_with(&sealed, &besides, BTreeMap::new(), &|_, _| ()));
         index.map(Some).map_err(|error| BuildFailed::Other(error.into()))
     }
 
@@ -135,7 +139,8 @@ impl Made {
         let stop = wanted.stop;
         let built = engine.build_blocking(request, views.sink()).map_err(BuildFailed::Build)?;
         let asked = wanted.outputs.iter().find_map(|output| output.manifest(&request.platform));
-        let Some(options) = asked.or_else(|| wanted.is_read.then(ManifestOptions::default)) else {
+        let is_needed = wanted.is_read || wanted.speaker.is_some();
+        let Some(options) = asked.or_else(|| is_needed.then(ManifestOptions::default)) else {
             let image = engine.image_blocking(&built, stop).map_err(fail)?;
             let part = Part { image: image.clone(), inline: None, said: None };
             return Ok((Self { image, sealed: None, built }, part));
@@ -149,8 +154,11 @@ impl Made {
         if let Some(sealed) = &made.sealed {
             views.sink().emit(Event::ImageSealed { digest: sealed.digest.clone(), size_bytes: sealed.size_bytes });
         }
-        let say = |speaker: &Speaker<'_>| speaker.say(store, request, &made.built, &made.image, stop);
-        let said = wanted.speaker.map(say).transpose().map_err(BuildFailed::Other)?;
+        let mut said = None;
+        if let (Some(speaker), Some(sealed)) = (wanted.speaker, &made.sealed) {
+            let say = speaker.say(store, request, &made.built, (&made.image, &sealed.digest), stop);
+            said = Some(say.map_err(BuildFailed::Other)?);
+        }
         let part = Part { image: made.image.clone(), inline, said };
         Ok((made, part))
     }

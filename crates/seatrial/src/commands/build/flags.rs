@@ -79,10 +79,10 @@ pub(crate) struct BuildArgs {
     /// Annotation of the manifest; a TYPE is manifest, index, manifest-descriptor or index-descriptor, each also `[PLATFORM]`
     #[arg(long, value_name = "[TYPE:]KEY=VALUE")]
     pub(super) annotation: Vec<String>,
-    /// List the packages of the image in its index, as buildx does (SPDX); for images that are pushed or written as OCI
+    /// List the packages of the image in its index, or in a file beside its files, as buildx does (SPDX)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) sbom: Option<String>,
-    /// Say in the image's index how it was built (SLSA): `true`, `mode=min`, or `mode=max` with the values of build arguments
+    /// Say in the same place how the image was built (SLSA): `true`, `mode=min`, or `mode=max` with the values of build arguments
     /// and the Dockerfile
     #[arg(long, value_name = "OPTIONS", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) provenance: Option<String>,

@@ -12,8 +12,8 @@ use anyhow::Context as _;
 use oci::{Descriptor, Platform, Reference, media_type};
 use runtime::Privilege;
 use store::{
-    ArchiveFormat, Beside, Image, ManifestOptions, SaveOptions, Scope, SealedIndex, SealedManifest, Stop, Store,
-    StoreError,
+    ArchiveFormat, Beside, Image, KeptBeside, ManifestOptions, SaveOptions, Scope, SealedIndex, SealedManifest, Stop,
+    Store, StoreError,
 };
 
 use super::{annotations::Annotations, attest::Said, flags::BuildArgs};
@@ -39,9 +39,9 @@ pub(super) enum Output {
     /// An archive or layout.
     Archive(ArchiveOutput),
     /// The files of the image in a directory.
-    Local { directory: PathBuf, is_split: bool },
-    /// The files of the image as a tar; without a path, stdout.
-    Tar { path: Option<PathBuf> },
+    Local { directory: PathBuf, is_split: bool, prefix: String },
+    /// The files of the image as a tar; without a path, stdout. `prefix` begins the names of attestations.
+    Tar { path: Option<PathBuf>, prefix: String },
     /// The build cache only.
     CacheOnly,
 }
@@ -128,6 +128,13 @@ impl Part {
         let (Some(said), Some(scope)) = (&self.said, scope) else { return Ok(None) };
         said.beside(store, scope, &sealed.digest).map(Some)
     }
+
+    /// What is said of the image's files, as files beside them.
+    fn files_said(&self, to: &Delivery<'_>, prefix: &str) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+        let Some(said) = &self.said else { return Ok(Vec::new()) };
+        let files = to.store.file_digests(&self.image, to.stop).context("cannot read the image's files")?;
+        Ok(said.files(&files).into_iter().map(|(name, bytes)| (format!("{prefix}{name}"), bytes)).collect())
+    }
 }
 
 /// What outputs work with.
@@ -185,9 +192,20 @@ impl Output {
         let has_attestations = args.attestations()?.is_any();
         if has_attestations {
             outputs.iter_mut().for_each(Output::use_oci_types);
-            if !outputs.iter().any(Output::has_index) {
-                return Err(Failure::usage("attestations are kept in the index of an image that leaves this machine")
-                    .hint("push the image (`--push`), or write it as OCI (`--output type=oci,dest=FILE`)"));
+            let is_named = !args.tag.is_empty() || outputs.iter().any(|output| !output.names().is_empty());
+            let is_kept = |output: &Output| match output {
+                Output::Image(_) => is_named,
+                Output::Local { .. } | Output::Tar { .. } => true,
+                other => other.has_index(),
+            };
+            if outputs.is_empty() && !is_named {
+                return Err(Failure::usage("attestations are kept with the name of an image, and this one has none")
+                    .hint("name it (`--tag NAME`): they go along when it is pushed"));
+            }
+            if !outputs.is_empty() && !outputs.iter().any(is_kept) {
+                return Err(Failure::usage("no output of this build can hold attestations").hint(
+                    "write the image as OCI (`--output type=oci,dest=FILE`), or name it and push it (`--push`)",
+                ));
             }
         }
         if args.sign_key.is_some() && !outputs.iter().any(|output| matches!(output, Output::Image(to) if to.push)) {
@@ -200,7 +218,7 @@ impl Output {
         }
         let is_stdout = |output: &&Output| match output {
             Output::Archive(archive) => archive.path.is_none(),
-            Output::Tar { path } => path.is_none(),
+            Output::Tar { path, .. } => path.is_none(),
             _ => false,
         };
         if outputs.iter().filter(is_stdout).count() > 1 {
@@ -229,7 +247,7 @@ impl Output {
     }
 
     /// Whether what is said of an image goes along.
-    fn has_index(&self) -> bool {
+    pub(super) fn has_index(&self) -> bool {
         match self {
             Output::Image(image) => image.push,
             Output::Archive(archive) => archive.kind != Archive::Docker,
@@ -278,13 +296,16 @@ impl Output {
         match self {
             Output::Image(image) => return image.write(to),
             Output::Archive(archive) => archive.write(to)?,
-            Output::Local { directory, is_split } => {
+            Output::Local { directory, is_split, prefix } => {
                 let is_split = *is_split || to.parts.len() > 1;
-                to.parts.iter().try_for_each(|part| export(to, &part.image, directory, is_split))?;
+                to.parts.iter().try_for_each(|part| export(to, part, directory, is_split, prefix))?;
             }
-            Output::Tar { path } => {
+            Output::Tar { path, prefix } => {
+                let part = &to.parts[0];
+                let said = part.files_said(to, prefix)?;
                 let write = |out: &mut dyn std::io::Write| {
-                    to.store.export_tar(&to.parts[0].image, out, to.stop).context("cannot export the image's files")
+                    let exported = to.store.export_tar(&part.image, &said, out, to.stop);
+                    exported.context("cannot export the image's files")
                 };
                 to_file_or_stdout(path.as_deref(), write)?;
             }
@@ -330,6 +351,23 @@ impl ImageOutput {
         }
         Ok(pushed)
     }
+}
+
+/// What names keep beside the images, so that a later push of a name takes it along: of the manifests that it sends.
+pub(super) fn kept_beside(outputs: &[Output], to: &Delivery<'_>) -> anyhow::Result<Vec<KeptBeside>> {
+    let form = outputs.iter().find_map(|output| match output {
+        Output::Image(image) => Some(image.form.clone()),
+        _ => None,
+    });
+    let form = form.unwrap_or_default();
+    let mut all = Vec::new();
+    for part in to.parts.iter().filter(|part| part.said.is_some()) {
+        let options = form.delivered(part);
+        let sealed = to.store.manifest_or_stop(&part.image, &options, to.stop)?;
+        let beside = part.beside(to.store, to.scope, &sealed)?;
+        all.extend(beside.map(|beside| KeptBeside { image: part.image.id.clone(), options, beside }));
+    }
+    Ok(all)
 }
 
 impl Delivery<'_> {
@@ -398,8 +436,9 @@ impl ArchiveOutput {
     }
 }
 
-/// Writes the image's files into a directory.
-fn export(to: &Delivery<'_>, image: &Image, directory: &Path, is_split: bool) -> anyhow::Result<()> {
+/// Writes the image's files into a directory, and what is said of them beside them.
+fn export(to: &Delivery<'_>, part: &Part, directory: &Path, is_split: bool, prefix: &str) -> anyhow::Result<()> {
+    let image = &part.image;
     let platform = image.config.platform().to_string().replace('/', "_");
     let directory = if is_split { directory.join(platform) } else { directory.to_owned() };
     // An ordinary user cannot give files away; in his namespace the image's owners are ids that mean nothing outside.
@@ -408,6 +447,9 @@ fn export(to: &Delivery<'_>, image: &Image, directory: &Path, is_split: bool) ->
         .store
         .export_directory(image, &directory, keep_owners, to.stop)
         .with_context(|| format!("cannot write the image's files to {}", directory.display()))?;
+    for (name, bytes) in part.files_said(to, prefix)? {
+        write_private(&directory.join(name), &bytes)?;
+    }
     let many = |number: u64, word: &str| text::count(usize::try_from(number).unwrap_or(usize::MAX), word);
     if report.special > 0 {
         (to.warn)(format!(
@@ -424,6 +466,18 @@ fn export(to: &Delivery<'_>, image: &Image, directory: &Path, is_split: bool) ->
         ));
     }
     Ok(())
+}
+
+/// Whole or not at all, in place of what has the name; for its owner, as BuildKit writes attestations.
+fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".seatrial-").tempfile_in(directory)?;
+        file.write_all(bytes)?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn to_file_or_stdout(

@@ -17,9 +17,9 @@ const FLAG: &str = "--output";
 pub(super) fn output(given: &str, cwd: &Path, annotations: &Annotations) -> Result<Output, Failure> {
     if !given.contains('=') {
         return match given {
-            "-" => tar(None),
+            "-" => tar(None, String::new()),
             "" => Err(Failure::usage("`--output` is empty")),
-            directory => Ok(Output::Local { directory: cwd.join(directory), is_split: false }),
+            directory => Ok(Output::Local { directory: cwd.join(directory), is_split: false, prefix: String::new() }),
         };
     }
     let mut fields = Fields::parse(FLAG, given)?;
@@ -42,9 +42,9 @@ pub(super) fn output(given: &str, cwd: &Path, annotations: &Annotations) -> Resu
                 return Err(Failure::usage("`--output type=local` needs `dest=DIRECTORY`"));
             };
             let is_split = fields.take_bool("platform-split")?.unwrap_or(false);
-            Output::Local { directory, is_split }
+            Output::Local { directory, is_split, prefix: attestation_prefix(&mut fields)? }
         }
-        "tar" => tar(path)?,
+        "tar" => tar(path, attestation_prefix(&mut fields)?)?,
         "cacheonly" => Output::CacheOnly,
         other => {
             return Err(Failure::usage(format!("`--output type={other}` is unknown"))
@@ -55,9 +55,18 @@ pub(super) fn output(given: &str, cwd: &Path, annotations: &Annotations) -> Resu
     Ok(output)
 }
 
-fn tar(path: Option<PathBuf>) -> Result<Output, Failure> {
+fn tar(path: Option<PathBuf>, prefix: String) -> Result<Output, Failure> {
     refuse_terminal(path.as_ref(), "tar")?;
-    Ok(Output::Tar { path })
+    Ok(Output::Tar { path, prefix })
+}
+
+/// What the names of attestations begin with, so that they meet no file of the image.
+fn attestation_prefix(fields: &mut Fields) -> Result<String, Failure> {
+    let prefix = fields.take("attestation-prefix").unwrap_or_default();
+    if prefix.contains('/') {
+        return Err(Failure::usage(format!("`--output`: attestation-prefix is `{prefix}`, and names no directory")));
+    }
+    Ok(prefix)
 }
 
 fn image(fields: &mut Fields, is_registry: bool, annotations: &Annotations) -> Result<Output, Failure> {
@@ -180,7 +189,9 @@ mod tests {
             let path = Some(path.into());
             Output::Archive(ArchiveOutput { kind, names: Vec::new(), path, form: Form::default() })
         };
-        let local = |directory: &str, is_split| Output::Local { directory: directory.into(), is_split };
+        let local =
+            |directory: &str, is_split| Output::Local { directory: directory.into(), is_split, prefix: String::new() };
+        let tar = |prefix: &str| Output::Tar { path: Some("/x.tar".into()), prefix: prefix.into() };
         for (given, expected) in [
             ("type=registry", image(true)),
             ("type=image,push=true", image(true)),
@@ -191,7 +202,8 @@ mod tests {
             ("type=docker,dest=x.tar", archive(Archive::Docker, "/w/x.tar")),
             ("out", local("/w/out", false)),
             ("type=local,dest=out,platform-split=true", local("/w/out", true)),
-            ("type=tar,dest=/x.tar", Output::Tar { path: Some("/x.tar".into()) }),
+            ("type=tar,dest=/x.tar", tar("")),
+            ("type=tar,dest=/x.tar,attestation-prefix=x.", tar("x.")),
             ("type=cacheonly", Output::CacheOnly),
         ] {
             assert_eq!(check(given), Ok(expected), "{given}");
@@ -227,6 +239,7 @@ mod tests {
             ("type=image,compresion=zstd", "there is no option `compresion`"),
             ("type=image,compression=estargz", "estargz is not offered"),
             ("type=oci,dest=x,compression-level=12", "not 0 to 9"),
+            ("type=local,dest=x,attestation-prefix=../", "names no directory"),
             ("type=image,push-by-digest=true,name=a:1", "has a tag"),
             ("type=oci,tar=perhaps,dest=x", "neither true nor false"),
         ] {
