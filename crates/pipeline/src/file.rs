@@ -606,6 +606,9 @@ pub struct Tag {
     /// Of `semver`, `pep440` and `schedule`: `{{major}}.{{minor}}`; of `match` a regular expression.
     #[schemars(with = "Option<schema::TextsForm>")]
     pub pattern: Vec<At<String>>,
+    /// Of `semver` and `pep440`: a regular expression whose first group is the version in the Git tag: `api-v(.*)`. No other tags count.
+    #[schemars(rename = "match")]
+    pub within: Option<At<String>>,
     /// What is taken instead of the version or Git tag; of `raw` the tag itself.
     #[schemars(with = "Option<schema::ScalarForm>")]
     pub value: Option<At<String>>,
@@ -645,9 +648,9 @@ pub struct Flavor {
     /// Whether `latest` comes along: `auto` with a release that a Git tag names, `true`, `false`. Default: `auto`.
     #[schemars(with = "Option<schema::LatestForm>")]
     pub latest: Option<At<String>>,
-    /// Before every tag but `latest`.
+    /// Before every tag but the `latest` that comes by itself.
     pub prefix: Option<At<String>>,
-    /// After every tag but `latest`.
+    /// After every tag but the `latest` that comes by itself.
     pub suffix: Option<At<String>>,
     /// The prefix is put before `latest` as well.
     #[schemars(rename = "onlatest", with = "Option<bool>")]

@@ -154,7 +154,7 @@ pub fn choose_tags_by(inputs: TagInputs<'_>) -> ChosenTags {
         };
         let rank = rule.shorthand.as_ref().map_or(RAW_RANK, Shorthand::rank);
         for named in names {
-            let added = named.and_then(|named| chosen.add(rule, &named.name).map(|()| named.is_latest));
+            let added = named.and_then(|named| chosen.add(rule, &named.name, Came::ByRule).map(|()| named.is_latest));
             match added {
                 Ok(is_latest) if decides.is_none_or(|(highest, _)| rank > highest) => decides = Some((rank, is_latest)),
                 Ok(_) => {}
@@ -169,7 +169,7 @@ pub fn choose_tags_by(inputs: TagInputs<'_>) -> ChosenTags {
     };
     if is_latest {
         let shown = TagRule { tag: NEWEST.into(), ..TagRule::default() };
-        if let Err(reason) = chosen.add(&shown, NEWEST) {
+        if let Err(reason) = chosen.add(&shown, NEWEST, Came::ByItself) {
             chosen.tags.skipped.push(SkippedTag { template: NEWEST.into(), reason });
         }
     }
@@ -178,6 +178,14 @@ pub fn choose_tags_by(inputs: TagInputs<'_>) -> ChosenTags {
 
 /// Priority of a plain text.
 const RAW_RANK: u32 = 200;
+
+/// How a tag came about. What a rule names gets what the flavour adds, as in docker/metadata-action; `latest` that comes along with
+/// another tag gets it only where the flavour says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    ByRule,
+    ByItself,
+}
 
 /// Collects tags.
 struct Chosen<'a> {
@@ -188,12 +196,12 @@ struct Chosen<'a> {
 
 impl Chosen<'_> {
     /// Adds a name with what rule and flavour put around it, once for each variant.
-    fn add(&mut self, rule: &TagRule, name: &str) -> Result<(), String> {
+    fn add(&mut self, rule: &TagRule, name: &str, came: Came) -> Result<(), String> {
         let flavor = self.flavor;
         let is_latest = name == NEWEST;
         let given = |own: Option<&String>, common: &str, on_latest: bool| match own {
             Some(own) => self.context.fill(own),
-            None if is_latest && !on_latest => Ok(String::new()),
+            None if came == Came::ByItself && !on_latest => Ok(String::new()),
             None => self.context.fill(common),
         };
         let shorthand = rule.shorthand.as_ref();
@@ -224,10 +232,16 @@ impl Chosen<'_> {
     }
 }
 
-/// A legal tag like this name: `feature/x` becomes `feature-x`. `None` when nothing is left.
+/// A legal tag like this name: `feature/x` becomes `feature-x`, and a row of illegal characters one dash, as in
+/// docker/metadata-action. `None` when nothing is left.
 pub fn legal_tag(name: &str) -> Option<String> {
-    let legal = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-') { c } else { '-' };
-    let tag: String = name.chars().map(legal).skip_while(|c| matches!(c, '.' | '-')).take(TAG_LENGTH_MAX).collect();
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let mut was_legal = true;
+    let dashed = name.chars().filter_map(|c| {
+        let was_legal = std::mem::replace(&mut was_legal, is_legal(c));
+        if is_legal(c) { Some(c) } else { was_legal.then_some('-') }
+    });
+    let tag: String = dashed.skip_while(|c| matches!(c, '.' | '-')).take(TAG_LENGTH_MAX).collect();
     (!tag.is_empty()).then_some(tag)
 }
 

@@ -354,6 +354,10 @@ fn mistakes_across_sections_are_shown() {
         ("build: {labels: {a: \"${git.sha}\"}}", "ST313 1:21 `${git.sha}` has no value: there is no Git commit"),
         ("build: {labels: {a: \"${git.shaa}\"}}", "ST312 1:21 `${git.shaa}` is not known (did you mean `${git.sha}`?)"),
         ("publish: {tags: [\"${git.tga}\"]}", "ST312 1:18 `${git.tga}` is not known (did you mean `${git.tag}`?)"),
+        (
+            "publish: {tags: [\"localhost:5000/app:1.0\"]}",
+            "ST306 1:18 `localhost:5000/app:1.0` is no tag: a tag has no colon",
+        ),
         ("publish: {to: team}", "ST306 1:15 `team` names no registry"),
         (
             "build: {platform: a/b/c/d}",

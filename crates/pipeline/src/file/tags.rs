@@ -20,6 +20,7 @@ pub(super) const TAG: Keys = Keys {
         "when",
         "type",
         "pattern",
+        "match",
         "value",
         "event",
         "branch",
@@ -55,34 +56,53 @@ const PRIORITY_MAX: u64 = 1_000_000;
 /// Groups of a regular expression that somebody still counts.
 const GROUP_MAX: u64 = 100;
 
-/// One tag, or a list.
+/// One tag, a list, or a text of lines as workflows of GitHub have it.
 pub(super) fn tags(reader: &mut Reader, node: &Node) -> Vec<Tag> {
     let items = match &node.kind {
         Kind::List(items) => items.clone(),
         _ => vec![Arc::new(node.clone())],
     };
-    items.iter().filter_map(|item| tag(reader, item)).collect()
+    items.iter().flat_map(|item| of_item(reader, item)).collect()
 }
 
-fn tag(reader: &mut Reader, node: &Node) -> Option<Tag> {
+fn of_item(reader: &mut Reader, node: &Node) -> Vec<Tag> {
     if let Kind::Map(_) = node.kind {
-        let fields = reader.fields(node, &TAG, "a tag, or a map with `tag` or `type`, and `when`")?;
-        let mut tag = Tag { span: node.span.clone(), ..Tag::default() };
-        for key in TAG.known {
-            let Some(value) = fields.get(key) else { continue };
-            match *key {
-                "when" => tag.when = when(reader, value),
-                "pattern" => tag.pattern = reader.texts(value),
-                key => {
-                    if let Some(value) = reader.text(value) {
-                        set(reader, &mut tag, key, value);
-                    }
+        return tag(reader, node).into_iter().collect();
+    }
+    let Some(text) = reader.text(node) else { return Vec::new() };
+    lines(text).into_iter().filter_map(|line| written(reader, line)).collect()
+}
+
+/// The lines of a block of text: no tag and no word of a flavour holds a line break.
+fn lines(text: At<String>) -> Vec<At<String>> {
+    if !text.value.contains('\n') {
+        return vec![text];
+    }
+    let lines = text.value.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| At::new(line.to_owned(), text.span.clone())).collect()
+}
+
+/// A tag as a map.
+fn tag(reader: &mut Reader, node: &Node) -> Option<Tag> {
+    let fields = reader.fields(node, &TAG, "a tag, or a map with `tag` or `type`, and `when`")?;
+    let mut tag = Tag { span: node.span.clone(), ..Tag::default() };
+    for key in TAG.known {
+        let Some(value) = fields.get(key) else { continue };
+        match *key {
+            "when" => tag.when = when(reader, value),
+            "pattern" => tag.pattern = reader.texts(value),
+            key => {
+                if let Some(value) = reader.text(value) {
+                    set(reader, &mut tag, key, value);
                 }
             }
         }
-        return complete(reader, tag);
     }
-    let text = reader.text(node)?;
+    complete(reader, tag)
+}
+
+/// A template, or a line of docker/metadata-action.
+fn written(reader: &mut Reader, text: At<String>) -> Option<Tag> {
     // `=` is legal in no tag, so that nothing else can be meant.
     if !text.value.trim_start().starts_with("type=") {
         return Some(Tag { span: text.span.clone(), tag: Some(text), ..Tag::default() });
@@ -113,6 +133,7 @@ fn set(reader: &mut Reader, tag: &mut Tag, key: &str, value: At<String>) {
             tag.kind = Some(value);
         }
         "value" => tag.value = Some(value),
+        "match" => tag.within = Some(value),
         "branch" => tag.branch = Some(value),
         "format" => tag.format = Some(value),
         "tz" => tag.tz = Some(value),
@@ -150,12 +171,13 @@ fn complete(reader: &mut Reader, tag: Tag) -> Option<Tag> {
         (None, Some(_)) => TagKind::Raw,
     };
     let span_of = |value: &Option<At<String>>| value.as_ref().map(|value| value.span.clone());
-    let has: [(&str, Option<Span>, &[TagKind]); 7] = [
+    let has: [(&str, Option<Span>, &[TagKind]); 8] = [
         (
             "pattern",
             tag.pattern.first().map(|pattern| pattern.span.clone()),
             &[TagKind::Schedule, TagKind::Semver, TagKind::Pep440, TagKind::Match],
         ),
+        ("match", span_of(&tag.within), &[TagKind::Semver, TagKind::Pep440]),
         ("event", span_of(&tag.event), &[TagKind::Ref]),
         ("branch", span_of(&tag.branch), &[TagKind::Edge]),
         ("format", span_of(&tag.format), &[TagKind::Sha, TagKind::Date]),
@@ -185,8 +207,8 @@ fn complete(reader: &mut Reader, tag: Tag) -> Option<Tag> {
     {
         one_of(reader, format, &FORMATS);
     }
-    if kind == TagKind::Match
-        && let Some(pattern) = tag.pattern.first()
+    let expression = if kind == TagKind::Match { tag.pattern.first() } else { tag.within.as_ref() };
+    if let Some(pattern) = expression
         && crate::tags::match_regex(&pattern.value).is_err()
     {
         reader.error(codes::INVALID_VALUE, "the regular expression is not valid", &pattern.span);
@@ -227,7 +249,7 @@ pub(super) fn flavor(reader: &mut Reader, node: &Node) -> Flavor {
         flavor.variants = fields.get("variants").map(|node| reader.texts(node)).unwrap_or_default();
         return flavor;
     }
-    for line in reader.texts(node) {
+    for line in reader.texts(node).into_iter().flat_map(lines) {
         let mut last = String::new();
         for (key, value) in words(&line.value) {
             let value = At::new(value, line.span.clone());

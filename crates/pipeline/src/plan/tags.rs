@@ -12,6 +12,13 @@ impl Planner<'_> {
         let when = self.conditions(&tag.when);
         if let Some(template) = &tag.tag {
             self.check_tag_text(template);
+            // Made legal, `localhost:5000/app:1.0` would be a tag that nobody looks for.
+            if let Some(colon) = last_colon(&template.value) {
+                let message = format!("`{}` is no tag: a tag has no colon", template.value);
+                let wanted = &template.value[colon + 1..];
+                self.error(codes::INVALID_VALUE, message, &template.span).help =
+                    Some(format!("the repository is that of `image` or `publish.to`; write `{wanted}` here"));
+            }
         }
         let has_more = tag.prefix.is_some() || tag.suffix.is_some() || tag.enable.is_some() || tag.priority.is_some();
         let is_braced = tag.tag.as_ref().is_some_and(|tag| tag.value.contains("{{"));
@@ -59,6 +66,7 @@ impl Planner<'_> {
             tz: text(&tag.tz),
             of_run: tag.of.as_ref().is_some_and(|of| of.value == "run"),
             group: tag.group.unwrap_or(0),
+            within: text(&tag.within),
             major_zero: tag.major_zero,
             prefix: text(&tag.prefix),
             suffix: text(&tag.suffix),
@@ -96,6 +104,20 @@ impl Planner<'_> {
                 near.map(|near| format!("did you mean `{near}`?"));
         }
     }
+}
+
+/// Where the last colon of a template is, outside of `${…}` and `{{…}}`.
+fn last_colon(template: &str) -> Option<usize> {
+    let (mut depth, mut found) = (0_usize, None);
+    for (index, c) in template.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            ':' if depth == 0 => found = Some(index),
+            _ => {}
+        }
+    }
+    found
 }
 
 /// `type=semver,pattern={{major}}`.

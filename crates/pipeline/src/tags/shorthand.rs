@@ -39,6 +39,9 @@ pub struct Shorthand {
     /// Of `date`: the run's time rather than the commit's.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub of_run: bool,
+    /// Of `semver` and `pep440`: a regular expression whose first group (else all of it) is the version in the Git tag or value.
+    #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
     /// Of `match`: the group that is the tag.
     pub group: usize,
     /// Of `semver` and `pep440` without a pattern: `0` for 0.1.2 as well.
@@ -221,6 +224,9 @@ impl Shorthand {
         if source.event == SourceEvent::PullRequest {
             return Err("event is pull_request".into());
         }
+        if let (true, Some(_), Some(tag)) = (is_tag, &self.within, &source.tag) {
+            return Ok((tag.clone(), true));
+        }
         match &context.values.version {
             // As it was written, where the version is that of the Git tag.
             Version::Known(known) => {
@@ -234,7 +240,10 @@ impl Shorthand {
     }
 
     fn versions(&self, context: &Expressions<'_>) -> Result<Names, String> {
-        let (raw, is_named) = self.subject(context)?;
+        let (mut raw, is_named) = self.subject(context)?;
+        if let Some(pattern) = &self.within {
+            raw = version_within(&raw, pattern)?;
+        }
         let mut parts = match self.kind {
             TagKind::Semver => Parts::semver(&raw),
             _ => Parts::pep440(&raw),
@@ -291,6 +300,13 @@ impl Shorthand {
         let name = found.ok_or_else(|| format!("`{text}` does not match `{pattern}`"))?;
         Ok(vec![Ok(Named { name, is_latest: !is_before_release(&text) })])
     }
+}
+
+/// The version in a Git tag such as `api-v1.2.3`. Of another package's tag there is none.
+fn version_within(text: &str, pattern: &str) -> Result<String, String> {
+    let regex = regex(pattern).map_err(|error| error.to_string())?;
+    let found = regex.captures(text).and_then(|found| found.get(1).or(found.get(0)));
+    found.map(|found| found.as_str().to_owned()).ok_or_else(|| format!("`{text}` does not match `{pattern}`"))
 }
 
 /// `v(.*)`, or `/v(.*)/i` as JavaScript writes it.

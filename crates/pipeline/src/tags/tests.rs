@@ -249,3 +249,20 @@ fn the_table_of_well_known_tags() {
     let wrong: Vec<String> = wrong.collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// As it stands in a workflow of GitHub.
+#[test]
+fn a_block_of_lines_is_a_list_of_tags() {
+    let text = "image: registry.example/app\npublish:\n  tags: |\n    # of the branch\n    type=ref,event=branch\n\n    \
+                type=sha\n    ${git.branch}\n  flavor: |\n    latest=false\n    suffix=-alpine,onlatest=true\n";
+    let (file, findings) = crate::file::parse(text);
+    assert!(findings.is_empty(), "{findings:?}");
+    let publish = file.publish.expect("there is one");
+    let told =
+        |tag: &crate::file::Tag| [&tag.kind, &tag.tag].into_iter().flatten().map(|at| at.value.clone()).collect();
+    let tags: Vec<String> = publish.tags.expect("given").iter().map(told).collect();
+    assert_eq!(tags, ["ref", "sha", "${git.branch}"]);
+    let flavor = publish.flavor.expect("given");
+    assert_eq!(flavor.latest.expect("given").value, "false");
+    assert!(flavor.suffix_latest);
+}
