@@ -23,7 +23,7 @@ use serde_json::json;
 
 use self::{
     desk::{Desk, Target},
-    steps::{STEPS_MAX, former, steps},
+    steps::{Entry, STEPS_MAX, Step, entries, former, newest, of_image},
 };
 pub(crate) use self::{
     history::{HistoryArgs, history},
@@ -33,7 +33,7 @@ use crate::{
     cli::EngineArgs,
     context::Context,
     exit::Exit,
-    failure::Failure,
+    failure::{self, Failure},
     terminal::{self, table::Format},
 };
 
@@ -184,21 +184,24 @@ pub(crate) fn rollback(args: &RollbackArgs, context: &Context) -> anyhow::Result
         return Err(Failure::refused(format!("nothing has come into {} yet", environment.name)).into());
     };
     let target = context.block_on_cancellable(async {
-        let steps = steps(&desk, environment, &repository, &current, STEPS_MAX).await?;
+        let entries = entries(&desk, environment, &repository, &current, STEPS_MAX).await?;
+        let all = recorded::of_environment(&desk, &repository, environment).await?;
         let wanted = match &args.to {
             Some(image) => Some(desk.target(&desk.image(image)?).await?.digest),
-            // A way back is not gone again: behind a rollback the one before its target is meant.
-            None => former(&steps, &current),
+            None => before(&entries, &all, &current),
         };
         let wanted = wanted.ok_or_else(|| {
             Failure::refused(format!("what {} had before is not recorded", environment.name))
                 .hint(format!("name it: `seatrial rollback {} --to IMAGE`", environment.name))
         })?;
-        if !steps.iter().any(|step| step.digest == wanted || step.promotion.from.as_ref() == Some(&wanted)) {
-            let message = format!("{} was never in {}", wanted.short(), environment.name);
+        let target = desk.target(&repository.with_digest(wanted)).await?;
+        let mut steps = entries.iter().filter_map(Entry::step);
+        let is_told = steps.any(|step| step.promotion.from.as_ref() == Some(&target.digest));
+        if !is_told && verify::was_in(&desk, environment, &target).await?.is_err() {
+            let message = format!("{} was never in {}", target.digest.short(), environment.name);
             return Err(Failure::refused(message).hint("promote it: `seatrial promote`").into());
         }
-        desk.target(&repository.with_digest(wanted)).await
+        Ok(target)
     })?;
     if args.dry_run {
         terminal::message_line(&format!("{} would go back to {}", environment.name, target.place.familiar()));
@@ -208,6 +211,22 @@ pub(crate) fn rollback(args: &RollbackArgs, context: &Context) -> anyhow::Result
     moved.carry_out(&desk, environment, &target, now, signer.as_ref(), context)?;
     terminal::result_line(&format!("{}@{}", repository.with_tag(&environment.tag), target.digest));
     Ok(Exit::Passed)
+}
+
+/// What an environment had before what its tag names now.
+fn before(entries: &[Entry], all: &[Step], current: &Digest) -> Option<Digest> {
+    let recorded = entries.first().and_then(Entry::step);
+    let last = newest(all.iter());
+    let Some(last) = last.filter(|last| {
+        last.digest != *current && recorded.is_none_or(|recorded| recorded.promotion.time < last.promotion.time)
+    }) else {
+        // A way back is not gone again: behind a rollback the one before its target is meant.
+        return former(entries, current);
+    };
+    // The tag is not where the last record says: it was moved by other means, or the mover was killed before it could record it.
+    // Back from the last one is where a rollback would have led, and going a step further back is not what is meant.
+    let is_back = last.promotion.action == "promote" && last.promotion.from.as_ref() == Some(current);
+    Some(if is_back { current.clone() } else { last.digest.clone() })
 }
 
 /// A tag that moves.
@@ -228,28 +247,76 @@ impl Move {
         signer: Option<&Signer>,
         context: &Context,
     ) -> anyhow::Result<bool> {
-        if now.as_ref() == Some(&target.digest) {
-            terminal::message_line(&format!("{} is in {} already", target.place.familiar(), environment.name));
-            return Ok(false);
-        }
+        let name = target.place.familiar();
+        let is_there = now.as_ref() == Some(&target.digest);
+        let from = if is_there {
+            let missing = context.block_on_cancellable(missing_record(desk, environment, target, self.action))?;
+            let Some(from) = missing else {
+                terminal::message_line(&format!("{name} is in {} already", environment.name));
+                return Ok(false);
+            };
+            from
+        } else {
+            now.clone()
+        };
         let promotion = Promotion {
             environment: environment.name.clone(),
             action: self.action.to_owned(),
             tag: environment.tag.clone(),
-            from: now.clone(),
+            from,
             by: self.by,
             time: Promotion::stamp(SystemTime::now()),
             approved_by: self.approved_by,
         };
         let statement = promotion.statement(&target.place.repository(), &target.digest);
         context.block_on_cancellable(async {
-            desk.move_tag(environment, target, now).await?;
-            desk.record(target, &statement, signer).await.map_err(|error| {
-                error.context(format!("{} has moved, and that could not be recorded", environment.name))
-            })
+            if !is_there {
+                desk.move_tag(environment, target, now).await?;
+            }
+            let recorded = desk.record(target, &statement, signer).await;
+            recorded.map_err(|error| unrecorded(error, environment, target, self.action))
         })?;
-        Ok(true)
+        if is_there {
+            terminal::message_line(&format!(
+                "{name} is in {} already, which was not recorded: now it is",
+                environment.name
+            ));
+        }
+        Ok(!is_there)
     }
+}
+
+/// Where an image is in an environment without a record of its coming there, what was there before, as far as that is known: the
+/// tag was moved by other means, or its mover was killed in the middle. `None` where all is recorded.
+async fn missing_record(
+    desk: &Desk,
+    environment: &EnvironmentPlan,
+    target: &Target,
+    action: &str,
+) -> anyhow::Result<Option<Option<Digest>>> {
+    let of_image = of_image(desk, &target.place, &target.digest).await?.into_iter();
+    let own = newest(of_image.filter(|step| step.promotion.environment == environment.name));
+    // Whoever promotes what was promoted once is content with that; all images are asked only where one is put back.
+    if own.is_some() && action == "promote" {
+        return Ok(None);
+    }
+    let all = recorded::of_environment(desk, &desk.repository_of(target), environment).await?;
+    let last = newest(all.into_iter().filter(|step| step.digest != target.digest));
+    let is_told = |own: &Step| last.as_ref().is_none_or(|last| last.promotion.time < own.promotion.time);
+    Ok(if own.as_ref().is_some_and(is_told) { None } else { Some(last.map(|last| last.digest)) })
+}
+
+/// The tag is where it should be, and nothing tells of it: the same command makes up for that.
+fn unrecorded(error: anyhow::Error, environment: &EnvironmentPlan, target: &Target, action: &str) -> anyhow::Error {
+    let message = format!("{} has moved, and that could not be recorded", environment.name);
+    let mut failure = failure::explain(error);
+    let cause = std::mem::replace(&mut failure.message, message);
+    failure.causes.insert(0, cause);
+    let again = match action {
+        "rollback" => format!("`seatrial rollback {} --to {}`", environment.name, target.digest),
+        _ => format!("`seatrial promote {} {}`", target.digest, environment.name),
+    };
+    failure.hint(format!("record it: {again}")).into()
 }
 
 /// Keys with the names of their files.

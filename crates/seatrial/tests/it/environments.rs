@@ -118,6 +118,43 @@ fn one_digest_walks_from_environment_to_environment() {
     walk(&world, &address);
 }
 
+/// A tag that somebody moves by hand, and one whose mover was killed before it could record the move, look the same.
+#[test]
+fn a_move_without_a_record_is_told_and_made_up_for() {
+    let world = world_with_image();
+    let address = world.registry().to_string();
+    let [one, two] = pushed(&world, &address, "  live: {}\n");
+    let run = |words: &[&str]| world.seatrial(words.iter().copied()).run().exits(0);
+    let move_by_hand = |version: &str| {
+        run(&["copy", &format!("{address}/team/app:{version}"), &format!("{address}/team/app:live")]);
+    };
+    let history = |expected: &[(&String, &str)]| {
+        let lines = expected.iter().map(|(digest, how)| format!("{digest} {how}\n")).collect::<String>();
+        assert_eq!(run(&["history", "live", "--format", "{{.Digest}} {{.Action}}"]).stdout(), lines);
+    };
+    run(&["promote", "1.0", "live"]);
+    move_by_hand("2.0");
+    history(&[(&two, "unrecorded"), (&one, "promote")]);
+    let table = run(&["history"]).stdout();
+    assert!(table.lines().nth(1).is_some_and(|line| line.contains("unrecorded") && line.contains("none")), "{table}");
+    // Back to what is recorded, also by name.
+    let would = format!("live would go back to {address}/team/app@{one}");
+    for words in [&["rollback", "live", "-n"][..], &["rollback", "live", "-n", "--to", "1.0"]] {
+        assert!(run(words).stderr().contains(&would), "{words:?}");
+    }
+    // What is there already is recorded by being promoted.
+    let promote = || run(&["promote", "2.0", "live", "--format", "{{.Moved}}"]);
+    let told = promote();
+    assert!(told.stdout() == "false\n" && told.stderr().contains("not recorded: now it is"), "{}", told.stderr());
+    history(&[(&two, "promote"), (&one, "promote")]);
+    assert!(!promote().stderr().contains("not recorded"));
+    history(&[(&two, "promote"), (&one, "promote")]);
+    // A rollback that was cut off before its record is completed by the next one, which goes no further back.
+    move_by_hand("1.0");
+    assert_eq!(run(&["rollback", "live"]).stdout(), format!("{address}/team/app:live@{one}\n"));
+    history(&[(&one, "rollback"), (&two, "promote"), (&one, "promote")]);
+}
+
 #[test]
 fn what_an_environment_asks_for_is_asked_for() {
     let world = world_with_image();

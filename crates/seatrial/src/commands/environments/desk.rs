@@ -195,16 +195,25 @@ impl Desk {
         let kind = &target.descriptor.media_type;
         let (bytes, mut written) = (target.bytes.clone(), drop);
         let moved = self.client.put_manifest_tags(&repository, &tags, &condition, kind, bytes, &mut written);
+        let refused = |message: String| {
+            Failure::refused(message).hint(format!("look again: `seatrial history {}`", environment.name))
+        };
         match moved.await {
-            Ok(_) => Ok(()),
+            Ok(_) => {}
             Err(error) if matches!(error.kind, ErrorKind::TagChanged { .. }) => {
                 let message = format!("somebody else has moved {} meanwhile: nothing was changed", environment.name);
-                Err(Failure::refused(message)
-                    .hint(format!("look again: `seatrial history {}`", environment.name))
-                    .into())
+                return Err(refused(message).into());
             }
-            Err(error) => Err(error.into()),
+            Err(error) => return Err(error.into()),
         }
+        // A registry that knows no conditions wrote it all the same, and so it does for others.
+        let found = self.tag(&repository, environment).await?;
+        if found.as_ref() != Some(&target.digest) {
+            let found = found.map_or("nothing".to_owned(), |digest| digest.to_string());
+            let message = format!("somebody else has moved {} at the same moment: it names {found}", environment.name);
+            return Err(refused(message).into());
+        }
+        Ok(())
     }
 
     /// Attaches a statement to an image, signed where there is a key.

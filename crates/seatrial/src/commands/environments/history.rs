@@ -9,7 +9,7 @@ use super::{
     DeskArgs,
     desk::{Asked, Desk},
     recorded,
-    steps::{STEPS_MAX, of_image, row, steps},
+    steps::{STEPS_MAX, entries, of_image, row},
 };
 use crate::{
     cli::FormatArgs,
@@ -21,6 +21,9 @@ use crate::{
         text,
     },
 };
+
+/// Behind every time in RFC 3339.
+const NEWER_THAN_ALL: &str = "~";
 
 /// Flags of `seatrial history`.
 #[derive(Debug, clap::Args)]
@@ -51,7 +54,8 @@ pub(crate) fn history(args: &HistoryArgs, context: &Context) -> anyhow::Result<E
     let asked = desk.asked(args.what.as_deref())?;
     let limit = if args.limit == 0 { STEPS_MAX } else { args.limit };
     let mut values = context.block_on_cancellable(values(&desk, &asked, limit))?;
-    values.sort_by(|one, other| other["Time"].as_str().cmp(&one["Time"].as_str()));
+    values.sort_by(|(one, _), (other, _)| other.cmp(one));
+    let mut values: Vec<Value> = values.into_iter().map(|(_, value)| value).collect();
     let more = values.len().saturating_sub(limit);
     values.truncate(limit);
     if format != Format::Table {
@@ -75,8 +79,9 @@ pub(crate) fn history(args: &HistoryArgs, context: &Context) -> anyhow::Result<E
     Ok(Exit::Passed)
 }
 
-/// The records that are asked for, and of each environment one more than is shown, so that it can be told that there are more.
-async fn values(desk: &Desk, asked: &Asked, limit: usize) -> anyhow::Result<Vec<Value>> {
+/// The records that are asked for, each with what it is ordered by, and of each environment one more than is shown, so that it can
+/// be told that there are more.
+async fn values(desk: &Desk, asked: &Asked, limit: usize) -> anyhow::Result<Vec<(String, Value)>> {
     let (repository, environments) = match asked {
         Asked::Image(image) => return of_one(desk, image).await,
         Asked::Environment(environment) => (desk.repository()?, vec![environment.clone()]),
@@ -87,13 +92,17 @@ async fn values(desk: &Desk, asked: &Asked, limit: usize) -> anyhow::Result<Vec<
     for environment in &environments {
         let keys = desk.keys(environment)?;
         let Some(current) = desk.tag(&repository, environment).await? else { continue };
-        let steps = steps(desk, environment, &repository, &current, limit.saturating_add(1)).await?;
-        values.extend(steps.iter().map(|step| step.value(&repository, &keys)));
+        // What is not recorded came before what followed it, and last of all where nothing did.
+        let mut time = NEWER_THAN_ALL.to_owned();
+        for entry in entries(desk, environment, &repository, &current, limit.saturating_add(1)).await? {
+            time = entry.step().map_or(time, |step| step.promotion.time.clone());
+            values.push((time.clone(), entry.value(environment, &repository, &keys)));
+        }
     }
     Ok(values)
 }
 
-async fn of_one(desk: &Desk, image: &Reference) -> anyhow::Result<Vec<Value>> {
+async fn of_one(desk: &Desk, image: &Reference) -> anyhow::Result<Vec<(String, Value)>> {
     let target = desk.target(image).await?;
     let repository = desk.repository_of(&target);
     let known: &[EnvironmentPlan] = desk.environments_of(&repository);
@@ -102,7 +111,7 @@ async fn of_one(desk: &Desk, image: &Reference) -> anyhow::Result<Vec<Value>> {
         let environment = known.iter().find(|environment| environment.name == step.promotion.environment);
         let keys: Vec<NamedKey> =
             environment.map(|environment| desk.keys(environment)).transpose()?.unwrap_or_default();
-        values.push(step.value(&repository, &keys));
+        values.push((step.promotion.time.clone(), step.value(&repository, &keys)));
     }
     Ok(values)
 }

@@ -17,6 +17,25 @@ const IMAGES_MAX: usize = 500;
 
 /// The environments of a repository: those that the pipeline file has for it, and those that a tag and its image's records tell of.
 pub(super) async fn of_repository(desk: &Desk, repository: &Reference) -> anyhow::Result<Vec<EnvironmentPlan>> {
+    let steps = of_tagged(desk, repository).await?.into_iter();
+    // An environment is where its tag is.
+    let steps: Vec<Step> =
+        steps.filter(|(step, tags)| tags.contains(&step.promotion.tag)).map(|(step, _)| step).collect();
+    Ok(with_recorded(desk, repository, &steps))
+}
+
+/// All that is recorded of an environment, of images that have a tag.
+pub(super) async fn of_environment(
+    desk: &Desk,
+    repository: &Reference,
+    environment: &EnvironmentPlan,
+) -> anyhow::Result<Vec<Step>> {
+    let steps = of_tagged(desk, repository).await?.into_iter().map(|(step, _)| step);
+    Ok(steps.filter(|step| step.promotion.environment == environment.name).collect())
+}
+
+/// What is recorded of the images of a repository that have a tag, each with their tags.
+async fn of_tagged(desk: &Desk, repository: &Reference) -> anyhow::Result<Vec<(Step, BTreeSet<String>)>> {
     let mut tags = desk.client.list_tags(repository).await?;
     tags.retain(|tag| !pipeline::is_claim_tag(tag) && !tag.starts_with("sha256-"));
     let mut images: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
@@ -32,10 +51,9 @@ pub(super) async fn of_repository(desk: &Desk, repository: &Reference) -> anyhow
     let found = records_of_each(&desk.client, &places, PROMOTION).await?;
     let mut steps = Vec::new();
     for ((digest, tags), records) in images.iter().zip(found) {
-        // An environment is where its tag is.
-        steps.extend(of_records(digest, records).filter(|step| tags.contains(&step.promotion.tag)));
+        steps.extend(of_records(digest, records).map(|step| (step, tags.clone())));
     }
-    Ok(with_recorded(desk, repository, &steps))
+    Ok(steps)
 }
 
 /// The environments that the pipeline file has for a repository, and those that these records tell of.

@@ -1,4 +1,7 @@
 //! The history of an environment: its records, each of which names what was there before.
+//!
+//! A tag that was moved by other means, or whose mover was killed before it could record the move, breaks that chain. Then
+//! the records of all images that have a tag tell how it goes on.
 
 use std::collections::BTreeSet;
 
@@ -10,32 +13,41 @@ use oci::{Digest, Reference};
 use pipeline::EnvironmentPlan;
 use serde_json::{Value, json};
 
-use super::{desk::Desk, names};
+use super::{desk::Desk, names, recorded};
 use crate::terminal::text;
 
 /// Steps that a history is followed back at most.
 pub(super) const STEPS_MAX: usize = 1000;
 
 /// One entry of a history.
+pub(super) enum Entry {
+    /// An image came, and that was recorded.
+    Step(Step),
+    /// The tag named this image, and nothing tells how it came.
+    Unrecorded(Digest),
+}
+
+/// A record of an image.
 pub(super) struct Step {
     pub(super) digest: Digest,
     pub(super) promotion: Promotion,
     record: Record,
 }
 
-/// The history of an environment, newest first, from what its tag names now: at most `limit` steps.
-pub(super) async fn steps(
+/// The history of an environment, newest first, from what its tag names now: at most `limit` entries.
+pub(super) async fn entries(
     desk: &Desk,
     environment: &EnvironmentPlan,
     repository: &Reference,
     current: &Digest,
     limit: usize,
-) -> anyhow::Result<Vec<Step>> {
-    let mut steps: Vec<Step> = Vec::new();
+) -> anyhow::Result<Vec<Entry>> {
+    let mut entries: Vec<Entry> = Vec::new();
     let mut next = Some(current.clone());
     let mut seen = BTreeSet::new();
-    while let Some(digest) = next.take() {
-        let before = steps.last().map(|step| step.promotion.time.clone());
+    let mut before: Option<String> = None;
+    let mut all: Option<Vec<Step>> = None;
+    while let Some(digest) = next.take().filter(|_| entries.len() < limit) {
         // An image may come several times: the entry before this one, not a later one.
         let of_image = of_image(desk, &repository.with_digest(digest.clone()), &digest).await?;
         let fitting = of_image.into_iter().filter(|step| {
@@ -44,15 +56,30 @@ pub(super) async fn steps(
                 && before.as_ref().is_none_or(|before| time <= before)
                 && !seen.contains(&(digest.clone(), time.clone()))
         });
-        let Some(step) = fitting.max_by(|one, other| one.promotion.time.cmp(&other.promotion.time)) else { break };
-        seen.insert((digest, step.promotion.time.clone()));
-        next = step.promotion.from.clone();
-        steps.push(step);
-        if steps.len() >= limit {
-            break;
+        if let Some(step) = newest(fitting) {
+            seen.insert((digest, step.promotion.time.clone()));
+            next = step.promotion.from.clone();
+            before = Some(step.promotion.time.clone());
+            entries.push(Entry::Step(step));
+            continue;
         }
+        entries.push(Entry::Unrecorded(digest));
+        let all = match &mut all {
+            Some(all) => all,
+            absent => absent.insert(recorded::of_environment(desk, repository, environment).await?),
+        };
+        let earlier = all.iter().filter(|step| {
+            before.as_ref().is_none_or(|before| step.promotion.time < *before)
+                && !seen.contains(&(step.digest.clone(), step.promotion.time.clone()))
+        });
+        next = newest(earlier).map(|step| step.digest.clone());
     }
-    Ok(steps)
+    Ok(entries)
+}
+
+/// The last of these.
+pub(super) fn newest<S: std::borrow::Borrow<Step>>(steps: impl Iterator<Item = S>) -> Option<S> {
+    steps.max_by(|one, other| one.borrow().promotion.time.cmp(&other.borrow().promotion.time))
 }
 
 /// All that is recorded of one image, whatever the environment.
@@ -67,14 +94,36 @@ pub(super) fn of_records(digest: &Digest, records: Vec<Record>) -> impl Iterator
 }
 
 /// The digest before this one that is not itself what a rollback left behind.
-pub(super) fn former(steps: &[Step], current: &Digest) -> Option<Digest> {
-    let is_back = steps.first().is_some_and(|step| step.promotion.action == "rollback");
-    if !is_back {
-        return steps.first()?.promotion.from.clone().filter(|from| from != current);
+pub(super) fn former(entries: &[Entry], current: &Digest) -> Option<Digest> {
+    let first = entries.first()?.step()?;
+    if first.promotion.action != "rollback" {
+        return first.promotion.from.clone().filter(|from| from != current);
     }
     // Where this image came in for the first time, and what was there then.
-    let first = steps.iter().rev().find(|step| step.digest == *current && step.promotion.action == "promote")?;
+    let mut oldest = entries.iter().rev().filter_map(Entry::step);
+    let first = oldest.find(|step| step.digest == *current && step.promotion.action == "promote")?;
     first.promotion.from.clone()
+}
+
+impl Entry {
+    pub(super) fn step(&self) -> Option<&Step> {
+        match self {
+            Self::Step(step) => Some(step),
+            Self::Unrecorded(_) => None,
+        }
+    }
+
+    /// For programs.
+    pub(super) fn value(&self, environment: &EnvironmentPlan, repository: &Reference, keys: &[NamedKey]) -> Value {
+        match self {
+            Self::Step(step) => step.value(repository, keys),
+            Self::Unrecorded(digest) => json!({
+                "Environment": environment.name, "Repository": repository.repository(), "Tag": environment.tag,
+                "Digest": digest, "From": null, "Action": "unrecorded", "By": null, "Time": null, "ApprovedBy": [],
+                "Record": "none",
+            }),
+        }
+    }
 }
 
 impl Step {
@@ -96,7 +145,7 @@ impl Step {
 
 /// A row of the table for people.
 pub(super) fn row(value: &Value) -> Vec<String> {
-    let told = |field: &str| text::one_line(value[field].as_str().unwrap_or_default());
+    let told = |field: &str| text::one_line(value[field].as_str().unwrap_or("-"));
     let digest = value["Digest"].as_str().and_then(|text| text.parse::<Digest>().ok());
     let digest = digest.map(|digest| digest.short().to_owned()).unwrap_or_default();
     vec![told("Environment"), digest, to_the_second(&told("Time")), told("By"), told("Action"), told("Record")]

@@ -110,7 +110,11 @@ pub(super) async fn verify(desk: &Desk, environment: &EnvironmentPlan, target: &
 
 /// Whether an image is in an environment, or a record says that it was. Where the environment has keys, one of them has to have
 /// signed the record.
-async fn was_in(desk: &Desk, former: &EnvironmentPlan, target: &Target) -> anyhow::Result<Result<String, String>> {
+pub(super) async fn was_in(
+    desk: &Desk,
+    former: &EnvironmentPlan,
+    target: &Target,
+) -> anyhow::Result<Result<String, String>> {
     if desk.tag(&desk.repository_of(target), former).await?.as_ref() == Some(&target.digest) {
         return Ok(Ok("it is there".into()));
     }
