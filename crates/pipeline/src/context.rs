@@ -13,7 +13,7 @@ use registry::{NoProgress, Progress, RegistryError, TagCondition};
 use services::ServiceError;
 use store::{RunDir, Store};
 
-use crate::{Invalid, TagState};
+use crate::Invalid;
 
 /// The surroundings of one run.
 #[derive(Clone, Copy)]
@@ -179,8 +179,11 @@ pub trait Registry: Send + Sync {
     /// All tags of a repository; none when there is no such repository.
     async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError>;
 
-    /// What a tag names now; `None` when there is no such tag.
-    async fn tag_state(&self, reference: &Reference) -> Result<Option<TagState>, RegistryError>;
+    /// The manifest that a tag or digest names now; `None` when there is none. Asks for nothing but that.
+    async fn digest_of(&self, reference: &Reference) -> Result<Option<Digest>, RegistryError>;
+
+    /// The version that an image tells of itself, named by its digest.
+    async fn version_of(&self, image: &Reference) -> Result<Option<String>, RegistryError>;
 
     /// Publishes packages to one place, or only asks what would be sent. `told` hears of each; see [`packages::publish`].
     async fn publish_files(
@@ -258,10 +261,12 @@ impl Registry for registry::Client {
         or_absent(registry::Client::list_tags(self, repository).await).map(Option::unwrap_or_default)
     }
 
-    async fn tag_state(&self, reference: &Reference) -> Result<Option<TagState>, RegistryError> {
-        let Some(descriptor) = or_absent(self.resolve(reference).await)? else { return Ok(None) };
-        let found = or_absent(self.image_version(&reference.with_digest(descriptor.digest.clone())).await)?;
-        Ok(Some(TagState { digest: descriptor.digest, version: found.flatten() }))
+    async fn digest_of(&self, reference: &Reference) -> Result<Option<Digest>, RegistryError> {
+        Ok(or_absent(self.resolve(reference).await)?.map(|descriptor| descriptor.digest))
+    }
+
+    async fn version_of(&self, image: &Reference) -> Result<Option<String>, RegistryError> {
+        Ok(or_absent(self.image_version(image).await)?.flatten())
     }
 
     async fn publish_files(

@@ -53,6 +53,8 @@ pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const PARALLEL_MANIFESTS: usize = 8;
 /// A tag list comes in pages; this many tags are more than anybody reads.
 const TAGS_MAX: usize = 1_000_000;
+/// Tries behind the first where a registry misreads itself: the other push is done by then.
+const MISREAD_MAX: usize = 3;
 /// Bytes of one page of a tag list.
 const TAG_PAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -353,13 +355,27 @@ impl Client {
     ) -> Result<Option<(Digest, Descriptor)>, ErrorKind> {
         let sent = Digest::of(&bytes);
         let call = self.put_call(reference, media_type, bytes.clone())?;
-        let headers = self.transport.send(&call).await?.headers().clone();
+        let headers = self.send_manifest(&call).await?.headers().clone();
         if let Some(stored) = header_text(&headers, "docker-content-digest")
             && stored != sent.to_string()
         {
             return Err(ErrorKind::DigestMismatch { sent, stored: stored.to_owned() });
         }
         Ok(referrers::unlisted(&headers, media_type, &bytes))
+    }
+
+    /// Sends a manifest. docker's registry (distribution 2) takes a link of the repository that another push is just writing for a
+    /// wrong digest; ours is right, so it is asked again.
+    async fn send_manifest(&self, call: &Call) -> Result<reqwest::Response, ErrorKind> {
+        for _ in 0..MISREAD_MAX {
+            match self.transport.send(call).await {
+                Err(ErrorKind::Unexpected { status: 400, code, .. }) if code == "DIGEST_INVALID" => {
+                    tokio::time::sleep(self.options().retry_wait).await;
+                }
+                outcome => return outcome,
+            }
+        }
+        self.transport.send(call).await
     }
 
     fn put_call(&self, reference: &Reference, media_type: &str, bytes: Bytes) -> Result<Call, ErrorKind> {

@@ -2,6 +2,7 @@
 //! the newest of several versions, each only where the registry has nothing higher.
 
 use events::{Event, Verdict};
+use futures::{StreamExt, TryStreamExt};
 use oci::{Digest, Reference};
 use registry::{ErrorKind, TagCondition};
 
@@ -14,6 +15,9 @@ use crate::{Foreseen, Judgement, KeptTag, Plan, Published, RunContext, RunError,
 
 /// Somebody else moved a tag each time between our looking and our writing: more than this is no race but a fault.
 const RACES_MAX: u32 = 16;
+
+/// Tags that are asked about side by side.
+const ASKED_AT_ONCE: usize = 8;
 
 /// What became of the names.
 #[derive(Default)]
@@ -89,9 +93,13 @@ async fn write_all(
     tags: &Tags,
     named: &mut Named,
 ) -> Result<(), RunError> {
+    let mut is_new = Vec::new();
     for repository in &intention.repositories {
         let by_digest = repository.with_digest(sealed.manifest.digest.clone());
-        cx.registry.put_manifest(&by_digest, sealed.media_type(), &sealed.manifest.bytes).await?;
+        if cx.registry.digest_of(&by_digest).await?.is_none() {
+            is_new.push(repository);
+            cx.registry.put_manifest(&by_digest, sealed.media_type(), &sealed.manifest.bytes).await?;
+        }
         // Before the names, so that whoever comes by one finds what is said of it.
         evidence::attach(cx, &by_digest, &named.attached).await?;
     }
@@ -100,7 +108,11 @@ async fn write_all(
             return Err(RunError::Cancelled);
         }
         let mut names = Names { cx, repository, sealed, named };
-        let (moving, free) = tags.by_kind();
+        let (moving, mut free) = tags.by_kind();
+        // No name means what was not there; a name that means it already is left alone.
+        if !is_new.contains(&repository) {
+            free = names.others(free).await?.into_iter().map(|(tag, _)| tag).collect();
+        }
         names.put(&free, &TagCondition::Any).await?;
         names.move_forward(moving, tags).await?;
     }
@@ -126,11 +138,18 @@ impl Names<'_> {
     /// Moves tags to the image as far as nothing higher is there. Where somebody else was faster, it looks and judges again.
     async fn move_forward(&mut self, mut open: Vec<String>, rules: &Tags) -> Result<(), RunError> {
         let mut races = 0;
-        while !open.is_empty() {
+        loop {
+            let others = self.others(std::mem::take(&mut open)).await?;
+            if others.is_empty() {
+                return Ok(());
+            }
             let all = self.cx.registry.list_tags(self.repository).await?;
             let (mut absent, mut present, mut digests) = (Vec::new(), Vec::new(), Vec::new());
-            for tag in std::mem::take(&mut open) {
-                let now = self.cx.registry.tag_state(&self.repository.with_tag(&tag)).await?;
+            for (tag, digest) in others {
+                let now = match digest {
+                    Some(digest) => Some(state(self.cx, self.repository, digest).await?),
+                    None => None,
+                };
                 let ours = &self.sealed.manifest.digest;
                 match (rules.judge(&tag, ours, now.as_ref(), &all), now) {
                     (Judgement::IsThere, _) => self.note_written(&tag),
@@ -156,7 +175,17 @@ impl Names<'_> {
             }
             races += 1;
         }
-        Ok(())
+    }
+
+    /// Those of some tags that do not name the image, with what they name instead.
+    async fn others(&mut self, tags: Vec<String>) -> Result<Vec<(String, Option<Digest>)>, RunError> {
+        let names: Vec<Reference> = tags.iter().map(|tag| self.repository.with_tag(tag)).collect();
+        let asked: Vec<_> = names.iter().map(|name| self.cx.registry.digest_of(name)).collect();
+        let found: Vec<_> = futures::stream::iter(asked).buffered(ASKED_AT_ONCE).try_collect().await?;
+        let (ours, others): (Vec<_>, Vec<_>) =
+            tags.into_iter().zip(found).partition(|(_, digest)| digest.as_ref() == Some(&self.sealed.manifest.digest));
+        ours.iter().for_each(|(tag, _)| self.note_written(tag));
+        Ok(others)
     }
 
     /// Looks again. A registry that knows no conditions wrote the tags all the same, perhaps over a higher version that came
@@ -171,10 +200,10 @@ impl Names<'_> {
             let all = cx.registry.list_tags(repository).await?;
             for tag in std::mem::take(&mut open) {
                 let Some(higher) = rules.higher(&tag, &all) else { continue };
-                let named = async |tag: &str| cx.registry.tag_state(&repository.with_tag(tag)).await;
+                let named = async |tag: &str| cx.registry.digest_of(&repository.with_tag(tag)).await;
                 let (is, ought) = (named(&tag).await?, named(&higher).await?);
-                let Some(ought) = ought.map(|state| state.digest) else { continue };
-                if is.is_none_or(|is| is.digest != ought) {
+                let Some(ought) = ought else { continue };
+                if is.is_none_or(|is| is != ought) {
                     cx.registry.retag(repository, &higher, &tag).await?;
                     open.push(tag.clone());
                 }
@@ -232,7 +261,11 @@ async fn foresee(
     let (moving, _) = tags.by_kind();
     for tag in &tags.registry {
         let name = repository.with_tag(tag);
-        let now = if all.contains(tag) { cx.registry.tag_state(&name).await? } else { None };
+        let digest = if all.contains(tag) { cx.registry.digest_of(&name).await? } else { None };
+        let now = match digest {
+            Some(digest) => Some(state(cx, repository, digest).await?),
+            None => None,
+        };
         let fate = fate(tag, &sealed.manifest.digest, now, moving.contains(tag), tags, &all);
         let (action, reason) = match &fate {
             TagFate::New => ("create", None),
@@ -245,6 +278,12 @@ async fn foresee(
         named.foreseen.push(Foreseen { reference, fate });
     }
     Ok(())
+}
+
+/// What a tag names, as far as it is judged by.
+async fn state(cx: RunContext<'_>, repository: &Reference, digest: Digest) -> Result<TagState, RunError> {
+    let version = cx.registry.version_of(&repository.with_digest(digest.clone())).await?;
+    Ok(TagState { digest, version })
 }
 
 fn fate(tag: &str, ours: &Digest, now: Option<TagState>, is_moving: bool, tags: &Tags, all: &[String]) -> TagFate {

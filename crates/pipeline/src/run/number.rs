@@ -9,7 +9,10 @@
 //! Claims are cleared away where the registry removes tags: a claim that lost by whoever made it, one that won by whoever wins
 //! a higher number. The number stays taken nonetheless, because the highest claim that won is always there, and a claim below
 //! it wins nothing. Numbers that the winner finds claimed twice are left to those who claimed them: one of the two may be about
-//! to look, page by page, and must find the other.
+//! to look, page by page, and must find the other. Both may have been killed as well: so a claim has its time in its name, and
+//! whoever wins a higher number after [`CLAIM_AGE_MAX`] removes it.
+
+use std::time::{Duration, SystemTime};
 
 use oci::Reference;
 use registry::TagCondition;
@@ -26,6 +29,9 @@ const CLAIM: &str = "_build.";
 const ROUNDS_MAX: u32 = 50;
 /// Claims that one run clears away; what older runs left goes bit by bit, so that no run waits for long.
 const FORGOTTEN_MAX: usize = 16;
+
+/// Nobody looks for so long: each request has an end after minutes. A clock that is wrong by less than that does no harm.
+const CLAIM_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The values with the number of the published build, where a rule names it. Where nothing is to be written it is the number
 /// that the build would get if nobody else published before.
@@ -67,7 +73,7 @@ pub(super) fn is_in(text: &str) -> bool {
 }
 
 async fn claim(cx: RunContext<'_>, repository: &Reference, sealed: &Sealed) -> Result<u64, RunError> {
-    let nonce = gate::nonce();
+    let nonce = format!("{:x}-{}", seconds(SystemTime::now()), gate::nonce());
     let mut claims = claims(cx, repository).await?;
     let mut distance = 1;
     for _ in 0..ROUNDS_MAX {
@@ -86,7 +92,7 @@ async fn claim(cx: RunContext<'_>, repository: &Reference, sealed: &Sealed) -> R
         let is_highest = highest(&claims) <= number;
         match place {
             Some(_) if is_highest && same.len() == 1 => {
-                let superseded = superseded(&claims, number);
+                let superseded = superseded(&claims, number, SystemTime::now());
                 forget(cx, repository, &superseded).await;
                 return Ok(number);
             }
@@ -119,15 +125,26 @@ fn read_claim(tag: &str) -> Option<(u64, String)> {
     Some((number.parse().ok()?, nonce.to_owned()))
 }
 
+/// When a claim was made, by the clock of its maker.
+fn made_at(nonce: &str) -> Option<u64> {
+    u64::from_str_radix(nonce.split_once('-')?.0, 16).ok()
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// The highest number that was claimed; zero before the first.
 fn highest(claims: &[(u64, String)]) -> u64 {
     claims.iter().map(|(number, _)| *number).max().unwrap_or(0)
 }
 
-/// Tags of lower numbers that one alone has claimed.
-fn superseded(claims: &[(u64, String)], won: u64) -> Vec<String> {
+/// Tags of lower numbers that one alone has claimed, or somebody long ago.
+fn superseded(claims: &[(u64, String)], won: u64, now: SystemTime) -> Vec<String> {
     let is_alone = |number: u64| claims.iter().filter(|(other, _)| *other == number).count() == 1;
-    let lower = claims.iter().filter(|(number, _)| *number < won && is_alone(*number));
+    let is_old =
+        |nonce: &str| made_at(nonce).is_some_and(|made| made.saturating_add(CLAIM_AGE_MAX.as_secs()) < seconds(now));
+    let lower = claims.iter().filter(|(number, nonce)| *number < won && (is_alone(*number) || is_old(nonce)));
     lower.map(|(number, nonce)| claim_tag(*number, nonce)).take(FORGOTTEN_MAX).collect()
 }
 

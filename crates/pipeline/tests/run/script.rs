@@ -17,8 +17,8 @@ use evidence::Attachment;
 use oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
 use packages::{Login, Package, PublishError, State, Target};
 use pipeline::{
-    OpenSigner, Outcome, PlanInputs, Registry, RunContext, RunError, RunOptions, Source, SourceEvent, SourceText,
-    TagState, file, plan,
+    OpenSigner, Outcome, PlanInputs, Registry, RunContext, RunError, RunOptions, Source, SourceEvent, SourceText, file,
+    plan,
 };
 use registry::{ErrorKind, Progress, RegistryError, TagCondition};
 use store::{Compression, RunDir, Store, StoreOptions};
@@ -613,7 +613,11 @@ impl Registry for Scripted {
         Ok(Vec::new())
     }
 
-    async fn tag_state(&self, _: &Reference) -> Result<Option<TagState>, RegistryError> {
+    async fn digest_of(&self, _: &Reference) -> Result<Option<Digest>, RegistryError> {
+        Ok(None)
+    }
+
+    async fn version_of(&self, _: &Reference) -> Result<Option<String>, RegistryError> {
         Ok(None)
     }
 

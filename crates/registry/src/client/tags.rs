@@ -59,6 +59,11 @@ impl Client {
         tell: &mut (dyn FnMut(String) + Send),
     ) -> Result<TagsWritten, ErrorKind> {
         let digest = Digest::of(&bytes);
+        if let [tag] = tags {
+            self.put_tag(repository, tag, condition, media_type, bytes).await?;
+            tell(tag.clone());
+            return Ok(TagsWritten { digest, is_atomic: true });
+        }
         let pairs = tags.iter().map(|tag| ("tag", tag));
         let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
         let path = format!("manifests/{digest}?{query}");
@@ -80,18 +85,28 @@ impl Client {
         let mut is_atomic = true;
         tags.iter().filter(|tag| written.contains(tag)).for_each(|tag| tell(tag.clone()));
         for tag in tags.iter().filter(|tag| !written.contains(tag)) {
-            is_atomic = tags.len() == 1;
-            let call = self.manifest_call(Method::PUT, &repository.with_tag(tag)).scope(Scope::push(repository));
-            let call = under(condition, call)?.header(CONTENT_TYPE, header(media_type)?).body(bytes.clone());
-            match self.transport.send(&call).await {
-                Ok(_) => tell(tag.clone()),
-                Err(ErrorKind::Unexpected { status: 412, message, .. }) => {
-                    return Err(ErrorKind::TagChanged { message });
-                }
-                Err(kind) => return Err(kind),
-            }
+            is_atomic = false;
+            self.put_tag(repository, tag, condition, media_type, bytes.clone()).await?;
+            tell(tag.clone());
         }
         Ok(TagsWritten { digest, is_atomic })
+    }
+
+    async fn put_tag(
+        &self,
+        repository: &Reference,
+        tag: &str,
+        condition: &TagCondition,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<(), ErrorKind> {
+        let call = self.manifest_call(Method::PUT, &repository.with_tag(tag)).scope(Scope::push(repository));
+        let call = under(condition, call)?.header(CONTENT_TYPE, header(media_type)?).body(bytes);
+        match self.send_manifest(&call).await {
+            Ok(_) => Ok(()),
+            Err(ErrorKind::Unexpected { status: 412, message, .. }) => Err(ErrorKind::TagChanged { message }),
+            Err(kind) => Err(kind),
+        }
     }
 }
 

@@ -254,7 +254,9 @@ pub(crate) fn run(
     for image in &outcome.images {
         out.push_str(&image_lines(image, model, before_bytes(image), palette));
     }
-    push(&mut out, &[miss_line(model), tags_line(outcome), slowest_line(outcome, model)]);
+    push(&mut out, &[miss_line(model)]);
+    push(&mut out, &tags_lines(outcome));
+    push(&mut out, &[slowest_line(outcome, model)]);
     foreseen_lines(outcome).iter().for_each(|line| out.push_str(&format!("    {line}\n")));
     out
 }
@@ -335,7 +337,8 @@ fn image_lines(outcome: &Outcome, model: &Model, before_bytes: Option<u64>, pale
     let words = skipped.unwrap_or_else(|| image_words(outcome, model, before_bytes));
     let mut out = format!("  {mark} {name}{words}\n");
     let counts = if outcome.skipped.is_some() { String::new() } else { counts_line(outcome, model) };
-    for line in [counts, services_line(outcome), tags_line(outcome)].iter().filter(|line| !line.is_empty()) {
+    let lines = [counts, services_line(outcome)].into_iter().chain(tags_lines(outcome));
+    for line in lines.filter(|line| !line.is_empty()) {
         out.push_str(&format!("      {line}\n"));
     }
     foreseen_lines(outcome).iter().for_each(|line| out.push_str(&format!("        {line}\n")));
@@ -367,7 +370,8 @@ fn counts_line(outcome: &Outcome, model: &Model) -> String {
     if let Some(health) = &outcome.health
         && !health.summary.is_empty()
     {
-        parts.push(text::one_line(&health.summary));
+        let what = if health.verdict == Verdict::Skipped { "health: " } else { "" };
+        parts.push(format!("{what}{}", text::one_line(&health.summary)));
     }
     parts.join(" · ")
 }
@@ -398,7 +402,8 @@ fn gates_words(gates: &[GateOutcome]) -> String {
     words
 }
 
-fn tags_line(outcome: &Outcome) -> String {
+/// What became of the names, as many parts in a line as are read at a glance.
+fn tags_lines(outcome: &Outcome) -> Vec<String> {
     let mut parts = Vec::new();
     if !outcome.tagged.is_empty() {
         parts.push(format!("tagged {}", tag_words(&outcome.tagged)));
@@ -406,7 +411,7 @@ fn tags_line(outcome: &Outcome) -> String {
     if !outcome.published.is_empty() {
         let evidence = outcome.evidence.as_deref().unwrap_or("without evidence: `publish.sign` names no key");
         parts.push(format!("published {}", published_words(&outcome.published)));
-        parts.push(evidence.to_owned());
+        parts.push(short_key(evidence));
     }
     let sent: Vec<String> = outcome
         .files
@@ -418,12 +423,10 @@ fn tags_line(outcome: &Outcome) -> String {
     let there = outcome.files.iter().filter(|file| file.fate == FileFate::WasThere).count() as u64;
     parts.extend((there > 0).then(|| format!("{} there already", text::count(there as usize, "file"))));
     parts.extend(outcome.git_tag.as_ref().map(|name| format!("Git tag {}", text::one_line(name))));
-    let stay: Vec<String> = outcome
-        .kept_tags
-        .iter()
-        .map(|kept| format!("{} stays: {}", text::one_line(&kept.reference), text::one_line(&kept.reason)))
-        .collect();
-    parts.extend((!stay.is_empty()).then(|| stay.join("; ")));
+    let stay = outcome.kept_tags.iter();
+    parts.extend(
+        stay.map(|kept| format!("{} stays: {}", text::one_line(&kept.reference), text::one_line(&kept.reason))),
+    );
     if let Some(reason) = &outcome.not_published {
         let would = if outcome.publish_tags.is_empty() || !outcome.foreseen.is_empty() {
             String::new()
@@ -433,14 +436,38 @@ fn tags_line(outcome: &Outcome) -> String {
         parts.push(format!("not published: {}{would}", text::one_line(reason)));
     }
     if !outcome.skipped_tags.is_empty() && outcome.verdict == Verdict::Passed {
-        let skipped: Vec<String> = outcome
-            .skipped_tags
-            .iter()
-            .map(|skipped| format!("`{}`: {}", text::one_line(&skipped.template), text::one_line(&skipped.reason)))
-            .collect();
-        parts.push(format!("skipped {}", skipped.join("; ")));
+        parts.extend(outcome.skipped_tags.iter().map(|skipped| {
+            format!("skipped `{}`: {}", text::one_line(&skipped.template), text::one_line(&skipped.reason))
+        }));
     }
-    parts.join(" · ")
+    filled(parts)
+}
+
+/// Longest line of several parts: more is a wall, also where the terminal is wider.
+const PARTS_COLUMNS_MAX: usize = 78;
+
+/// Parts side by side as far as they fit, ` · ` between them.
+fn filled(parts: Vec<String>) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 3 + part.chars().count() <= PARTS_COLUMNS_MAX => {
+                line.push_str(" · ");
+                line.push_str(&part);
+            }
+            _ => lines.push(part),
+        }
+    }
+    lines
+}
+
+/// `signed by SHA256:44728f1d2114…`: as much of a key as tells it from others.
+fn short_key(evidence: &str) -> String {
+    const SHOWN: usize = 12;
+    match evidence.split_once("SHA256:") {
+        Some((before, key)) if key.len() > SHOWN && key.is_ascii() => format!("{before}SHA256:{}…", &key[..SHOWN]),
+        _ => evidence.to_owned(),
+    }
 }
 
 /// What publishing would do, a line for each tag.
