@@ -58,6 +58,7 @@ use siblings::Siblings;
 pub async fn run(cx: RunContext<'_>, plan: &Plan, options: &RunOptions) -> Result<Outcome, RunError> {
     let course = Course::of(plan, options)?;
     course.check_rights(options)?;
+    course.check_services(plan)?;
     let started = Instant::now();
     announce(cx, plan, options, &course);
     let result = match cx.engine.open_scope(RunId(cx.run.number)).await {

@@ -27,5 +27,5 @@ pub use log::{LogEnd, Logs, ServiceLog};
 pub use order::{Unordered, needed};
 pub use set::{AllowedDevices, NotUp, Purpose, ServiceContext, ServiceOutcome, Services, Told};
 pub use solution::{Change, Inside, Instance, Recreate, Solution, Step, UpRequest};
-pub use spec::{container_name, environment, workdir};
+pub use spec::{check, container_name, environment, workdir};
 pub use up::{Health, State, Status};

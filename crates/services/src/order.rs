@@ -39,6 +39,21 @@ pub fn needed<'s>(all: &'s [Service], names: &[String]) -> Result<Vec<&'s Servic
     Ok(order)
 }
 
+/// Names of services that the named ones cannot do without, themselves included.
+pub(crate) fn required<'s>(all: &'s [Service], names: &'s [String]) -> BTreeSet<&'s str> {
+    let mut found = BTreeSet::new();
+    let mut open: Vec<&str> = names.iter().map(String::as_str).collect();
+    while let Some(name) = open.pop() {
+        if found.insert(name)
+            && let Some(service) = all.iter().find(|service| service.name == name)
+        {
+            let needs = service.depends_on.iter().filter(|dependency| dependency.required);
+            open.extend(needs.map(|dependency| dependency.service.as_str()));
+        }
+    }
+    found
+}
+
 /// Depth-first; the number of services bounds the depth.
 fn visit<'s>(
     service: &'s Service,

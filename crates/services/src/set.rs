@@ -23,7 +23,7 @@ use crate::{
     Logs, ServiceError, Unordered, hash,
     image::{self, Image},
     links,
-    order::{is_one_shot, levels, needed},
+    order::{is_one_shot, levels, needed, required},
     solution::Over,
     spec::{self, Linked, container_name},
     start::Starting,
@@ -184,6 +184,7 @@ impl<'a> Services<'a> {
     /// One that cannot be done without is not up.
     pub async fn up(&self, names: &[String]) -> Result<(), NotUp> {
         let order = self.order(names)?;
+        spec::check(&self.cx.project.services, names).map_err(|error| self.refuse(error))?;
         let required = required(&self.cx.project.services, names);
         let each = order.iter().map(|service| async {
             match self.ready(service).await {
@@ -303,11 +304,15 @@ impl<'a> Services<'a> {
                 Unordered::Unknown { nearest: Some(near), .. } => Some(format!("did you mean `{near}`?")),
                 _ => None,
             };
-            let error = ServiceError::Invalid { message: error.to_string(), place: None, hint };
-            lock(&self.failures.list).push((String::new(), error));
-            self.failures.is_fatal.send_replace(true);
-            NotUp
+            self.refuse(ServiceError::Invalid { message: error.to_string(), place: None, hint })
         })
+    }
+
+    /// Nothing is begun.
+    fn refuse(&self, error: ServiceError) -> NotUp {
+        lock(&self.failures.list).push((String::new(), error));
+        self.failures.is_fatal.send_replace(true);
+        NotUp
     }
 
     /// Keeps a failure, and tells it.
@@ -530,21 +535,6 @@ impl<'a> Services<'a> {
         }
         Ok(up)
     }
-}
-
-/// Names of services that the named ones cannot do without, themselves included.
-fn required<'s>(all: &'s [Service], names: &'s [String]) -> BTreeSet<&'s str> {
-    let mut found = BTreeSet::new();
-    let mut open: Vec<&str> = names.iter().map(String::as_str).collect();
-    while let Some(name) = open.pop() {
-        if found.insert(name)
-            && let Some(service) = all.iter().find(|service| service.name == name)
-        {
-            let needs = service.depends_on.iter().filter(|dependency| dependency.required);
-            open.extend(needs.map(|dependency| dependency.service.as_str()));
-        }
-    }
-    found
 }
 
 /// A stage that has begun; told as ended exactly once, also when nobody waits for it any more.

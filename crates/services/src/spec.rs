@@ -17,7 +17,7 @@ use engine::{
 
 use oci::signal::stop_signal;
 
-use crate::{Purpose, ServiceContext, ServiceError};
+use crate::{Purpose, ServiceContext, ServiceError, order::required};
 
 /// What docker gives a container whose image sets no PATH.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -187,6 +187,16 @@ pub(crate) fn draft(
         signal: stop_signal(service.stop_signal.as_deref().unwrap_or(&config.stop_signal)),
         grace: service.stop_grace_period.unwrap_or(GRACE_DEFAULT),
     })
+}
+
+/// Whether the named services, and those that they cannot do without, can be given what they ask for, as far as their
+/// definitions tell: to be known before anything is built or started.
+///
+/// # Errors
+/// The first that cannot.
+pub fn check(all: &[Service], names: &[String]) -> Result<(), ServiceError> {
+    let required = required(all, names);
+    all.iter().filter(|service| required.contains(service.name.as_str())).try_for_each(refuse_unsupported)
 }
 
 /// What changes the meaning of a service and cannot be had is refused rather than left out.

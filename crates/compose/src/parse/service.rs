@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use dockerfile::Diagnostic;
+
 use crate::{
     At, Condition, Dependency, Evidence, NetworkMode, Service, Snapshot, codes,
     dotenv::{self, Format},
@@ -284,6 +286,7 @@ pub(crate) fn service(cx: &mut Cx<'_>, name: &At<String>, node: &Arc<Node>) -> O
         watch: f.get("develop").map(|node| watch::watch(cx, node)).unwrap_or_default(),
     };
     check_contradictions(cx, &service, f, name);
+    warn_of_refusals(cx, &service, f);
     Some(Draft {
         service,
         name: name.clone(),
@@ -291,6 +294,25 @@ pub(crate) fn service(cx: &mut Cx<'_>, name: &At<String>, node: &Arc<Node>) -> O
         volumes_from,
         node: Arc::clone(node),
     })
+}
+
+/// What is refused when the service is started: no mistake of a file that is read for other services.
+fn warn_of_refusals(cx: &mut Cx<'_>, service: &Service, fields: &Fields<'_>) {
+    let mut warn = |key: &str, what: &str| {
+        let Some((span, _)) = fields.entry(key) else { return };
+        let message = format!("{what}, so that this service cannot be started");
+        cx.reader.diagnostics.push(Diagnostic::warning(codes::NOT_YET, message).with_span(span.clone()));
+    };
+    if service.privileged {
+        warn("privileged", "`privileged` is not given to services");
+    }
+    match service.network_mode {
+        Some(NetworkMode::Host) => warn("network_mode", "the host's network is not given to services"),
+        Some(NetworkMode::Service(_) | NetworkMode::Container(_)) => {
+            warn("network_mode", "sharing the network of another container is not supported yet");
+        }
+        _ => {}
+    }
 }
 
 fn check_contradictions(cx: &mut Cx<'_>, service: &Service, fields: &Fields<'_>, name: &At<String>) {

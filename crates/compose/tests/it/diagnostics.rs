@@ -22,6 +22,10 @@ fn keys() {
     a("ready: {port: 80}", "ST302 1:26+5 a service has no key `ready`");
     a("build: {file: D}", "ST302 1:34+4 `build` has no key `file` (did you mean `dockerfile`?)");
     a("healthcheck: {tset: x}", "ST302 1:40+4 `healthcheck` has no key `tset` (did you mean `test`?)");
+    a(
+        "network_mode: \"container:x\"",
+        "warning ST303 1:26+12 sharing the network of another container is not supported yet, so that this service cannot be started",
+    );
     a("security_opt: [\"seccomp=unconfined\"]", "warning ST340 1:41+20 `seccomp=unconfined` has no effect here");
     a("pid: host", "warning ST340 1:26+3 `pid` has no effect here");
     a(
@@ -152,7 +156,10 @@ fn contradictions() {
         "network_mode: none, networks: [n]",
         "ST345 1:56+3 `network_mode` and `networks` exclude each other\nST344 1:57+1 network `n` is not defined",
     );
-    a("network_mode: host, ports: [80]", "ST345 1:53+4 with `network_mode: host` there is nothing to publish");
+    a(
+        "network_mode: host, ports: [80]",
+        "warning ST303 1:26+12 the host's network is not given to services, so that this service cannot be started\nST345 1:53+4 with `network_mode: host` there is nothing to publish",
+    );
     a(
         "mem_limit: 8m, deploy: {resources: {limits: {memory: 9m}}}",
         "ST345 1:79+2 `mem_limit` and `deploy.resources.limits.memory` have different values",
@@ -184,7 +191,8 @@ fn kernel_parameters_of_the_host() {
     );
     a(
         "network_mode: host, sysctls: {net.core.somaxconn: 7, kernel.sem: 1 2 3 4}",
-        "ST345 1:56+18 `net.core.somaxconn` is the host's with `network_mode: host`",
+        "warning ST303 1:26+12 the host's network is not given to services, so that this service cannot be started\n\
+         ST345 1:56+18 `net.core.somaxconn` is the host's with `network_mode: host`",
     );
 }
 
@@ -222,7 +230,10 @@ fn names_that_are_not_there() {
     );
     a("depends_on: {b: {condition: service_startd}}", "ST306 1:54+14 `service_startd` is not a condition; there are `service_started`, `service_healthy`, `service_completed_successfully` (did you mean `service_started`?)\nST342 1:39+1 service `b` does not exist".lines().rev().collect::<Vec<_>>().join("\n").as_str());
     a("links: [\"z:q\"]", "ST342 1:34+5 service `z` does not exist");
-    a("network_mode: \"service:q\"", "ST342 1:40+11 service `q` does not exist");
+    a(
+        "network_mode: \"service:q\"",
+        "warning ST303 1:26+12 sharing the network of another container is not supported yet, so that this service cannot be started\nST342 1:40+11 service `q` does not exist",
+    );
     a("networks: [front]", "ST344 1:37+5 network `front` is not defined");
     check(
         "services: {a: {image: x, networks: {frnt: }}}\nnetworks: {front: }",

@@ -89,7 +89,7 @@ const SERVICE: &[Key] = &[
     ("post_start", "[{command: x}]", Warned),
     ("pre_start", "[{command: x}]", Read),
     ("pre_stop", "[{command: x}]", Warned),
-    ("privileged", "true", Read),
+    ("privileged", "true", Warned),
     ("profiles", "[pp]", Read),
     ("provider", "{type: x}", Refused),
     ("pull_policy", "never", Read),
@@ -284,7 +284,7 @@ fn check(key: &str, fate: Fate, with: &str, without: &str) {
             assert_ne!(value(with), value(without), "`{key}` changes nothing, and nothing is said\n{with}");
         }
         Warned => assert!(
-            findings.lines().any(|line| line.starts_with("warning ST340") && line.contains(&place)),
+            findings.lines().any(|line| line.starts_with("warning ST3") && line.contains(&place)),
             "`{key}` is not warned of at{place}: {findings}\n{with}"
         ),
         // At its value.

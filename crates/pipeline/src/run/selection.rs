@@ -83,6 +83,16 @@ impl<'p> Course<'p> {
             }),
         }
     }
+
+    /// What services ask for and cannot be given is told before anything is built for them.
+    pub(super) fn check_services(&self, plan: &Plan) -> Result<(), RunError> {
+        let health = self.parts.iter().filter(|part| part.work.health && part.plan.health.enabled);
+        let health = health.map(|part| &part.plan.health.uses);
+        let gates = self.parts.iter().flat_map(|part| &part.work.gates).chain(&self.whole.gates);
+        let uses = gates.map(|gate| &gate.uses).chain(health);
+        let names: Vec<String> = uses.flat_map(|uses| uses.names.iter().cloned()).collect();
+        services::check(&plan.services.project.services, &names).map_err(RunError::Service)
+    }
 }
 
 impl<'p> Selection<'p> {

@@ -259,3 +259,16 @@ health: false
     let finished = run().run().exits(2);
     finished.stderr_has("service page: this machine has no device /dev/no-such-device").stderr_has("seatrial.yaml:3:3");
 }
+
+/// What a definition asks for in vain is told before the build, which may take long.
+#[test]
+fn what_no_service_gets_is_told_before_anything_is_built() {
+    let world = world_with_image();
+    world.file("Dockerfile", "FROM tiny:1\nRUN echo built\n").file(
+        "seatrial.yaml",
+        "services:\n  db: {image: tiny:1, network_mode: host}\nhealth: false\ntest: {gates: {g: {services: [db], run: \"true\"}}}\n",
+    );
+    world.seatrial(["check"]).run().exits(0).stdout_has("so that this service cannot be started");
+    let run = world.seatrial(["run"]).run().exits(2).stderr_has("the host's network is not given to services of a run");
+    assert!(!run.stderr().contains("echo built"), "{}", run.stderr());
+}

@@ -308,6 +308,12 @@ async fn what_cannot_be_given_is_refused_with_its_reason() {
         let message = refused(change).await;
         assert!(message.starts_with("service db: ") && message.contains(expected), "{message}");
     }
+    // What the definitions tell is known before anything is started.
+    let mut web = service("web");
+    web.privileged = true;
+    let world = World::new(vec![service("db"), web]);
+    assert!(matches!(world.run(&["db", "web"]).await, Some(ServiceError::Invalid { .. })));
+    assert_eq!(world.story(), "");
     let world = World::new(vec![service("missing")]);
     assert!(matches!(world.run(&["missing"]).await, Some(ServiceError::Image { .. })));
     let Some(ServiceError::Invalid { message, hint, .. }) = world.run(&["mising"]).await else { panic!() };
