@@ -121,8 +121,8 @@ pub(crate) fn unpack(
 ) -> io::Result<()> {
     let packed_bytes = file.metadata()?.len();
     let allowed = FREE_BYTES.max(packed_bytes.saturating_mul(RATIO_MAX));
-    let reader = open(file, format)?.take(allowed);
-    let mut archive = tar::Archive::new(reader);
+    let mut archive = tar::Archive::new(Bounded { reader: open(file, format)?, left: allowed });
+    let mut left = allowed;
     // Directories get their times last, because writing into them moves these.
     let mut directories = Vec::new();
     let mut count = 0;
@@ -136,14 +136,13 @@ pub(crate) fn unpack(
         }
         let mut entry = entry?;
         let path = entry.path_bytes().into_owned();
+        // What it says is what is written, holes as well: no byte of a bomb reaches the disk.
+        left = left.checked_sub(entry.size()).ok_or_else(|| tree::named(bomb(), "unpack", &path))?;
         let place = Place::find(root, to, &path)?;
         let Some(place) = place else { continue };
         place
             .put(root, to, &mut entry, owner, &mut directories)
             .map_err(|error| tree::named(error, "unpack", &path))?;
-    }
-    if archive.into_inner().limit() == 0 {
-        return Err(io::Error::other("the archive unpacks to more than it plausibly can; it is refused as a bomb"));
     }
     for (path, time) in directories.into_iter().rev() {
         if let Ok(directory) = tree::open_beneath(root, &path, OFlags::RDONLY | OFlags::DIRECTORY) {
@@ -151,6 +150,24 @@ pub(crate) fn unpack(
         }
     }
     Ok(())
+}
+
+fn bomb() -> io::Error {
+    io::Error::other("the archive unpacks to more than it plausibly can; it is refused as a bomb")
+}
+
+/// Says so where an archive goes on beyond what it may have.
+struct Bounded<R> {
+    reader: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.left = self.left.checked_sub(count as u64).ok_or_else(bomb)?;
+        Ok(count)
+    }
 }
 
 /// Where an entry goes: an open directory and a name in it.
