@@ -54,6 +54,7 @@ pub(crate) fn watch(cancel: Cancel, stopped: Stopped) {
         cancel.cancel();
         // A terminal that goes tells so by its shell and by the kernel: that is no second wish.
         let Some(second) = heard.find(|signal| *signal != SIGHUP) else { return };
+        engine_embedded::terminal::restore();
         terminal::message_line("killed");
         #[expect(clippy::exit, reason = "the second signal asks for exactly this")]
         std::process::exit(exit_of(second).code().into());

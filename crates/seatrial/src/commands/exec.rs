@@ -87,6 +87,8 @@ pub(super) fn inside(
     if request.terminal.is_some() {
         request.env.insert(0, ("TERM".into(), std::env::var("TERM").unwrap_or_else(|_| "xterm".into())));
     }
+    // Keys that are typed before the process is there are its own.
+    let _quiet = request.terminal.is_some().then(engine_embedded::terminal::quiet);
     let fds = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
     let fds = if request.terminal.is_some() || request.detached { &[][..] } else { &fds[..] };
     let mut answering = Answering::call(stream, Request::Exec(Box::new(request)), fds)?;

@@ -106,6 +106,12 @@ fn a_process_in_a_service_has_our_terminal() {
     let world = world_with_image();
     world.file("compose.yaml", "name: desk\nservices: {a: {image: \"tiny:1\", command: sleep 1000, init: true}}\n");
     world.seatrial(["up", "-d"]).run().exits(0);
+    for command in [&["exec", "-it", "a", "sh"][..], &["shell", "tiny:1", "sh"]] {
+        let mut terminal = world.seatrial(command.iter().copied()).terminal(30, 100);
+        // Before anything was started.
+        terminal.keys("echo ahe''ad\n").wait_for("ahead").keys("exit 3\n");
+        assert_eq!(terminal.finish().0, 3, "{command:?}");
+    }
     let mut terminal = world.seatrial(["exec", "-it", "a", "sh"]).terminal(30, 100);
     // What is typed is on the screen as well: words that are waited for are typed in two parts.
     terminal.wait_for("# ").keys("stty size; tty\n").wait_for("30 100").wait_for("/dev/pts/");
