@@ -70,6 +70,14 @@ fn what_cannot_be_a_capsule_is_refused() {
     world.seatrial(["capsule", "last"]).run().exits(1).stderr_has("capsules are made of runs that failed");
     world.file("x.capsule", "nonsense");
     world.seatrial(["replay", "x.capsule"]).run().exits(3).stderr_has("is no capsule of a run, or is damaged");
+    // Git's configuration names programs that it runs.
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    tar.append_data(&mut header, "untracked/.Git/config", &[][..]).unwrap();
+    let packed = zstd::encode_all(&tar.into_inner().unwrap()[..], 0).unwrap();
+    std::fs::write(world.repo().join("x.capsule"), packed).unwrap();
+    world.seatrial(["replay", "x.capsule"]).run().exits(3).stderr_has("an entry is called `untracked/.Git/config`");
 }
 
 #[test]

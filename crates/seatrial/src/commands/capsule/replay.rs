@@ -1,6 +1,7 @@
 //! `seatrial replay`: the source of a capsule beside the user's own, and the stage that failed again.
 
 use std::{
+    ffi::OsStr,
     io::{self, Read as _},
     path::{Component, Path, PathBuf},
     process::{Command, Stdio},
@@ -67,7 +68,9 @@ pub(crate) fn run(args: &ReplayArgs, context: &Context) -> anyhow::Result<Exit> 
 
 /// The command for what failed.
 fn command(capsule: &Capsule) -> Vec<String> {
-    let is_gate = |stage: &&String| capsule.stages.contains_key(*stage);
+    // Other stages with a container of their own are no gates.
+    let is_other = |name: &str| name == "health" || name == "before" || name.starts_with(pipeline::FILES_STAGE);
+    let is_gate = |stage: &&String| capsule.stages.contains_key(*stage) && !is_other(pipeline::name_in_image(stage));
     let gates: Vec<String> = capsule.failed.iter().filter(is_gate).cloned().collect();
     let of = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     match &capsule.failed[..] {
@@ -167,7 +170,8 @@ fn check_out(
     unpacked: &Path,
     source: &Path,
 ) -> anyhow::Result<()> {
-    let Some(sha) = &capsule.source.sha else {
+    let is_id = |sha: &&String| sha.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let Some(sha) = capsule.source.sha.as_ref().filter(is_id) else {
         return Err(Failure::refused("the run's source was in no Git repository, so it cannot be had again")
             .hint("look at what the capsule holds: `seatrial replay --show FILE`")
             .into());
@@ -229,8 +233,9 @@ fn unpack(path: &Path, directory: &Path) -> anyhow::Result<Capsule> {
     for entry in tar.entries().map_err(broken(path))? {
         let mut entry = entry.map_err(broken(path))?;
         let name = entry.path().map_err(broken(path))?.into_owned();
-        // Plain names and files only: nothing may land elsewhere.
-        let is_plain = name.components().all(|part| matches!(part, Component::Normal(_)));
+        // Plain names and files only: nothing may land elsewhere, nor among Git's own files, which name programs to run.
+        let is_ours = |name: &OsStr| name.eq_ignore_ascii_case(".git");
+        let is_plain = name.components().all(|part| matches!(part, Component::Normal(name) if !is_ours(name)));
         if !entry.header().entry_type().is_file() || !is_plain {
             return Err(broken(path)(io::Error::other(format!("an entry is called `{}`", name.display()))));
         }
