@@ -419,6 +419,11 @@ impl EventSink {
         Self { image: Some(name.into()), ..self.clone() }
     }
 
+    /// The same clock and the same step ids, heard by somebody who hands on what becomes of it.
+    pub fn through(&self, subscriber: Arc<dyn Subscriber>) -> Self {
+        Self { subscribers: [subscriber].into(), ..self.clone() }
+    }
+
     /// Tells every subscriber.
     pub fn emit(&self, event: Event) {
         let at_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);

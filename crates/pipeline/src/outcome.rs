@@ -28,6 +28,8 @@ pub struct Outcome {
     pub skipped: Option<String>,
     /// The image; `None` when the build failed.
     pub image: Option<TriedImage>,
+    /// The command of `before` that stopped it.
+    pub before_failure: Option<FailedStep>,
     /// The instruction that stopped the build.
     pub build_failure: Option<FailedStep>,
     /// The command that stopped the setup of the gates.

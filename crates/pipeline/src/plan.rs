@@ -554,6 +554,8 @@ pub struct BeforePlan {
     pub environment: BTreeMap<String, String>,
     /// Where it stands.
     pub place: Option<Place>,
+    /// Where its image is named.
+    pub image_place: Option<Place>,
 }
 
 /// The parts of an [`engine::BuildRequest`] that the file decides.

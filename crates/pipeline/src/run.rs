@@ -176,6 +176,7 @@ impl Outcome {
             verdict: Verdict::Passed,
             skipped: None,
             image: None,
+            before_failure: None,
             build_failure: None,
             setup_failure: None,
             gates: Vec::new(),
@@ -201,6 +202,10 @@ impl Outcome {
             stages: Vec::new(),
             duration: std::time::Duration::ZERO,
         }
+    }
+
+    fn before_failed(self, failed: FailedStep) -> Outcome {
+        Outcome { verdict: Verdict::Failed, before_failure: Some(failed), ..self }
     }
 
     fn build_failed(self, failed: FailedStep) -> Outcome {

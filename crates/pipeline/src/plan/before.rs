@@ -29,6 +29,7 @@ impl Planner<'_> {
                 .collect(),
             output: entry.output.iter().filter_map(|pattern| self.output(pattern)).collect(),
             environment: self.pairs(&entry.environment),
+            image_place: entry.image.as_ref().and_then(|image| self.place(&image.span)),
             place: self.place(&entry.span),
         }
     }

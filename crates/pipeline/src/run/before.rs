@@ -58,7 +58,7 @@ pub(super) async fn prepare(
         }
         Err(error) => {
             let verdict = if matches!(error, RunError::Cancelled) { Verdict::Skipped } else { Verdict::Failed };
-            stage.finish(verdict, error.to_string());
+            stage.finish(verdict, words::reason(&error));
             Err(error)
         }
     }
@@ -107,10 +107,9 @@ impl Work<'_> {
             .map_err(|error| RunError::local("take over what `before` made", error))?;
         match missing.first() {
             None => Ok(Ok(())),
-            Some(index) => Err(RunError::Refused {
-                message: format!("`before` made nothing that matches `{}`", entry.output[*index]),
-                hint: format!("look at its log: `seatrial logs {} {}`", self.cx.run.number, self.plan.stage(STAGE)),
-            }),
+            Some(index) => {
+                Err(text::nothing_matches(&entry.output[*index], self.cx.run.number, &self.plan.stage(STAGE)))
+            }
         }
     }
 
@@ -151,10 +150,14 @@ impl Work<'_> {
             keep_failed: self.options.keep_failed.unwrap_or(self.plan.keep.failed),
             cancel: self.cx.cancel.clone(),
         };
-        let built = match self.cx.engine.build(request, self.cx.events).await {
+        let events = text::AsWritten::sink(self.cx.events, entry, &text.lines);
+        let built = match self.cx.engine.build(request, &events).await {
             Ok(built) => built,
             Err(BuildError::Step(failed)) => return Ok(Err(text::as_written(*failed, entry, &text.lines))),
-            Err(error) => return Err(super::build::not_cancelled(error)),
+            Err(error) => {
+                let (number, stage) = (self.cx.run.number, self.plan.stage(STAGE));
+                return Err(text::error_as_written(error, entry, number, &stage));
+            }
         };
         fs_err::create_dir_all(out).map_err(prepare)?;
         let (store, out, top) = (self.cx.store.clone(), out.to_owned(), built.layers.last().cloned());

@@ -48,8 +48,7 @@ pub(super) async fn build_image(
         Err(error) => {
             let summary = match &error {
                 RunError::Build(BuildError::Step(failed)) => format!("exited {}", failed.exit.code),
-                RunError::Cancelled => "cancelled".into(),
-                error => error.to_string(),
+                error => words::reason(error),
             };
             let verdict = if matches!(error, RunError::Cancelled) { Verdict::Skipped } else { Verdict::Failed };
             stage.finish(verdict, summary);

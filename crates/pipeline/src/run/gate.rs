@@ -18,7 +18,7 @@ use super::{
 use crate::{FormerAttempt, GateFailure, GateOutcome, GatePlan, Plan, RunContext, RunError, Values};
 
 pub(super) use attempt::{Ending, reason, run_to_end, warn};
-pub(super) use spec::{SHELL, args, container_name, environment, nonce, seatrial_environment, workdir};
+pub(super) use spec::{REPORTS_TARGET, SHELL, args, container_name, environment, nonce, seatrial_environment, workdir};
 
 /// Failing tests and findings that an event tells; all are counted, and the outcome has more.
 const PROBLEMS_TOLD_MAX: usize = 20;

@@ -1,21 +1,26 @@
 //! The health check: the container as in production, and its HEALTHCHECK decides.
 
+mod place;
 mod prove;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use engine::{
     Attachment, Cancel, Container, ContainerSpec, EngineError, ExecSpec, Exit, Limits, NetworkMode, Root, Scope, Stdio,
 };
-use events::{Event, Verdict};
+use events::{Event, Place, Verdict};
 
 use oci::signal::{self, SIGTERM};
 use prove::Proof;
-use services::health::{Attempt, Check, Healthy, SETTLE, Seen, Watch};
+use services::health::{Attempt, Check, Healthy, SETTLE, Seen, Watch, is_healthy};
 
 use super::{
     gate,
     log::{StageLog, StepText, Tail},
+    record::{self, StageRecord},
     services::{Sets, Surroundings},
     words::{self, Stage},
 };
@@ -39,7 +44,7 @@ pub(super) async fn probe(
     gates_ended: &Cancel,
 ) -> Result<HealthOutcome, RunError> {
     if !plan.health.enabled {
-        return Ok(skipped("switched off"));
+        return Ok(skipped("health check switched off"));
     }
     let config = &root.config.config;
     let args: Vec<String> = config.entrypoint.iter().chain(&config.cmd).flatten().cloned().collect();
@@ -54,6 +59,7 @@ pub(super) async fn probe(
         health: &plan.health,
         check: Check::of(root, &given(&plan.health)),
         root,
+        place: plan.health.place.clone().or_else(|| place::of_healthcheck(&plan.build)),
         text: args.join(" "),
     };
     let spec = trial.spec(gate::container_name(&format!("{}-health", plan.name)), args);
@@ -97,6 +103,8 @@ struct Trial<'a> {
     health: &'a HealthPlan,
     check: Check,
     root: &'a Root,
+    /// What says how health is checked.
+    place: Option<Place>,
     /// The container's command, to show.
     text: String,
 }
@@ -166,6 +174,7 @@ impl Trial<'_> {
         let cx = self.cx;
         let log = StageLog::open(cx, &self.name, vec![StepText { text: self.text.clone(), place: None }], None, None)?;
         spec.stdio = Stdio::Sink(log.sink());
+        record::write(cx, &StageRecord::of(&self.name, &spec));
         let exec = ExecSpec {
             args: Vec::new(),
             env: spec.env.clone(),
@@ -211,13 +220,21 @@ impl Trial<'_> {
         exec: &ExecSpec,
         gates_ended: &Cancel,
     ) -> Result<Found, EngineError> {
+        let was_healthy = AtomicBool::new(false);
         let told = |look: Attempt<'_>| {
-            self.cx.events.emit(Event::HealthAttempt {
-                attempt: look.attempt,
-                attempts: look.attempts,
-                exit_code: look.exit.code,
-                output: look.output.to_owned(),
-            });
+            let is_healthy = is_healthy(look.exit);
+            // While gates run it is looked at again and again; that it is as before needs no words.
+            if was_healthy.swap(is_healthy, Ordering::Relaxed) && is_healthy {
+                return;
+            }
+            let slow = format!("(took longer than {})", crate::duration::human(self.check.timeout));
+            let output = match (look.exit.timed_out, look.output) {
+                (true, "") => slow,
+                (true, output) => format!("{slow} {output}"),
+                (false, output) => output.to_owned(),
+            };
+            let Attempt { attempt, attempts, exit, .. } = look;
+            self.cx.events.emit(Event::HealthAttempt { attempt, attempts, exit_code: exit.code, output });
         };
         let watch = Watch { container, check: &self.check, exec, cancel: self.cx.cancel, told: &told };
         if self.check.command.is_none() {
@@ -289,8 +306,10 @@ impl Trial<'_> {
                     "the container {} before it was healthy",
                     gate::reason(&exit, None, &BoundsPlan::default())
                 );
-                let reason =
-                    if check.command.is_none() { gate::reason(&exit, None, &BoundsPlan::default()) } else { reason };
+                let reason = match check.command {
+                    Some(_) => reason,
+                    None => format!("the container {}", gate::reason(&exit, None, &BoundsPlan::default())),
+                };
                 self.failed(log, stage, exit, reason, &self.text, "", None)
             }
             Found::Seen(Seen::Died(exit, healthy)) => {
@@ -341,7 +360,7 @@ impl Trial<'_> {
         let failure = GateFailure {
             gate: self.name.clone(),
             command: command.to_owned(),
-            place: self.health.place.clone(),
+            place: self.place.clone(),
             exit,
             reason: reason.clone(),
             tail: lines,

@@ -56,7 +56,7 @@ pub(super) async fn attempt(
     let start = Instant::now();
     let context = match before::prepare(cx, plan, options).await? {
         Ok(context) => context,
-        Err(failed) => return Ok(outcome.build_failed(failed).without_names()),
+        Err(failed) => return Ok(outcome.before_failed(failed).without_names()),
     };
     if !plan.before.is_empty() {
         outcome.stages.push((plan.stage(before::STAGE), start.elapsed()));

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use engine::{BindMount, ContainerSpec};
+use engine::{BindMount, ContainerSpec, Tmpfs};
 use oci::{Digest, ImageConfig};
 use serde::{Deserialize, Serialize};
 use store::{MemoSubject, RunDir, Store};
 
-use super::{Run, elsewhere, publish::Sealed};
+use super::{Run, elsewhere, gate::REPORTS_TARGET, publish::Sealed};
 use crate::{Plan, RunContext, RunError};
 
 /// How a gate's container was started, so that `shell` can start another one like it.
@@ -27,7 +27,7 @@ pub struct StageRecord {
     pub cwd: String,
     /// `user[:group]`.
     pub user: String,
-    /// Mounts: host path, path inside, read-only. Without the one for reports, which is gone.
+    /// Mounts: host path, path inside, read-only. Without the one for reports, which is gone ([`StageRecord::tmpfs`]).
     pub mounts: Vec<(PathBuf, String, bool)>,
 }
 
@@ -48,6 +48,13 @@ impl StageRecord {
                 .map(|mount| (mount.source.clone(), mount.target.clone(), mount.readonly))
                 .collect(),
         }
+    }
+
+    /// Where it wrote reports: empty again, and in memory.
+    pub fn tmpfs(&self) -> Vec<Tmpfs> {
+        let writes_reports = self.env.iter().any(|(_, value)| value == REPORTS_TARGET);
+        let reports = Tmpfs { target: REPORTS_TARGET.into(), size_bytes: None, mode: 0o1777 };
+        writes_reports.then_some(reports).into_iter().collect()
     }
 
     /// The mounts as an engine takes them.

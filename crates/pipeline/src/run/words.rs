@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use events::{Event, EventSink, Verdict};
 
+use crate::RunError;
+
 /// `58.1 MB`, decimal.
 pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
@@ -60,6 +62,15 @@ pub(crate) const FILE_NAME_BYTES_MAX: usize = 240;
 /// `1 command`, `2 commands`.
 pub(super) fn count(number: u64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+/// Why a stage could not be done, for its line.
+pub(super) fn reason(error: &RunError) -> String {
+    match error {
+        RunError::Cancelled => "cancelled".into(),
+        RunError::Build(error) => error.to_string(),
+        error => error.to_string(),
+    }
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {

@@ -394,7 +394,7 @@ async fn without_a_healthcheck_the_start_counts() {
     for (act, verdict, summary) in [
         (Act::hangs(), Verdict::Passed, "still running after 1s"),
         (Act::exits(0), Verdict::Passed, "ended with 0"),
-        (Act::exits(1), Verdict::Failed, "exited 1"),
+        (Act::exits(1), Verdict::Failed, "the container exited 1"),
     ] {
         let world = World::new("").act("app-health", act);
         let health = world.run(&RunOptions::default()).await.expect("an outcome").health.expect("checked");

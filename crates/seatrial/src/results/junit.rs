@@ -16,7 +16,8 @@ pub(super) fn of(plan: &Plan, outcome: &Outcome) -> String {
 /// Of one image, or of the whole.
 fn suites(plan: &Plan, outcome: &Outcome) -> Vec<Suite> {
     let mut suites = Vec::new();
-    for (stage, step) in [("build", &outcome.build_failure), ("setup", &outcome.setup_failure)] {
+    let Outcome { before_failure, build_failure, setup_failure, .. } = outcome;
+    for (stage, step) in [("before", before_failure), ("build", build_failure), ("setup", setup_failure)] {
         let stage = &outcome.stage(stage);
         if let Some(step) = step {
             let message = format!("`{}` exited {}", step.text, step.exit.code);

@@ -21,6 +21,8 @@ use crate::settings::Ci;
 
 /// After this long without a word, a line says what is still running.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// What a probe of the health check said is shown in so many columns.
+const PROBE_COLUMNS: usize = 160;
 /// How often the view looks whether there is something to say without an event.
 const TICK: Duration = Duration::from_millis(250);
 /// A stage that has run alone for this long is shown as it goes; quicker ones come as a block.
@@ -202,8 +204,11 @@ impl Lines {
             }
             Event::HealthAttempt { attempt, attempts, exit_code, output } => {
                 let words = if *exit_code == 0 { "healthy".to_owned() } else { format!("exited {exit_code}") };
-                let output = text::one_line(output);
-                let line = format!("  attempt {attempt} of {attempts}: {words} {output}");
+                // Of a long complaint the last line says most.
+                let mut said = output.lines().rev().filter(|line| !line.trim().is_empty());
+                let last = text::fit(&text::one_line(said.next().unwrap_or_default()), PROBE_COLUMNS);
+                let more = if said.next().is_some() { "… " } else { "" };
+                let line = format!("  attempt {attempt} of {attempts}: {words} {more}{last}");
                 let stage =
                     record.image.as_ref().map_or_else(|| "health".to_owned(), |image| format!("{image}/health"));
                 self.output(&stage, line.trim_end().to_owned(), &mut out);

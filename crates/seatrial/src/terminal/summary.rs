@@ -27,6 +27,8 @@ pub(crate) struct Failed {
     pub(crate) command: String,
     /// `exited 1`.
     pub(crate) reason: String,
+    /// The reason is a sentence of its own, and the command is shown below it.
+    pub(crate) tells_itself: bool,
     pub(crate) place: Option<Place>,
     /// Failing tests and findings of its reports.
     pub(crate) problems: Vec<Problem>,
@@ -53,6 +55,7 @@ impl Failed {
             what: what.to_owned(),
             command: step.text.clone(),
             reason: exit_words(&step.exit),
+            tells_itself: false,
             place: step.place.clone(),
             problems: Vec::new(),
             problems_total: 0,
@@ -90,6 +93,7 @@ impl Failed {
             },
             command: failure.command.clone(),
             reason: failure.reason.clone(),
+            tells_itself: is_health,
             place: failure.place.clone(),
             problems: Vec::new(),
             problems_total: 0,
@@ -109,6 +113,7 @@ impl Failed {
             what: format!("service {}", failure.service),
             command: failure.command.clone(),
             reason: failure.reason.clone(),
+            tells_itself: false,
             place: failure.place.clone(),
             problems: Vec::new(),
             problems_total: 0,
@@ -124,19 +129,22 @@ impl Failed {
     pub(crate) fn render(&self, palette: Palette, lines_max: usize) -> String {
         let command = self.command.lines().next().unwrap_or_default();
         let more = if self.command.lines().nth(1).is_some() { " …" } else { "" };
-        let command = text::fit(&text::one_line(command), 200);
-        let mut out = format!(
-            "{} {}\n",
-            palette.bad("✗"),
-            palette.strong(&format!(
-                "{}: `{command}{more}` {} after {}",
-                text::one_line(&self.what),
-                self.reason,
-                text::duration(self.duration)
-            ))
-        );
+        let command = format!("`{}{more}`", text::fit(&text::one_line(command), 200));
+        let subject = if self.tells_itself { String::new() } else { format!("{command} ") };
+        let took = text::duration(self.duration);
+        // The reason may name a time of its own.
+        let took = if self.tells_itself || self.reason.contains(" after ") {
+            format!(" ({took})")
+        } else {
+            format!(" after {took}")
+        };
+        let words = format!("{}: {subject}{}{took}", text::one_line(&self.what), self.reason);
+        let mut out = format!("{} {}\n", palette.bad("✗"), palette.strong(&words));
         if let Some(Place { file, line, column }) = &self.place {
             out.push_str(&format!(" {} {}:{line}:{column}\n", palette.hint("-->"), text::one_line(file)));
+        }
+        if self.tells_itself {
+            out.push_str(&format!("  {}\n", palette.faint(&command)));
         }
         for problem in self.problems.iter().take(PROBLEMS_SHOWN_MAX) {
             out.push_str(&format!("  {} {}\n", palette.bad("✗"), problem_words(problem)));
@@ -273,13 +281,14 @@ fn failures(outcome: &Outcome) -> Vec<Failed> {
     let run = outcome.run.0;
     let of = outcome.entry.as_ref().map(|entry| format!(" of {entry}")).unwrap_or_default();
     let failed = |stage: &str, step| Failed::step(&format!("{stage}{of}"), &outcome.stage(stage), run, step);
+    let before = outcome.before_failure.iter().map(|step| failed("before", step));
     let build = outcome.build_failure.iter().map(|step| failed("build", step));
     let setup = outcome.setup_failure.iter().map(|step| failed("setup", step));
     let gates = outcome.gates.iter().filter_map(|gate| Some(failed_gate(run, gate, gate.failure.as_ref()?)));
     let health =
         outcome.health.iter().filter_map(|health| health.failure.as_ref()).map(|failure| Failed::gate(run, failure));
     let files = outcome.files_failure.iter().map(|failure| Failed::gate(run, failure));
-    build.chain(setup).chain(gates).chain(health).chain(files).collect::<Vec<_>>()
+    before.chain(build).chain(setup).chain(gates).chain(health).chain(files).collect::<Vec<_>>()
 }
 
 /// Tests that failed come first; of findings only errors are worth a line here.
@@ -567,6 +576,7 @@ mod tests {
             what: "gate unit".into(),
             command: "python -m pytest tests".into(),
             reason: exit_words(&Exit { code: 1, ..Exit::default() }),
+            tells_itself: false,
             place: Some(Place { file: "seatrial.yaml".into(), line: 18, column: 12 }),
             problems: Vec::new(),
             problems_total: 0,

@@ -40,16 +40,28 @@ fn an_image_makes_the_package_and_the_context_stays_as_it_is() {
 fn a_failing_command_is_the_verdict() {
     let world = package("{in: tiny:1, run: [\"true\", sh -c 'echo no wheel; exit 3'], output: dist/*.whl}");
     let finished = world.seatrial(["run"]).run().exits(1);
-    finished
-        .stderr_has("`sh -c 'echo no wheel; exit 3'` exited 3")
+    let finished = finished
+        .stderr_has("✗ before: `sh -c 'echo no wheel; exit 3'` exited 3")
         .stderr_has("seatrial.yaml:2:")
-        .stderr_has("no wheel");
+        .stderr_has("no wheel")
+        .stderr_has("seatrial shell 1 before");
+    // The user's commands are shown, and no instruction that nobody wrote.
+    let finished = finished.stderr_has("  seatrial.yaml:2 true\n").stderr_has("  the build context\n");
+    for words in ["WORKDIR", "COPY", "RUN"] {
+        assert!(!finished.stderr().contains(words), "{words}: {}", finished.stderr());
+    }
+    world.seatrial(["shell", "last", "before", "cat", "src/app.py"]).run().exits(0).stdout_has("print(1)");
 }
 
 #[test]
 fn output_that_is_missing_is_named() {
     let world = package("{in: tiny:1, run: \"true\", output: dist/*.whl}");
     world.seatrial(["run"]).run().exits(1).stderr_has("`before` made nothing that matches `dist/*.whl`");
+    // Without a wildcard it is BuildKit's COPY that would not find it.
+    let world = package("{in: tiny:1, run: \"true\", output: dist/app.whl}");
+    world.seatrial(["run"]).run().exits(1).stderr_has("`before` made nothing that matches `dist/app.whl`");
+    let world = package("{in: \"127.0.0.1:1/none:1\", run: \"true\", output: dist/*.whl}");
+    world.seatrial(["run"]).run().exits(3).stderr_has("cannot get image").stderr_has(" --> seatrial.yaml:2:10");
     let world = package("{in: tiny:1, run: \"true\", output: ../x}");
     world.seatrial(["check"]).run().exits(2).stdout_has("`../x` is not within the build context");
     let world = package("{in: tiny:1, run: \"true\"}");

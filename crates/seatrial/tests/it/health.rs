@@ -32,7 +32,8 @@ fn a_check_that_asks_and_a_process_that_listens_are_proven() {
 fn a_check_that_cannot_fail_is_named() {
     let finished = serving("touch /up; sleep 60", "test -f /up").seatrial(["health"]).run().exits(1);
     finished
-        .stderr_has("the health check says healthy although the process is frozen")
+        .stderr_has("✗ health check: the health check says healthy although the process is frozen")
+        .stderr_has("  `test -f /up`\n")
         .stderr_has("hint: check what only");
 }
 

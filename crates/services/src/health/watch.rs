@@ -129,7 +129,10 @@ impl Watch<'_> {
             }
             if Instant::now() >= deadline && (probes >= check.attempts || start.elapsed() >= WAIT_MAX) {
                 let reason = match exit.timed_out {
-                    true => format!("not healthy in {} attempts: the last one took too long", check.attempts),
+                    true => {
+                        let longest = compose::duration::human(check.timeout);
+                        format!("not healthy in {} attempts: the last one took longer than {longest}", check.attempts)
+                    }
                     false => format!("not healthy in {} attempts", check.attempts),
                 };
                 return Ok(Seen::Unhealthy { exit, reason, output });

@@ -1,13 +1,20 @@
 //! Commands as a Dockerfile, and its failures as the user wrote them.
 
-use std::fmt::Write as _;
+use std::{
+    collections::HashSet,
+    fmt::Write as _,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use engine::FailedStep;
+use engine::{BuildError, FailedStep};
+use events::{Event, EventSink, Place, Record, Subscriber};
 
-use crate::BeforePlan;
+use crate::{BeforePlan, CommandPlan, RunError};
 
 /// Where the copy of the context is, inside.
 const CONTEXT: &str = "/seatrial/context";
+/// The instruction that brings it there.
+const COPY_CONTEXT: &str = "COPY . .";
 
 /// A Dockerfile with the line of each command.
 pub(super) struct Text {
@@ -17,7 +24,7 @@ pub(super) struct Text {
 
 pub(super) fn dockerfile(image: &str, entry: &BeforePlan) -> Text {
     let mut text =
-        format!("FROM {image} AS before\nUSER 0\nWORKDIR {CONTEXT}\nCOPY . .\nSHELL [\"/bin/sh\", \"-ec\"]\n");
+        format!("FROM {image} AS before\nUSER 0\nWORKDIR {CONTEXT}\n{COPY_CONTEXT}\nSHELL [\"/bin/sh\", \"-ec\"]\n");
     for (name, value) in [("CI", "true")]
         .into_iter()
         .chain(entry.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())))
@@ -71,11 +78,109 @@ pub(super) fn ignore_file(ignored: &[String]) -> String {
 
 /// The failure of a command rather than of an instruction.
 pub(super) fn as_written(failed: FailedStep, entry: &BeforePlan, lines: &[usize]) -> FailedStep {
-    let line = failed.place.as_ref().map(|place| place.line);
-    let command = lines.iter().position(|start| Some(*start) == line).and_then(|index| entry.commands.get(index));
-    match command {
+    match command_at(failed.place.as_ref(), entry, lines) {
         Some(command) => FailedStep { text: command.run.clone(), place: command.place.clone(), ..failed },
         None => FailedStep { place: entry.place.clone(), ..failed },
+    }
+}
+
+/// The command whose instruction begins at a line.
+fn command_at<'a>(place: Option<&Place>, entry: &'a BeforePlan, lines: &[usize]) -> Option<&'a CommandPlan> {
+    let line = place?.line;
+    entry.commands.get(lines.iter().position(|start| *start == line)?)
+}
+
+/// Hands on the events of the small Dockerfile's build: commands at their places in the user's file, the copy of the
+/// context by its name, and nothing of the other instructions.
+pub(super) struct AsWritten {
+    events: EventSink,
+    entry: BeforePlan,
+    lines: Vec<usize>,
+    /// Steps that nobody wrote.
+    hidden: Mutex<HashSet<u64>>,
+}
+
+impl AsWritten {
+    pub(super) fn sink(events: &EventSink, entry: &BeforePlan, lines: &[usize]) -> EventSink {
+        events.through(Arc::new(Self {
+            events: events.clone(),
+            entry: entry.clone(),
+            lines: lines.to_vec(),
+            hidden: Mutex::default(),
+        }))
+    }
+
+    /// What a step is called, and where it was written.
+    fn named(&self, text: &str, place: Option<&Place>) -> Option<(String, Option<Place>)> {
+        match command_at(place, &self.entry, &self.lines) {
+            Some(command) => Some((command.run.clone(), command.place.clone())),
+            None if text == COPY_CONTEXT => Some(("the build context".into(), None)),
+            None => None,
+        }
+    }
+
+    fn hide(&self, step: u64) {
+        self.hidden().insert(step);
+    }
+
+    fn hidden(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Subscriber for AsWritten {
+    fn event(&self, record: &Record) {
+        let event = match record.event.clone() {
+            Event::StepStarted { stage, step, text, place } => match self.named(&text, place.as_ref()) {
+                Some((text, place)) => Event::StepStarted { stage, step, text, place },
+                None => return self.hide(step),
+            },
+            Event::StepCached { stage, step, text, place, saved_ms } => match self.named(&text, place.as_ref()) {
+                Some((text, place)) => Event::StepCached { stage, step, text, place, saved_ms },
+                None => return self.hide(step),
+            },
+            Event::StepLog { step, .. } | Event::StepMissed { step, .. } | Event::StepFinished { step, .. }
+                if self.hidden().contains(&step) =>
+            {
+                return;
+            }
+            event => event,
+        };
+        self.events.emit(event);
+    }
+}
+
+/// Why there is nothing, at its place in the user's file. `number` is that of the run.
+pub(super) fn error_as_written(error: BuildError, entry: &BeforePlan, number: u64, stage: &str) -> RunError {
+    match error {
+        BuildError::Base { reference, is_auth, source, .. } => {
+            RunError::Build(BuildError::Base { reference, place: entry.image_place.clone(), is_auth, source })
+        }
+        BuildError::Untrusted { reference, missing, .. } => {
+            RunError::Build(BuildError::Untrusted { reference, place: entry.image_place.clone(), missing })
+        }
+        BuildError::Invalid { diagnostics, .. } if !diagnostics.is_empty() => {
+            let outputs: Vec<&String> = entry.output.iter().collect();
+            let named = diagnostics.iter().find_map(|diagnostic| {
+                outputs.iter().find(|output| diagnostic.message.contains(&format!("{CONTEXT}/./{output}`")))
+            });
+            match named {
+                Some(output) => nothing_matches(output, number, stage),
+                None => RunError::Refused {
+                    message: format!("`before`: {}", diagnostics[0].message),
+                    hint: format!("look at its log: `seatrial logs {number} {stage}`"),
+                },
+            }
+        }
+        error => super::super::build::not_cancelled(error),
+    }
+}
+
+/// A pattern of the output that finds nothing.
+pub(super) fn nothing_matches(output: &str, number: u64, stage: &str) -> RunError {
+    RunError::Refused {
+        message: format!("`before` made nothing that matches `{output}`"),
+        hint: format!("look at its log: `seatrial logs {number} {stage}`"),
     }
 }
 

@@ -15,7 +15,7 @@ pub(in crate::run) const SHELL: [&str; 2] = ["/bin/sh", "-ec"];
 /// arguments, so that the quotes of one cannot reach into the next, and are hidden from them by `set --`.
 const SEVERAL: &str = r#"for seatrial_step do set --; printf '\036%s\n' MARK; eval "$seatrial_step"; done"#;
 /// Where reports are written, inside.
-pub(super) const REPORTS_TARGET: &str = "/run/seatrial/reports";
+pub(in crate::run) const REPORTS_TARGET: &str = "/run/seatrial/reports";
 /// Docker's, as of `/tmp`.
 const TMPFS_MODE: u32 = 0o1777;
 pub(super) fn steps(gate: &GatePlan) -> Vec<StepText> {

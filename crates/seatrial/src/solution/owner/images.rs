@@ -85,7 +85,7 @@ fn wanted(plan: &Plan, up: &Up) -> BTreeSet<String> {
 fn failed(outcome: &Outcome, name: &str) -> Failure {
     let own = outcome.parts().filter(|part| part.entry.as_deref() == Some(name));
     let step = own.chain(outcome.parts()).find_map(|part| {
-        let step = part.build_failure.clone()?;
+        let step = part.before_failure.clone().or_else(|| part.build_failure.clone())?;
         Some((part.entry.clone().unwrap_or_else(|| name.to_owned()), step))
     });
     match step {
