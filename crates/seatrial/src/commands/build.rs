@@ -10,7 +10,7 @@ mod metadata;
 mod output;
 mod run_flags;
 mod source;
-mod warnings;
+pub(super) mod warnings;
 
 use std::time::Instant;
 
@@ -191,7 +191,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Exit> {
     metadata::write(args, context, &finished, &names, &provenance, run.number)?;
     if views.shows_summary() && views.progress != Progress::Quiet {
         terminal::message(&closing(&finished, &names, &pushed, duration_ms, &views.model()));
-        terminal::message(&warnings::closing(&warnings));
+        terminal::message(&warnings::closing(&warnings, "repeat with `--check` to expand"));
     }
     show_result(args, &format, &finished, &names, &views)?;
     if let Some(words) = context.keep_limit(&args.engine).filter(|_| views.shows_summary()) {

@@ -25,7 +25,7 @@ use crate::{
     },
 };
 use dockerfile::Subject;
-pub(super) use dockerfile::check_request;
+pub(super) use dockerfile::{CheckedDockerfile, check_request};
 
 /// Flags of `seatrial check`.
 #[derive(Debug, clap::Args)]
@@ -79,6 +79,31 @@ impl Target {
         let context = path.parent().map(Path::to_owned);
         Self { path, context, stage: None, build_args: Vec::new(), layer_limit: LAYER_LIMIT }
     }
+
+    /// As a plan builds it; `None` where its Dockerfile is no file.
+    fn of(plan: &Plan) -> Option<Self> {
+        let build = plan.build.clone();
+        Some(Self {
+            path: build.dockerfile_path?,
+            context: Some(build.context),
+            stage: build.target,
+            build_args: build.args.into_iter().collect(),
+            layer_limit: plan.limits.layers.map_or(LAYER_LIMIT, |limit| limit.min(LAYER_LIMIT)),
+        })
+    }
+
+    fn subject<'a>(&'a self, text: &'a str, only_needed_stages: bool) -> Subject<'a> {
+        Subject {
+            text,
+            context: self.context.as_deref(),
+            path: Some(&self.path),
+            target: self.stage.as_deref(),
+            build_args: &self.build_args,
+            platform: oci::Platform::host(),
+            layer_limit: self.layer_limit,
+            only_needed_stages,
+        }
+    }
 }
 
 /// Checks both files; errors exit 2, warnings 0 (1 with `--strict`).
@@ -126,17 +151,7 @@ fn pipeline_file(args: &CheckArgs, context: &Context, files: &mut Vec<Checked>) 
             if let Some(SourceText { name, text, .. }) = file {
                 files.push(Checked { name, text, diagnostics: warnings });
             }
-            let target = |plan: &Plan| {
-                let build = plan.build.clone();
-                Some(Target {
-                    path: build.dockerfile_path?,
-                    context: Some(build.context),
-                    stage: build.target,
-                    build_args: build.args.into_iter().collect(),
-                    layer_limit: plan.limits.layers.map_or(LAYER_LIMIT, |limit| limit.min(LAYER_LIMIT)),
-                })
-            };
-            let targets = plan.parts().filter_map(target).collect();
+            let targets = plan.parts().filter_map(Target::of).collect();
             add_included(files, plan.services.included);
             Ok(targets)
         }
@@ -162,6 +177,13 @@ fn add_included(files: &mut Vec<Checked>, included: Vec<compose::Finding>) {
     }
 }
 
+/// Checks the Dockerfile that a plan builds, with its text; `None` for one that is not a file, or not readable.
+pub(super) fn check_plan(plan: &Plan, home: &Path) -> Option<(CheckedDockerfile, String)> {
+    let target = Target::of(plan)?;
+    let text = std::fs::read_to_string(&target.path).ok()?;
+    Some((target.subject(&text, true).check(home), text))
+}
+
 fn check_file(target: &Target, context: &Context) -> anyhow::Result<Checked> {
     let path = &target.path;
     let bytes = match fs_err::read(path) {
@@ -171,17 +193,7 @@ fn check_file(target: &Target, context: &Context) -> anyhow::Result<Checked> {
     let text = String::from_utf8(bytes)
         .map_err(|error| Failure::usage(format!("{} is not UTF-8", path.display())).because(&error))?;
     let name = relative(path, &context.settings.cwd).display().to_string();
-    let subject = Subject {
-        text: &text,
-        context: target.context.as_deref(),
-        path: Some(path),
-        target: target.stage.as_deref(),
-        build_args: &target.build_args,
-        platform: oci::Platform::host(),
-        layer_limit: target.layer_limit,
-        only_needed_stages: false,
-    };
-    let diagnostics = subject.check(&context.settings.home).diagnostics;
+    let diagnostics = target.subject(&text, false).check(&context.settings.home).diagnostics;
     Ok(Checked { name, text, diagnostics })
 }
 

@@ -25,6 +25,7 @@ use store::{RunDir, Stop, Store};
 pub(crate) use foreign::hints;
 
 use super::{
+    build::warnings::{self, Warning},
     cache::{CacheArgs, Caches},
     capsule,
     init::environment,
@@ -234,6 +235,7 @@ fn trial(
     {
         terminal::message(&drawn(file, &warnings, &plan.services.included));
     }
+    let checked = check_dockerfiles(&plan, &stages, &images, context)?;
     let caches = Caches::read(&args.cache, context)?;
     let embedded = context.engine_with_cache(&args.engine, caches.imports.clone(), trust::of(&plan)?)?;
     let for_demo = ForDemo(&embedded);
@@ -282,6 +284,9 @@ fn trial(
     match outcome {
         Ok(outcome) => {
             let exit = conclude(command, &plan, &base, &outcome, &views, store, &run);
+            if outcome.verdict != Verdict::Failed && views.shows_summary() {
+                terminal::message(&warnings::closing(&checked, "`seatrial check` shows them whole"));
+            }
             if let Some(replayed) = &context.settings.replayed {
                 capsule::compare(replayed, store, &run);
             }
@@ -309,6 +314,24 @@ fn trial(
             Err(failure)
         }
     }
+}
+
+/// What the build checks say about the Dockerfiles that are built; an error where one of them says so.
+fn check_dockerfiles(
+    plan: &Plan,
+    stages: &Stages,
+    images: &[String],
+    context: &Context,
+) -> Result<Vec<Warning>, Failure> {
+    if matches!(stages, Stages::Publish) {
+        return Ok(Vec::new());
+    }
+    let is_built = |part: &&Plan| match &part.entry {
+        Some(entry) => images.is_empty() || images.contains(entry),
+        None => plan.images.is_empty(),
+    };
+    let found = plan.parts().filter(is_built).map(|part| warnings::of_plan(part, context));
+    Ok(found.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// Record, summary, exit code of a run that found out.
@@ -376,7 +399,8 @@ fn size_key(plan: &Plan) -> String {
 
 /// What `shell` can enter as it was when it failed.
 fn kept(outcome: &Outcome) -> BTreeMap<String, KeptRoot> {
-    let steps = [("build", &outcome.build_failure), ("setup", &outcome.setup_failure)];
+    let Outcome { before_failure, build_failure, setup_failure, .. } = outcome;
+    let steps = [("before", before_failure), ("build", build_failure), ("setup", setup_failure)];
     let steps =
         steps.into_iter().filter_map(|(stage, step)| Some((outcome.stage(stage), step.as_ref()?.kept.clone()?)));
     let gates = outcome.gates.iter().filter_map(|gate| gate.failure.as_ref());

@@ -95,7 +95,30 @@ fn an_unhealthy_image_fails() {
     world.file("app.sh", "echo starting; sleep 60\n");
     let pipeline = std::fs::read_to_string(world.repo().join("seatrial.yaml")).unwrap();
     world.file("seatrial.yaml", &pipeline.replace("attempts: 20", "attempts: 2"));
-    world.seatrial(["health"]).run().exits(1).stderr_has("✗ health check: ");
+    let finished = world.seatrial(["health"]).run().exits(1);
+    finished.stderr_has("✗ health check: not healthy in 2 attempts (");
+    // Nothing but the Dockerfile says how it is checked.
+    world.file("seatrial.yaml", "");
+    let dockerfile = std::fs::read_to_string(world.repo().join("Dockerfile")).unwrap();
+    let quick = dockerfile.replace("HEALTHCHECK ", "HEALTHCHECK --interval=100ms --retries=2 ");
+    world.file("Dockerfile", &quick);
+    let line = quick.lines().position(|line| line.starts_with("HEALTHCHECK")).unwrap() + 1;
+    world.seatrial(["health"]).run().exits(1).stderr_has(&format!(" --> Dockerfile:{line}:1\n"));
+    // It is entered with its environment.
+    world.seatrial(["shell", "last", "health", "cat", "app.sh"]).run().exits(0).stdout_has("echo starting");
+}
+
+#[test]
+fn what_the_build_checks_say_is_told_at_the_end() {
+    let world = app();
+    let dockerfile = std::fs::read_to_string(world.repo().join("Dockerfile")).unwrap();
+    world.file("Dockerfile", &dockerfile.replace("FROM tiny:1", "FROM tiny:1 AS Base"));
+    let told = "1 warning found (`seatrial check` shows them whole):\n   - StageNameCasing: stage name 'Base' should be \
+                lowercase (Dockerfile:1)\n";
+    world.seatrial(["test", "style"]).run().exits(0).stderr_has(told);
+    world.file("Dockerfile", &format!("# check=error=true\n{}", dockerfile.replace("tiny:1", "tiny:1 AS Base")));
+    let finished = world.seatrial(["run"]).run().exits(2);
+    finished.stderr_has("error[ST201]: stage name 'Base'").stderr_has(" --> Dockerfile:2:");
 }
 
 #[test]
