@@ -43,20 +43,18 @@ const SIGTERM: i32 = 15;
 
 /// Flags of `seatrial shell`.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "seatrial shell [OPTIONS] <RUN|SERVICE|IMAGE> [STAGE] [COMMAND]...")]
 #[command(after_help = "Examples:\n  \
     seatrial shell last                    where the last run failed\n  \
     seatrial shell 42 unit                 where the gate `unit` of run 42 failed\n  \
+    seatrial shell last -- ls -l           one command where the last run failed\n  \
     seatrial shell debian:bookworm         a shell in an image\n  \
-    seatrial shell app:1.2 -- python -V    one command in an image")]
+    seatrial shell app:1.2 python -V       one command in an image")]
 pub(crate) struct ShellArgs {
-    /// Number of a run (or `last`), a service that is up, or name or id of an image
-    #[arg(value_name = "RUN|SERVICE|IMAGE")]
-    target: String,
-    /// Stage of the run: `build`, `setup`, or a gate
-    stage: Option<String>,
-    /// Command instead of a shell
-    #[arg(last = true)]
-    command: Vec<String>,
+    /// Number of a run (or `last`) with a stage of it (`build`, `setup`, a gate), a service that is up, or name or id of an
+    /// image; behind it a command instead of a shell, as it is
+    #[arg(required = true, trailing_var_arg = true, value_names = ["RUN|SERVICE|IMAGE", "STAGE|COMMAND"], num_args = 1..)]
+    words: Vec<String>,
     /// User and group, as names or numbers
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
@@ -72,8 +70,49 @@ pub(crate) struct ShellArgs {
     /// Lend the image a shell and tools, read-only at /.seatrial: where it lacks them, always, or never
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     toolbox: Lend,
+    /// What docker needs to be told, and happens here anyway
+    #[arg(short, long, hide = true)]
+    interactive: bool,
+    #[arg(short, long, hide = true)]
+    tty: bool,
+    #[arg(long, hide = true)]
+    rm: bool,
     #[command(flatten)]
     engine: EngineArgs,
+}
+
+/// What [`ShellArgs::words`] say.
+struct Wanted {
+    target: String,
+    /// Of a run.
+    stage: Option<String>,
+    /// Empty for a shell.
+    command: Vec<String>,
+}
+
+impl Wanted {
+    fn of(args: &ShellArgs) -> Result<Self, Failure> {
+        let (target, rest) = args.words.split_first().expect("clap asks for one");
+        let is_run = is_run(target);
+        let (stage, rest) = match rest {
+            [stage, rest @ ..] if is_run && stage != "--" => (Some(stage.clone()), rest),
+            rest => (None, rest),
+        };
+        let command = match rest {
+            [mark, command @ ..] if mark == "--" => command,
+            [flag, ..] if flag.starts_with('-') => {
+                return Err(Failure::usage(format!("`{flag}` stands behind what is entered"))
+                    .hint(format!("flags come first: `seatrial shell {flag} … {target}`"))
+                    .hint(format!("what is a command stands behind `--`: `seatrial shell {target} -- …`")));
+            }
+            command => command,
+        };
+        Ok(Self { target: target.clone(), stage, command: command.to_vec() })
+    }
+
+    fn command(&self) -> Vec<String> {
+        if self.command.is_empty() { SHELL.map(str::to_owned).to_vec() } else { self.command.clone() }
+    }
 }
 
 /// When a toolbox is mounted.
@@ -100,16 +139,17 @@ pub(crate) fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Exit> {
                 .into());
         }
     };
-    if let Some(exit) = in_service(args, context)? {
+    let wanted = Wanted::of(args)?;
+    if let Some(exit) = in_service(args, &wanted, context)? {
         return Ok(exit);
     }
     let store = context.store()?;
     // What is entered is here already: nothing is fetched that could be judged.
     let engine = context.engine(&args.engine, Trust::default())?;
     let outcome = context.block_on(async {
-        let (root, inside) = find(args, store, &engine).await?;
-        let mut spec = spec(args, network, root, inside);
-        toolbox::lend(args.toolbox, &args.command, store, &mut spec)?;
+        let (root, inside) = find(&wanted, store, &engine).await?;
+        let mut spec = spec(args, &wanted, network, root, inside);
+        toolbox::lend(args.toolbox, &wanted.command, store, &mut spec)?;
         enter(&engine, spec, context).await
     })?;
     match outcome {
@@ -131,23 +171,22 @@ pub(crate) fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Exit> {
 }
 
 /// In a service of that name, if the project here is up and has one.
-fn in_service(args: &ShellArgs, context: &Context) -> anyhow::Result<Option<Exit>> {
-    if args.stage.is_some() || is_run(&args.target) {
+fn in_service(args: &ShellArgs, wanted: &Wanted, context: &Context) -> anyhow::Result<Option<Exit>> {
+    if is_run(&wanted.target) {
         return Ok(None);
     }
     let Ok(project) = Source::new(&ProjectArgs::default(), context).name() else { return Ok(None) };
     let Some(stream) = client::find(context, &project)? else { return Ok(None) };
     let listed = Answering::call(stream, Request::List, &[])?.next()?;
     let Some(Answer::Containers(containers)) = listed else { return Ok(None) };
-    if !containers.iter().any(|container| container.service == args.target) {
+    if !containers.iter().any(|container| container.service == wanted.target) {
         return Ok(None);
     }
     let Some(stream) = client::find(context, &project)? else { return Ok(None) };
-    let command = if args.command.is_empty() { SHELL.map(str::to_owned).to_vec() } else { args.command.clone() };
     let request = Exec {
-        service: args.target.clone(),
+        service: wanted.target.clone(),
         number: None,
-        command,
+        command: wanted.command(),
         env: args.env.iter().map(|given| exec::variable(given)).collect(),
         user: args.user.clone(),
         workdir: args.workdir.clone(),
@@ -172,22 +211,18 @@ struct Inside {
     user: String,
     workdir: String,
     mounts: Vec<engine::BindMount>,
+    tmpfs: Vec<engine::Tmpfs>,
 }
 
-async fn find(args: &ShellArgs, store: &Store, engine: &Embedded) -> anyhow::Result<(Root, Inside)> {
-    if is_run(&args.target)
-        && (args.stage.is_some()
-            || args.target.parse::<oci::Reference>().is_err()
-            || named::find(store, &args.target).is_err())
+async fn find(wanted: &Wanted, store: &Store, engine: &Embedded) -> anyhow::Result<(Root, Inside)> {
+    if is_run(&wanted.target)
+        && (wanted.stage.is_some()
+            || wanted.target.parse::<oci::Reference>().is_err()
+            || named::find(store, &wanted.target).is_err())
     {
-        return of_run(args, store);
+        return of_run(wanted, store);
     }
-    if let Some(stage) = &args.stage {
-        return Err(Failure::usage(format!("`{}` is not the number of a run", args.target))
-            .hint(format!("run a command in an image with `seatrial shell {} -- {stage}`", args.target))
-            .into());
-    }
-    let (_, image) = named::find(store, &args.target)?;
+    let (_, image) = named::find(store, &wanted.target)?;
     let root = engine.root(&image).await?;
     let config = &root.config.config;
     let inside = Inside {
@@ -195,16 +230,17 @@ async fn find(args: &ShellArgs, store: &Store, engine: &Embedded) -> anyhow::Res
         user: config.user.clone(),
         workdir: if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() },
         mounts: Vec::new(),
+        tmpfs: Vec::new(),
     };
     Ok((root, inside))
 }
 
 /// The root of a stage: what it was when the stage failed, else what a gate started from.
-fn of_run(args: &ShellArgs, store: &Store) -> anyhow::Result<(Root, Inside)> {
-    let run = find_run(store, &args.target)?;
+fn of_run(wanted: &Wanted, store: &Store) -> anyhow::Result<(Root, Inside)> {
+    let run = find_run(store, &wanted.target)?;
     let number = run.number;
     let mut kept = RunRecord::read(&run).map(|record| record.kept).unwrap_or_default();
-    let stage = match &args.stage {
+    let stage = match &wanted.stage {
         Some(stage) => stage.clone(),
         None => match kept.len() {
             1 => kept.keys().next().cloned().expect("there is one"),
@@ -222,11 +258,15 @@ fn of_run(args: &ShellArgs, store: &Store) -> anyhow::Result<(Root, Inside)> {
             }
         },
     };
+    let started = pipeline::stage_record(&run, &stage);
+    // What never was a container's own has no time to be kept.
+    let is_own = |id: &SnapshotId| started.as_ref().is_none_or(|record| record.root != id.as_str());
     if let Some(gone) = kept.get(&stage).and_then(|kept| SnapshotId::try_from(kept.root.clone()).ok())
+        && is_own(&gone)
         && !store.is_kept(&gone)
     {
         kept.remove(&stage);
-        if pipeline::stage_record(&run, &stage).is_none() {
+        if started.is_none() {
             return Err(Failure::refused(format!("what `{stage}` of run {number} left is no longer kept"))
                 .hint("run it again, and keep it longer with `--keep-failed 24h`")
                 .into());
@@ -235,18 +275,26 @@ fn of_run(args: &ShellArgs, store: &Store) -> anyhow::Result<(Root, Inside)> {
             "what `{stage}` of run {number} left is no longer kept: this is what it started from"
         ));
     }
-    let started = pipeline::stage_record(&run, &stage);
     match (started, kept.remove(&stage)) {
         (Some(record), kept) => {
             let id = kept.map_or_else(|| record.root.clone(), |kept| kept.root);
-            let mounts = record.bind_mounts();
-            let inside = Inside { env: record.env, user: record.user, workdir: record.cwd, mounts };
+            let (mounts, tmpfs) = (record.bind_mounts(), record.tmpfs());
+            let inside = Inside { env: record.env, user: record.user, workdir: record.cwd, mounts, tmpfs };
             Ok((Root { id, config: record.config }, inside))
         }
         (None, Some(kept)) => {
             let config = oci::ImageConfig::scratch(&oci::Platform::host());
-            let inside = Inside { env: kept.env, user: kept.user, workdir: kept.cwd, mounts: Vec::new() };
+            let (mounts, tmpfs) = (Vec::new(), Vec::new());
+            let inside = Inside { env: kept.env, user: kept.user, workdir: kept.cwd, mounts, tmpfs };
             Ok((Root { id: kept.root, config }, inside))
+        }
+        (None, None) if !run.path.join("log").join(pipeline::file_name(&stage)).exists() => {
+            let command = [&[stage.clone()], &wanted.command[..]].concat().join(" ");
+            Err(Failure::refused(format!("run {number} has no stage `{stage}`"))
+                .hint(format!(
+                    "a command stands behind the stage, or behind `--`: `seatrial shell {number} -- {command}`"
+                ))
+                .into())
         }
         (None, None) => Err(Failure::refused(format!("`{stage}` of run {number} cannot be entered"))
             .hint("gates can, and steps that failed; they are not kept for ever: run it again with `--keep-failed 24h`")
@@ -254,7 +302,7 @@ fn of_run(args: &ShellArgs, store: &Store) -> anyhow::Result<(Root, Inside)> {
     }
 }
 
-fn spec(args: &ShellArgs, network: NetworkMode, root: Root, inside: Inside) -> ContainerSpec {
+fn spec(args: &ShellArgs, wanted: &Wanted, network: NetworkMode, root: Root, inside: Inside) -> ContainerSpec {
     let mut env = inside.env;
     if !env.iter().any(|(name, _)| name == "PATH") {
         env.push(("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()));
@@ -267,18 +315,17 @@ fn spec(args: &ShellArgs, network: NetworkMode, root: Root, inside: Inside) -> C
         env.retain(|(known, _)| *known != name);
         env.push((name, value));
     }
-    let command = if args.command.is_empty() { SHELL.map(str::to_owned).to_vec() } else { args.command.clone() };
     ContainerSpec {
         name: "shell".into(),
         root,
-        args: command,
+        args: wanted.command(),
         env,
         cwd: args.workdir.clone().unwrap_or(inside.workdir),
         user: args.user.clone().unwrap_or(inside.user),
         mounts: inside.mounts,
         network,
         attachment: Attachment::default(),
-        surroundings: Surroundings::default(),
+        surroundings: Surroundings { tmpfs: inside.tmpfs, ..Surroundings::default() },
         limits: Limits::default(),
         init: true,
         stdio: Stdio::Inherit,
@@ -286,6 +333,8 @@ fn spec(args: &ShellArgs, network: NetworkMode, root: Root, inside: Inside) -> C
 }
 
 async fn enter(engine: &Embedded, spec: ContainerSpec, context: &Context) -> anyhow::Result<u8> {
+    // Keys that are typed before the shell is there are its own.
+    let _quiet = engine_embedded::terminal::size().map(|_| engine_embedded::terminal::quiet());
     let mut scope = engine.open_scope(RunId(0)).await?;
     let outcome = async {
         let container = scope.start(spec).await?;

@@ -19,7 +19,7 @@ fn run_with_an_image_answers_with_a_hint() {
     world().seatrial(["run", "alpine", "ls"]).run().exits(2).stderr_is(&expect![[r#"
         error: `seatrial run` runs the pipeline of a repository, and takes no image
 
-        hint: start a command in an image with `seatrial shell alpine -- ls`
+        hint: start a command in an image with `seatrial shell alpine ls`
         hint: start a command in a service that is up with `seatrial exec SERVICE COMMAND`
     "#]]);
 }
@@ -33,7 +33,7 @@ fn who_types_docker_run_hears_what_does_it_here() {
     hint(&["run", "alpine", "-x"], "hint: start a command in an image with `seatrial shell alpine -- -x`\n");
     hint(
         &["run", "-it", "--rm", "-e", "A=b c", "alpine", "sh", "-c", "echo hi"],
-        "hint: start a command in an image with `seatrial shell -e 'A=b c' alpine -- sh -c 'echo hi'`\n",
+        "hint: start a command in an image with `seatrial shell -e 'A=b c' alpine sh -c 'echo hi'`\n",
     );
     hint(
         &["-C", ".", "run", "-d", "-p", "8080:80", "nginx"],

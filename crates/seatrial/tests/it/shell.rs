@@ -10,6 +10,11 @@ fn the_commands_code_is_ours() {
     world.seatrial(["shell", "tiny:1", "--", "/bin/sh", "-c", "exit 42"]).run().exits(42);
     world.seatrial(["shell", "tiny:1", "--", "no-such-program"]).run().exits(127);
     world.seatrial(["shell", "tiny:1", "--", "/etc/passwd"]).run().exits(126);
+    // As with docker, whose flags come first; what follows is the command's.
+    world.seatrial(["shell", "-it", "--rm", "tiny:1", "/bin/sh", "-c", "exit 42"]).run().exits(42);
+    let finished = world.seatrial(["shell", "tiny:1", "-u", "app", "id"]).run().exits(2);
+    finished.stderr_has("flags come first: `seatrial shell -u … tiny:1`");
+    world.seatrial(["shell", "--usr", "app", "tiny:1"]).run().exits(2).stderr_has("'--user'");
 }
 
 #[test]
@@ -62,6 +67,11 @@ fn a_failed_gate_is_entered_as_it_was_left() {
         "image: localhost/app\ntest:\n  workdir: /tmp\n  gates:\n    unit: {user: app, run: echo half done > left; exit 3}\nhealth: false\n",
     );
     world.seatrial(["run"]).run().exits(1).stderr_has("seatrial shell 1 unit");
+    // The gate's own command can be repeated, reports and all.
+    let repeat = "echo fine > $SEATRIAL_REPORTS/r.xml; cat $SEATRIAL_REPORTS/r.xml";
+    world.seatrial(["shell", "1", "unit", "/bin/sh", "-c", repeat]).run().exits(0).stdout_has("fine");
+    let finished = world.seatrial(["shell", "last", "ls", "/"]).run().exits(1);
+    finished.stderr_has("run 1 has no stage `ls`").stderr_has("`seatrial shell 1 -- ls /`");
     world
         .seatrial(["shell", "1", "unit", "--", "/bin/sh", "-c", "id -u; pwd; cat left; echo $COLOUR"])
         .run()

@@ -123,10 +123,10 @@ impl<'a> Docker<'a> {
         let mut words = vec!["seatrial", "shell"];
         words.extend(&self.flags);
         words.extend(self.image);
-        if !self.command.is_empty() {
+        if self.command.first().is_some_and(|word| word.starts_with('-')) {
             words.push("--");
-            words.extend(self.command.iter().map(String::as_str));
         }
+        words.extend(self.command.iter().map(String::as_str));
         let words: Vec<String> = words.into_iter().map(quoted).collect();
         let mut hints = vec![format!("start a command in an image with `{}`", words.join(" "))];
         if self.stays {
