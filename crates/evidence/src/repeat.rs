@@ -11,11 +11,12 @@ use crate::{Found, PublicKey, Statement, predicate};
 /// tried: policies ask for an age in days or hours (`max_age`). An image gets one more at most for each such time.
 pub const REPEAT_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// The predicates that tell times. All others are the same bytes when they say the same, and so the same artefact.
+/// The predicates that tell times. All others are the same bytes when they say the same, and so the same artefact where the
+/// key makes the same signature of them ([`crate::Signer::is_repeatable`]).
 pub const TIMED: [&str; 2] = [predicate::PROVENANCE, predicate::SUMMARY];
 
-/// Which of these statements need not be attached again: for each whether the key has signed, within [`REPEAT_AFTER`], one
-/// that differs in times and the number of the run only. A summary is a repetition only when all that it sums up is one.
+/// Which of these statements need not be attached again: for each whether the key has signed it, or, of those that tell
+/// times, within [`REPEAT_AFTER`] one that differs in times and the number of the run only. A summary is a repetition only when all that it sums up is one.
 pub fn repeated(
     statements: &[Statement],
     found: &[Found],
@@ -29,10 +30,10 @@ pub fn repeated(
         statement.time().and_then(|time| now.checked_sub(time)).is_some_and(|age| age < REPEAT_AFTER.as_secs())
     };
     let said = found.iter().filter_map(|found| found.check(image, keys).ok()).map(|trusted| trusted.statement);
-    let said: Vec<&Statement> = said.filter(|statement| is_recent(statement)).collect();
+    let said: Vec<&Statement> = said.collect();
     let same = |new: &Statement| {
         let new = new.without_times();
-        said.iter().copied().filter(move |old| old.without_times() == new)
+        said.iter().copied().filter(|old| is_recent(old)).filter(move |old| old.without_times() == new)
     };
     // A summary names what it sums up by digests: where an older provenance stands for the new one, so does its digest.
     let digest = |statement: &Statement| Digest::of(&statement.to_bytes()).hex().to_owned();
@@ -51,7 +52,7 @@ pub fn repeated(
     let is_repeated = |new: &Statement| match new.predicate_type.as_str() {
         predicate::PROVENANCE => same(new).next().is_some(),
         predicate::SUMMARY => same(new).any(|old| sums_up_the_same(new, old)),
-        _ => false,
+        _ => said.contains(&new),
     };
     statements.iter().map(is_repeated).collect()
 }

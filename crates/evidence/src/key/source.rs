@@ -157,6 +157,12 @@ impl Signer {
         &self.public
     }
 
+    /// Whether the same statement signed again is the same bytes. Key services mostly draw a number for each signature of
+    /// ECDSA's.
+    pub fn is_repeatable(&self) -> bool {
+        matches!(self.kind, SignerKind::Key(_))
+    }
+
     /// Signs a message. Starts a program where the key is one's own.
     ///
     /// # Errors

@@ -22,13 +22,13 @@ pub struct PolicyFile {
     keys: Keys,
     /// `signature`, `provenance`, `sbom`, `gates`, `content`.
     #[serde(default)]
-    require: Vec<String>,
+    require: Texts,
     /// Names of keys that have to have signed, each of them.
     #[serde(default)]
-    signed_by: Vec<String>,
+    signed_by: Texts,
     /// Names of gates that have to have passed.
     #[serde(default)]
-    gates: Vec<String>,
+    gates: Texts,
     /// What the provenance has to tell.
     #[serde(default)]
     provenance: Option<ProvenanceRule>,
@@ -41,10 +41,37 @@ pub struct PolicyFile {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a file with a public key, a list of such files, or files by the names of their keys"
+)]
 enum Keys {
+    One(String),
     List(Vec<String>),
     Named(BTreeMap<String, String>),
+}
+
+/// One text or several, as lists of a pipeline file are written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
+enum Texts {
+    One(String),
+    List(Vec<String>),
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+impl Texts {
+    fn all(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::List(list) => list,
+        }
+    }
 }
 
 impl Default for Keys {
@@ -125,6 +152,9 @@ pub enum PolicyError {
     /// An exception for something that is not asked for would hide a slip.
     #[error("`exceptions`: `{0}` is not required by this policy")]
     UnknownException(String),
+    /// Nothing that is signed can count.
+    #[error("the policy names no key that is trusted: write `keys: [release.pub]`")]
+    NoKeys,
     /// Nothing is asked for.
     #[error("the policy requires nothing")]
     Empty,
@@ -137,6 +167,7 @@ impl PolicyFile {
     /// The policy says something that means nothing, or a key cannot be read.
     pub fn policy(&self, read: &dyn Fn(&str) -> io::Result<String>) -> Result<Policy, PolicyError> {
         let given: Vec<(String, &String)> = match &self.keys {
+            Keys::One(text) => vec![(key_name(text), text)],
             Keys::List(list) => list.iter().map(|text| (key_name(text), text)).collect(),
             Keys::Named(map) => map.iter().map(|(name, text)| (name.clone(), text)).collect(),
         };
@@ -144,20 +175,20 @@ impl PolicyFile {
         for (name, text) in given {
             keys.extend(named_keys(&name, text, read)?);
         }
-        if let Some(unknown) = self.signed_by.iter().find(|name| !keys.iter().any(|key| key.name == **name)) {
+        if let Some(unknown) = self.signed_by.all().iter().find(|name| !keys.iter().any(|key| key.name == **name)) {
             return Err(PolicyError::UnknownKey(unknown.clone()));
         }
         let mut require: Vec<Requirement> = Vec::new();
-        for text in &self.require {
+        for text in self.require.all() {
             require.push(text.parse().map_err(PolicyError::Requirement)?);
         }
-        require.extend(self.signed_by.iter().cloned().map(Requirement::SignedBy));
+        require.extend(self.signed_by.all().iter().cloned().map(Requirement::SignedBy));
         if let Some(rule) = &self.provenance {
             require.extend(rule.source.clone().map(Requirement::Source));
             require.extend(rule.reference.clone().map(Requirement::Ref));
             require.extend(rule.builder.clone().map(Requirement::Builder));
         }
-        require.extend(self.gates.iter().cloned().map(Requirement::Gate));
+        require.extend(self.gates.all().iter().cloned().map(Requirement::Gate));
         if let Some(text) = &self.max_age {
             require.push(Requirement::MaxAge(age(text).ok_or_else(|| PolicyError::Age(text.clone()))?));
         }
@@ -165,6 +196,9 @@ impl PolicyFile {
             return Err(PolicyError::Empty);
         }
         let exceptions = self.exceptions.iter().map(|rule| exception(rule, &require)).collect::<Result<_, _>>()?;
+        if keys.is_empty() && require.iter().any(|wanted| *wanted != Requirement::Content) {
+            return Err(PolicyError::NoKeys);
+        }
         Ok(Policy { keys, require, exceptions })
     }
 }

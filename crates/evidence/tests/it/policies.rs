@@ -148,6 +148,7 @@ fn policies_that_mean_nothing_are_refused() {
     let keys = BTreeMap::from([("release.pub", &release)]);
     let cases = [
         (r#"{"keys": ["release.pub"]}"#, "the policy requires nothing"),
+        (r#"{"require": "signature"}"#, "the policy names no key that is trusted: write `keys: [release.pub]`"),
         (r#"{"keys": ["other.pub"], "require": ["signature"]}"#, "cannot read the key other.pub"),
         (
             r#"{"require": ["signatures"]}"#,
@@ -168,4 +169,7 @@ fn policies_that_mean_nothing_are_refused() {
         assert_eq!(policy(text, &keys).map(|_| ()), Err(message.to_owned()));
     }
     assert!(policy(r#"{"requires": []}"#, &keys).is_err());
+    assert!(policy(r#"{"keys": 7}"#, &keys).is_err_and(|error| error.contains("expected a file with a public key")));
+    policy(r#"{"keys": "release.pub", "require": "signature", "gates": "unit"}"#, &keys).expect("one is a list of one");
+    policy(r#"{"require": "content"}"#, &keys).expect("nobody has to sign what is only read");
 }

@@ -173,7 +173,11 @@ pub(super) async fn sign(plan: &Plan, sealed: &Sealed, mut said: Vec<Statement>)
 /// Attaches it to an image that is there, but for what the same key has said there a short while ago.
 pub(super) async fn attach(cx: RunContext<'_>, image: &Reference, attached: &Attached) -> Result<(), RunError> {
     let (Some(signer), Some(digest)) = (&attached.signer, image.digest()) else { return Ok(()) };
-    let found = cx.registry.evidence_of_kinds(image, &TIMED).await?;
+    let kinds: Vec<&str> = match signer.is_repeatable() {
+        true => TIMED.to_vec(),
+        false => attached.statements.iter().map(|statement| statement.predicate_type.as_str()).collect(),
+    };
+    let found = cx.registry.evidence_of_kinds(image, &kinds).await?;
     let repeated = repeated(&attached.statements, &found, digest, signer.public(), SystemTime::now());
     let new = attached.attachments.iter().zip(repeated).filter(|(_, is_repeated)| !is_repeated);
     let new: Vec<Attachment> = new.map(|(attachment, _)| attachment.clone()).collect();

@@ -79,12 +79,16 @@ pub(super) async fn attach_all(
     let mut new = 0;
     for Signable { subject, statements } in signables {
         let place = repository.with_digest(subject.digest.clone());
-        let known = collect_kinds(client, &place, &[predicate::SIGNATURE]).await?;
-        let is_signed = known.iter().any(|found| found.check(&subject.digest, &keys).is_ok());
+        let said = statements.iter().filter(|_| !signer.is_repeatable()).map(|said| said.predicate_type.as_str());
+        let kinds: Vec<&str> = [predicate::SIGNATURE].into_iter().chain(said).collect();
+        let known = collect_kinds(client, &place, &kinds).await?;
+        let known = known.iter().filter_map(|found| found.check(&subject.digest, &keys).ok());
+        let known: Vec<&Statement> = known.map(|trusted| trusted.statement).collect();
+        let is_signed = known.iter().any(|known| known.predicate_type == predicate::SIGNATURE);
         let signature = Statement::signature(Resource::image(&repository.repository(), &subject.digest));
         let signature = (!is_signed).then_some(&signature);
         new += usize::from(!is_signed);
-        for statement in statements.iter().chain(signature) {
+        for statement in statements.iter().filter(|said| !known.contains(said)).chain(signature) {
             // A key service may take a while to answer.
             let bundle = tokio::task::block_in_place(|| Bundle::sign(statement, signer));
             let bundle = bundle.map_err(|error| keys::signing_failure(&error))?;
