@@ -104,6 +104,20 @@ pub struct PipelineFile {
     pub secret_section: Option<Section>,
 }
 
+impl PipelineFile {
+    /// Whether it says anything of an image that is built here, rather than only which images are used and where they go.
+    pub(crate) fn builds(&self) -> bool {
+        self.build.is_some()
+            || !self.before.is_empty()
+            || !self.images.is_empty()
+            || self.version.is_some()
+            || self.test.is_some()
+            || self.health.is_some()
+            || self.publish.is_some()
+            || self.limits.is_some()
+    }
+}
+
 /// One of several images. Its keys are those of the file itself, which gives what is left out here. A text is the directory of
 /// the build context.
 #[derive(Clone, Debug, Default, JsonSchema)]

@@ -38,6 +38,7 @@ use crate::{
     interpolate::{self, TemplateError},
 };
 
+pub(crate) use build::{NAME_DOCKERFILE, NO_DOCKERFILE};
 pub use environments::EnvironmentPlan;
 pub use files::FilesPlan;
 pub(crate) use images::OF_RUN;
@@ -216,16 +217,17 @@ impl Planner<'_> {
     /// All of an image's own, without services. `entry` is its name where there are several.
     fn image(&mut self, file: &PipelineFile, entry: Option<&At<String>>) -> Plan {
         let (image, image_is_given) = build::image(self, file.image.as_ref(), entry);
+        let is_built = entry.is_some() || file.builds();
         // Build arguments may be the version's source, and labels may name the version: first without, then with it.
         let version = {
             let (before, uses) = (self.diagnostics.len(), self.image_uses.len());
-            let draft = build::build(self, file.build.as_ref());
+            let draft = build::build(self, file.build.as_ref(), is_built);
             self.diagnostics.truncate(before);
             self.image_uses.truncate(uses);
             version::version(self, file, &draft)
         };
         self.values.version = version.clone();
-        let mut build = build::build(self, file.build.as_ref());
+        let mut build = build::build(self, file.build.as_ref(), is_built);
         if file.build.as_ref().is_some_and(|build| build.oci_labels) {
             labels::add(&mut build, self.source, &self.values, &image);
         }

@@ -274,6 +274,15 @@ fn a_dockerfile_alone_is_enough() {
 }
 
 #[test]
+fn a_file_that_builds_nothing_needs_no_dockerfile() {
+    let without = |yaml: &str| Project::new(&[("seatrial.yaml", yaml)]);
+    let none = "ST310 1:1 there is no Dockerfile in the build context";
+    assert_eq!(without("test: {gates: {a: x}}").refused(), none);
+    without("services: {db: {image: \"postgres:17\"}}").plan(&[]);
+    without("image: registry.example/a/b\nenvironments: {live: {}}").plan(&[]);
+}
+
+#[test]
 fn what_init_writes_is_accepted() {
     for dockerfile in ["FROM scratch\n", "FROM scratch\nHEALTHCHECK CMD [\"/ok\"]\n"] {
         let project = Project::new(&[("Dockerfile", dockerfile)]);

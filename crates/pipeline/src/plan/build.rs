@@ -39,6 +39,10 @@ pub(super) fn image(
     (entry.unwrap_or_else(|| directory_reference(planner.base)), given.is_some())
 }
 
+/// A build lacks its Dockerfile, and what helps.
+pub(crate) const NO_DOCKERFILE: &str = "there is no Dockerfile in the build context";
+pub(crate) const NAME_DOCKERFILE: &str = "name it with `build: {dockerfile: PATH}`";
+
 /// `My App` becomes `my-app`.
 pub(crate) fn directory_reference(base: &Path) -> Reference {
     let name = base.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
@@ -46,7 +50,8 @@ pub(crate) fn directory_reference(base: &Path) -> Reference {
     words.join("-").parse().unwrap_or_else(|_| "app".parse().expect("a legal name"))
 }
 
-pub(super) fn build(planner: &mut Planner<'_>, given: Option<&Build>) -> BuildPlan {
+/// `is_built`: a Dockerfile has to be there. A file that only says whom to trust, or where images go, needs none.
+pub(super) fn build(planner: &mut Planner<'_>, given: Option<&Build>, is_built: bool) -> BuildPlan {
     let default = Build::default();
     let build = given.unwrap_or(&default);
     let context = match &build.context {
@@ -60,7 +65,7 @@ pub(super) fn build(planner: &mut Planner<'_>, given: Option<&Build>) -> BuildPl
         planner.error(codes::NO_SUCH_PATH, message, &at.span);
     }
     let context = context.unwrap_or_else(|| planner.base.to_path_buf());
-    let dockerfile_path = dockerfile_path(planner, build, &context);
+    let dockerfile_path = dockerfile_path(planner, build, &context, is_built);
     BuildPlan {
         dockerfile: match (&build.dockerfile_inline, &dockerfile_path) {
             (Some(_), _) => "dockerfile_inline".into(),
@@ -83,7 +88,7 @@ pub(super) fn build(planner: &mut Planner<'_>, given: Option<&Build>) -> BuildPl
     }
 }
 
-fn dockerfile_path(planner: &mut Planner<'_>, build: &Build, context: &Path) -> Option<PathBuf> {
+fn dockerfile_path(planner: &mut Planner<'_>, build: &Build, context: &Path, is_built: bool) -> Option<PathBuf> {
     if build.dockerfile_inline.is_some() {
         return None;
     }
@@ -91,10 +96,9 @@ fn dockerfile_path(planner: &mut Planner<'_>, build: &Build, context: &Path) -> 
         return planner.path(given, context);
     }
     let found = DOCKERFILE_NAMES.iter().map(|name| context.join(name)).find(|path| path.is_file());
-    if found.is_none() && planner.has_file() {
+    if found.is_none() && planner.has_file() && is_built {
         let span = build.context.as_ref().map_or(0..0, |context| context.span.clone());
-        planner.error(codes::NO_SUCH_PATH, "there is no Dockerfile in the build context", &span).help =
-            Some("name it with `build: {dockerfile: PATH}`".into());
+        planner.error(codes::NO_SUCH_PATH, NO_DOCKERFILE, &span).help = Some(NAME_DOCKERFILE.into());
     }
     // A link could lead out of the repository.
     found.map(|path| path.canonicalize().unwrap_or(path)).filter(|path| {

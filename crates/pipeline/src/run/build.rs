@@ -13,7 +13,10 @@ use super::{
     secrets::Secrets,
     words::{self, Stage},
 };
-use crate::{Plan, RunContext, RunError, RunOptions, plan::OF_RUN};
+use crate::{
+    Plan, RunContext, RunError, RunOptions,
+    plan::{NAME_DOCKERFILE, NO_DOCKERFILE, OF_RUN},
+};
 
 /// The stage's id.
 pub(super) const STAGE: &str = "build";
@@ -89,7 +92,10 @@ fn request(
         (None, Some(path)) => {
             fs_err::read_to_string(path).map_err(|error| RunError::local("read the Dockerfile", error))?
         }
-        (None, None) => String::new(),
+        (None, None) => {
+            let (message, hint) = (NO_DOCKERFILE.to_owned(), Some(NAME_DOCKERFILE.to_owned()));
+            return Err(RunError::Usage { message, hint });
+        }
     };
     let invalid = |error: String| RunError::Usage { message: error, hint: None };
     let mut build_contexts = BTreeMap::new();

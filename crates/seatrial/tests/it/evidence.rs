@@ -111,6 +111,19 @@ fn what_a_run_found_out_is_signed_and_attached_to_what_it_published() {
         .map(|piece| piece["Statement"]["predicate"]["buildDefinition"]["resolvedDependencies"][0].to_string())
         .collect();
     assert_eq!(commits.len(), 2, "each commit has its own provenance");
+
+    // Nor does a key service that makes another signature of the same each time.
+    let program = "[ \"$1\" = public-key ] && exec cat ../kms.pub; exec openssl dgst -sha256 -sign ../kms.key\n";
+    fs::write(world.path("kms"), program).expect("written");
+    let made =
+        "openssl ecparam -name prime256v1 -genkey -noout -out kms.key && openssl pkey -in kms.key -pubout -out kms.pub";
+    let made = std::process::Command::new("sh").args(["-c", made]).current_dir(world.path(".")).status();
+    assert!(made.expect("openssl is installed").success());
+    for _ in 0..2 {
+        world.seatrial(["run", "--publish", "--sign-key", "exec://sh ../kms"]).run().exits(0);
+        let by_service = listed(&world, &name, "../kms.pub").iter().filter(|piece| piece["Verified"] == true).count();
+        assert_eq!(by_service, expected.len());
+    }
 }
 
 #[test]
@@ -255,6 +268,14 @@ fn images_are_used_only_with_the_evidence_that_is_asked_of_them() {
     };
     up(&unsigned).exits(1).stderr_has("is not trusted: no signature");
     up(&name).exits(0);
+    // Where images are only used there is no Dockerfile.
+    fs::remove_file(world.repo().join("Dockerfile")).expect("it was written");
+    let rule = format!("trust: {{\"{}/\": {{keys: [keys/release.pub], pull: [signature]}}}}\n", world.registry());
+    world.file("seatrial.yaml", &rule);
+    up(&unsigned).exits(1).stderr_has("is not trusted: no signature");
+    up(&name).exits(0);
+    world.seatrial(["run"]).run().exits(2).stderr_has("there is no Dockerfile in the build context");
+    world.file("Dockerfile", &format!("FROM {unsigned}\n"));
     // What cannot be judged is not used; whose key is no key has made a mistake.
     world.file("keys/release.pub", "no key\n");
     up(&name).exits(2).stderr_has("is not a public key");
