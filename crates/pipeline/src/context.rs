@@ -236,6 +236,7 @@ impl Registry for registry::Client {
     }
 
     async fn attach(&self, repository: &Reference, attachments: &[Attachment]) -> Result<(), RegistryError> {
+        let attachments = absent(self, repository, attachments).await?;
         // They share their config, which says nothing.
         let blobs = attachments.iter().flat_map(|attachment| &attachment.blobs);
         let blobs: BTreeMap<_, _> = blobs.map(|blob| (&blob.0.digest, blob)).collect();
@@ -311,6 +312,31 @@ const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Statements are small: what costs time is the way to the registry.
 const ATTACHED_AT_ONCE: usize = 8;
+
+/// Those attachments that an image, named by its digest, does not have yet: they have to be there, and in the list as well.
+async fn absent<'a>(
+    client: &registry::Client,
+    image: &Reference,
+    attachments: &'a [Attachment],
+) -> Result<Vec<&'a Attachment>, RegistryError> {
+    if attachments.is_empty() {
+        return Ok(Vec::new());
+    }
+    let listed = client.referrers(image, None).await?;
+    let is_listed = |attachment: &Attachment| listed.iter().any(|referrer| referrer.digest == *attachment.digest());
+    let asked: Vec<_> = attachments
+        .iter()
+        .map(|attachment| {
+            let (place, is_listed) = (image.with_digest(attachment.digest().clone()), is_listed(attachment));
+            async move {
+                let is_there = is_listed && or_absent(client.resolve(&place).await)?.is_some();
+                Ok::<_, RegistryError>((!is_there).then_some(attachment))
+            }
+        })
+        .collect();
+    let found: Vec<_> = futures::stream::iter(asked).buffered(ATTACHED_AT_ONCE).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
+}
 
 /// That something is not there is an answer.
 fn or_absent<T>(found: Result<T, RegistryError>) -> Result<Option<T>, RegistryError> {

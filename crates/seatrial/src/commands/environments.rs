@@ -270,11 +270,14 @@ impl Move {
         };
         let statement = promotion.statement(&target.place.repository(), &target.digest);
         context.block_on_cancellable(async {
+            let unrecorded = |error| unrecorded(error, environment, target, self.action);
             if !is_there {
                 desk.move_tag(environment, target, now).await?;
+                if let Some(failure) = desk.overtaken(environment, target).await.map_err(unrecorded)? {
+                    return Err(failure.into());
+                }
             }
-            let recorded = desk.record(target, &statement, signer).await;
-            recorded.map_err(|error| unrecorded(error, environment, target, self.action))
+            desk.record(target, &statement, signer).await.map_err(unrecorded)
         })?;
         if is_there {
             terminal::message_line(&format!(

@@ -5,7 +5,7 @@ use std::path::Path;
 use evidence::{Attachment, Bundle, NamedKey, Policy, Signer, Statement, promotion::attach};
 use oci::{Descriptor, Digest, Reference};
 use pipeline::{EnvironmentPlan, Plan};
-use registry::{Client, ErrorKind, TagCondition};
+use registry::{Client, ErrorKind, RegistryError, TagCondition};
 
 use super::{DeskArgs, SignArgs};
 use crate::{
@@ -167,7 +167,8 @@ impl Desk {
         match self.client.resolve(&repository.with_tag(&environment.tag)).await {
             Ok(found) => Ok(Some(found.digest)),
             Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error.into()),
+            // Whoever builds is told how to do without a registry; here there is no way without.
+            Err(error) => Err(RegistryError { action: "look for", ..error }.into()),
         }
     }
 
@@ -195,25 +196,30 @@ impl Desk {
         let kind = &target.descriptor.media_type;
         let (bytes, mut written) = (target.bytes.clone(), drop);
         let moved = self.client.put_manifest_tags(&repository, &tags, &condition, kind, bytes, &mut written);
-        let refused = |message: String| {
-            Failure::refused(message).hint(format!("look again: `seatrial history {}`", environment.name))
-        };
         match moved.await {
-            Ok(_) => {}
+            Ok(_) => Ok(()),
             Err(error) if matches!(error.kind, ErrorKind::TagChanged { .. }) => {
                 let message = format!("somebody else has moved {} meanwhile: nothing was changed", environment.name);
-                return Err(refused(message).into());
+                Err(overtaken(message, environment).into())
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => Err(error.into()),
         }
-        // A registry that knows no conditions wrote it all the same, and so it does for others.
-        let found = self.tag(&repository, environment).await?;
-        if found.as_ref() != Some(&target.digest) {
-            let found = found.map_or("nothing".to_owned(), |digest| digest.to_string());
-            let message = format!("somebody else has moved {} at the same moment: it names {found}", environment.name);
-            return Err(refused(message).into());
+    }
+
+    /// Why the tag does not name what it was just moved to: a registry that knows no conditions writes it all the same, and so it
+    /// does for others.
+    pub(super) async fn overtaken(
+        &self,
+        environment: &EnvironmentPlan,
+        target: &Target,
+    ) -> anyhow::Result<Option<Failure>> {
+        let found = self.tag(&self.repository_of(target), environment).await?;
+        if found.as_ref() == Some(&target.digest) {
+            return Ok(None);
         }
-        Ok(())
+        let found = found.map_or("nothing".to_owned(), |digest| digest.to_string());
+        let message = format!("somebody else has moved {} at the same moment: it names {found}", environment.name);
+        Ok(Some(overtaken(message, environment)))
     }
 
     /// Attaches a statement to an image, signed where there is a key.
@@ -236,6 +242,10 @@ impl Desk {
         let given: Vec<String> = environment.keys.iter().map(|path| path.to_string_lossy().into_owned()).collect();
         Ok(Policy::of(&given, Vec::new(), Path::new("/")).map_err(trust::policy_failure)?.keys)
     }
+}
+
+fn overtaken(message: String, environment: &EnvironmentPlan) -> Failure {
+    Failure::refused(message).hint(format!("look again: `seatrial history {}`", environment.name))
 }
 
 impl Asked {

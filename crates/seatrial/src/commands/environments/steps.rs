@@ -22,7 +22,7 @@ pub(super) const STEPS_MAX: usize = 1000;
 /// One entry of a history.
 pub(super) enum Entry {
     /// An image came, and that was recorded.
-    Step(Step),
+    Step(Box<Step>),
     /// The tag named this image, and nothing tells how it came.
     Unrecorded(Digest),
 }
@@ -60,7 +60,7 @@ pub(super) async fn entries(
             seen.insert((digest, step.promotion.time.clone()));
             next = step.promotion.from.clone();
             before = Some(step.promotion.time.clone());
-            entries.push(Entry::Step(step));
+            entries.push(Entry::Step(Box::new(step)));
             continue;
         }
         entries.push(Entry::Unrecorded(digest));
@@ -108,7 +108,7 @@ pub(super) fn former(entries: &[Entry], current: &Digest) -> Option<Digest> {
 impl Entry {
     pub(super) fn step(&self) -> Option<&Step> {
         match self {
-            Self::Step(step) => Some(step),
+            Self::Step(step) => Some(step.as_ref()),
             Self::Unrecorded(_) => None,
         }
     }
