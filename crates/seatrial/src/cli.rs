@@ -66,11 +66,11 @@ pub(crate) enum Command {
     /// Run a command in a service that is up
     Exec(exec::ExecArgs),
     /// Start stopped services
-    Start(down::ServicesArgs),
+    Start(down::StartArgs),
     /// Stop services without removing them
-    Stop(down::ServicesArgs),
+    Stop(down::StopArgs),
     /// Stop and start services
-    Restart(down::ServicesArgs),
+    Restart(down::StopArgs),
     /// Show the logs of services that are up, the log of a run, or the list of runs
     Logs(logs::LogsArgs),
     /// Write one file of a failed run, to do it again elsewhere

@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use compose::{MountSource, Project, Service};
@@ -221,18 +221,23 @@ impl Solution {
         up.map_err(|_| failure.unwrap_or(ServiceError::Cancelled))
     }
 
-    /// Stops containers of these services (of all without names), each after those that need it.
+    /// Stops containers of these services (of all without names), each after those that need it, in this grace or in its own.
     ///
     /// # Errors
     /// The engine failed; all are attempted.
-    pub async fn stop(&self, names: &[String], tell: &(dyn Fn(Change) + Sync)) -> Result<(), ServiceError> {
+    pub async fn stop(
+        &self,
+        names: &[String],
+        grace: Option<Duration>,
+        tell: &(dyn Fn(Change) + Sync),
+    ) -> Result<(), ServiceError> {
         let _one = self.changing.lock().await;
         self.downwards(names, async |up| {
             if !up.is_running() {
                 return Ok(());
             }
             tell(change(up, Step::Stopping));
-            up.stop().await?;
+            up.stop_in(grace).await?;
             tell(change(up, Step::Stopped));
             Ok(())
         })
@@ -265,26 +270,33 @@ impl Solution {
     pub async fn restart(
         &self,
         names: &[String],
+        grace: Option<Duration>,
         cancel: &Cancel,
         tell: &(dyn Fn(Change) + Sync),
     ) -> Result<(), ServiceError> {
         let names = self.with_followers(names);
-        self.stop(&names, tell).await?;
+        self.stop(&names, grace, tell).await?;
         self.start(&names, cancel, tell).await
     }
 
-    /// Stops containers of these services (of all without names) and removes them with all that they wrote outside of volumes.
+    /// Stops containers of these services (of all without names), in this grace or in their own, and removes them with all that
+    /// they wrote outside of volumes.
     ///
     /// # Errors
     /// The engine failed; all are attempted.
-    pub async fn remove(&self, names: &[String], tell: &(dyn Fn(Change) + Sync)) -> Result<(), ServiceError> {
+    pub async fn remove(
+        &self,
+        names: &[String],
+        grace: Option<Duration>,
+        tell: &(dyn Fn(Change) + Sync),
+    ) -> Result<(), ServiceError> {
         let _one = self.changing.lock().await;
         let removed = self
             .downwards(names, async |up| {
                 if up.is_running() {
                     tell(change(up, Step::Stopping));
                 }
-                up.remove().await?;
+                up.remove(grace).await?;
                 tell(change(up, Step::Removed));
                 Ok(())
             })
@@ -394,7 +406,7 @@ impl Solution {
         for up in former.iter().filter(|up| !known.contains(up.service.name.as_str())) {
             if request.remove_orphans {
                 (request.tell)(change(up, Step::Stopping));
-                up.remove().await?;
+                up.remove(None).await?;
                 (request.tell)(change(up, Step::Removed));
             } else {
                 (request.tell)(change(up, Step::Orphan));

@@ -235,9 +235,14 @@ impl Up {
 
     /// Stops it in its grace; its end is nobody's failure.
     pub(crate) async fn stop(&self) -> Result<Exit, EngineError> {
+        self.stop_in(None).await
+    }
+
+    /// Stops it in this grace, else in its own.
+    pub(crate) async fn stop_in(&self, grace: Option<Duration>) -> Result<Exit, EngineError> {
         lock(&self.stopping).cancel();
         let _guard = self.changing.lock().await;
-        let exit = self.container().stop(self.signal, self.grace).await?;
+        let exit = self.container().stop(self.signal, grace.unwrap_or(self.grace)).await?;
         self.ended(&exit);
         Ok(exit)
     }
@@ -261,9 +266,9 @@ impl Up {
     }
 
     /// Stops it for good.
-    pub(crate) async fn remove(&self) -> Result<(), EngineError> {
+    pub(crate) async fn remove(&self, grace: Option<Duration>) -> Result<(), EngineError> {
         self.is_removed.store(true, Ordering::SeqCst);
-        self.stop().await?;
+        self.stop_in(grace).await?;
         self.container().remove().await
     }
 

@@ -1,5 +1,7 @@
 //! `seatrial down`, `stop`, `start`, `restart`.
 
+use std::time::Duration;
+
 use super::solution::{expect_service, hear, owner};
 use crate::{
     cli::EngineArgs,
@@ -25,12 +27,39 @@ pub(crate) struct DownArgs {
     #[arg(long, hide = true)]
     remove_orphans: bool,
     #[command(flatten)]
+    grace: GraceArgs,
+    #[command(flatten)]
     project: ProjectArgs,
 }
 
-/// Flags of `seatrial stop`, `start` and `restart`.
+/// How long containers have for their end.
 #[derive(Debug, clap::Args)]
-pub(crate) struct ServicesArgs {
+pub(crate) struct GraceArgs {
+    /// Seconds until what has not ended is killed [default: `stop_grace_period`, else 10]
+    #[arg(short, long, value_name = "SECONDS")]
+    timeout: Option<u32>,
+}
+
+impl GraceArgs {
+    fn grace(&self) -> Option<Duration> {
+        self.timeout.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+}
+
+/// Flags of `seatrial stop` and `restart`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StopArgs {
+    /// Services; all without a name
+    services: Vec<String>,
+    #[command(flatten)]
+    grace: GraceArgs,
+    #[command(flatten)]
+    project: ProjectArgs,
+}
+
+/// Flags of `seatrial start`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StartArgs {
     /// Services; all without a name
     services: Vec<String>,
     #[command(flatten)]
@@ -61,29 +90,36 @@ pub(crate) fn run(args: &DownArgs, context: &Context) -> anyhow::Result<Exit> {
             return Ok(Exit::Passed);
         }
     };
-    let request =
-        Request::Down { services: args.services.clone(), volumes, all_volumes: args.volumes, kill_when_left: false };
+    let request = Request::Down {
+        services: args.services.clone(),
+        volumes,
+        all_volumes: args.volumes,
+        grace: args.grace.grace(),
+        kill_when_left: false,
+    };
     hear(context, stream, request, &[])?;
     Ok(Exit::Passed)
 }
 
 /// Stops containers.
-pub(crate) fn stop(args: &ServicesArgs, context: &Context) -> anyhow::Result<Exit> {
-    change(args, Request::Stop, context)
+pub(crate) fn stop(args: &StopArgs, context: &Context) -> anyhow::Result<Exit> {
+    let request = Request::Stop { services: args.services.clone(), grace: args.grace.grace() };
+    change(&args.project, request, context)
 }
 
 /// Starts stopped containers.
-pub(crate) fn start(args: &ServicesArgs, context: &Context) -> anyhow::Result<Exit> {
-    change(args, Request::Start, context)
+pub(crate) fn start(args: &StartArgs, context: &Context) -> anyhow::Result<Exit> {
+    change(&args.project, Request::Start(args.services.clone()), context)
 }
 
 /// Stops and starts containers.
-pub(crate) fn restart(args: &ServicesArgs, context: &Context) -> anyhow::Result<Exit> {
-    change(args, Request::Restart, context)
+pub(crate) fn restart(args: &StopArgs, context: &Context) -> anyhow::Result<Exit> {
+    let request = Request::Restart { services: args.services.clone(), grace: args.grace.grace() };
+    change(&args.project, request, context)
 }
 
-fn change(args: &ServicesArgs, request: fn(Vec<String>) -> Request, context: &Context) -> anyhow::Result<Exit> {
-    let (_, stream) = owner(&args.project, context)?;
-    hear(context, stream, request(args.services.clone()), &[])?;
+fn change(project: &ProjectArgs, request: Request, context: &Context) -> anyhow::Result<Exit> {
+    let (_, stream) = owner(project, context)?;
+    hear(context, stream, request, &[])?;
     Ok(Exit::Passed)
 }

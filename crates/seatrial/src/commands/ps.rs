@@ -29,7 +29,8 @@ const COMMAND_SHOWN: usize = 20;
 #[derive(Debug, clap::Args)]
 pub(crate) struct PsArgs {
     /// Services; all without a name
-    services: Vec<String>,
+    #[arg(value_name = "SERVICES")]
+    names: Vec<String>,
     /// What docker compose needs to be told: containers that have ended are always shown
     #[arg(short, long, hide = true)]
     all: bool,
@@ -39,6 +40,9 @@ pub(crate) struct PsArgs {
     /// Only names
     #[arg(short, long)]
     quiet: bool,
+    /// Only names of services
+    #[arg(long, conflicts_with_all = ["quiet", "format"])]
+    services: bool,
     /// `json`, or a template such as `{{.Name}} {{.State}}`
     #[arg(long)]
     format: Option<String>,
@@ -62,15 +66,21 @@ pub(crate) fn run(args: &PsArgs, context: &Context) -> anyhow::Result<Exit> {
             // It has ended at this very moment.
             _ => Vec::new(),
         };
-        let wanted = |one: &Container| args.services.is_empty() || args.services.contains(&one.service);
+        let wanted = |one: &Container| args.names.is_empty() || args.names.contains(&one.service);
         rows.extend(containers.iter().filter(|one| wanted(one)).map(|one| row(&project, one)));
     }
-    for name in &args.services {
+    for name in &args.names {
         if !rows.iter().any(|row| row["Service"] == name.as_str()) {
             return Err(Failure::refused(format!("no such service: {name}"))
                 .hint("see which are up: `seatrial ps`")
                 .into());
         }
+    }
+    if args.services {
+        let mut names: Vec<&str> = rows.iter().filter_map(|row| row["Service"].as_str()).collect();
+        names.dedup();
+        names.into_iter().for_each(terminal::result_line);
+        return Ok(Exit::Passed);
     }
     if args.quiet {
         rows.iter().filter_map(|row| row["Name"].as_str()).for_each(terminal::result_line);

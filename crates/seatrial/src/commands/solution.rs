@@ -126,8 +126,13 @@ fn each(
 /// Takes a project down after Ctrl-C, or after its end; a second Ctrl-C kills.
 pub(super) fn down(context: &Context, project: &str, is_interrupted: bool) -> anyhow::Result<()> {
     let Some(stream) = client::find(context, project)? else { return Ok(()) };
-    let request =
-        Request::Down { services: Vec::new(), volumes: Vec::new(), all_volumes: false, kill_when_left: is_interrupted };
+    let request = Request::Down {
+        services: Vec::new(),
+        volumes: Vec::new(),
+        all_volumes: false,
+        grace: None,
+        kill_when_left: is_interrupted,
+    };
     let mut answering = Answering::call(stream, request, &[])?;
     let mut news = News::new();
     // Not cancelled by the first signal, which is what brought us here.

@@ -72,6 +72,8 @@ pub(crate) struct UpArgs {
     build: bool,
     #[arg(long, hide = true)]
     wait: bool,
+    #[arg(long, hide = true)]
+    quiet_pull: bool,
     #[command(flatten)]
     project: ProjectArgs,
     #[command(flatten)]

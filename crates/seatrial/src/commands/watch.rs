@@ -150,7 +150,12 @@ impl<'p> Watch<'p> {
             }
         }
         if todo.restart {
-            hear(context, self.call(context)?, Request::Restart(vec![service.name.clone()]), &[])?;
+            hear(
+                context,
+                self.call(context)?,
+                Request::Restart { services: vec![service.name.clone()], grace: None },
+                &[],
+            )?;
         }
         Ok(())
     }

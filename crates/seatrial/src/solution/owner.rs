@@ -111,7 +111,7 @@ pub(crate) fn run(args: &OwnerArgs, context: &Context) -> anyhow::Result<Exit> {
         leave_terminal(&place)?;
         let served = serve(&owner, listener, &context.cancel).await;
         // Nothing is told of it any more: the next command sees what is missing.
-        let _ = owner.solution.remove(&[], &|_| {}).await;
+        let _ = owner.solution.remove(&[], None, &|_| {}).await;
         let closed = match Arc::into_inner(owner) {
             Some(owner) => owner.solution.close().await.map_err(Into::into),
             None => Ok(()),

@@ -9,7 +9,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use events::Record;
@@ -23,7 +23,7 @@ use services::{Change, Recreate, Status};
 use super::{logs::Line, source::Source, told::Told};
 
 /// Raised when a message changes its meaning. Program and owner are usually the same file; after an update they may differ.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// The environment is part of a call, and the kernel bounds that to a few megabytes.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Descriptors that travel with one message: the three streams of a process.
@@ -52,15 +52,27 @@ pub(crate) enum Request {
         volumes: Vec<String>,
         /// Also all volumes of the project.
         all_volumes: bool,
+        /// Instead of their own.
+        grace: Option<Duration>,
         /// Whoever hangs up meanwhile has lost patience: kill.
         kill_when_left: bool,
     },
     /// Stop containers.
-    Stop(Vec<String>),
+    Stop {
+        /// Services.
+        services: Vec<String>,
+        /// Instead of their own.
+        grace: Option<Duration>,
+    },
     /// Start stopped containers.
     Start(Vec<String>),
     /// Stop and start containers.
-    Restart(Vec<String>),
+    Restart {
+        /// Services.
+        services: Vec<String>,
+        /// Instead of their own.
+        grace: Option<Duration>,
+    },
     /// List containers.
     List,
     /// Show what containers say.

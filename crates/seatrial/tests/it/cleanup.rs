@@ -54,7 +54,7 @@ fn a_termination_exits_143() {
 fn two_interrupts_kill() {
     let world = world_with_image();
     // Nothing in the container ends at SIGTERM, so the first signal alone would take the grace period.
-    let run = format!("FROM tiny:1\nRUN trap '' TERM; while true; do sleep {}; done\n", nap(&world));
+    let run = format!("FROM tiny:1\nRUN trap : TERM; while true; do sleep {}; done\n", nap(&world));
     world.file("Dockerfile", &run);
     let mut session = world.seatrial(["build", "--progress=json"]).start();
     session.wait_until("the RUN has started", || has_sleeper(&world));

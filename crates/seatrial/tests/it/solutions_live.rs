@@ -126,17 +126,22 @@ fn a_process_in_a_service_has_our_terminal() {
     world.seatrial(["down"]).run().exits(0);
 }
 
-/// Whoever has no patience for a grace period asks again.
+/// Whoever has no patience for a grace period asks again, or says so before.
 #[test]
 fn a_second_ctrl_c_kills() {
     let world = world_with_image();
     world.file(
         "compose.yaml",
-        "name: deaf\nservices:\n  a: {image: \"tiny:1\", command: [sh, -c, \"trap '' TERM; while true; do sleep 1; done\"], stop_grace_period: 1h}\n",
+        "name: deaf\nservices:\n  a: {image: \"tiny:1\", command: [sh, -c, \"trap : TERM; while true; do sleep 1; done\"], stop_grace_period: 1h}\n",
     );
     let mut terminal = world.seatrial(["up"]).terminal(30, 100);
     terminal.wait_for("all is up").keys("\x03").wait_for("Stopping").keys("\x03").wait_for("killed");
     assert_eq!(terminal.finish().0, 130);
     // Its owner hears of it by the end of the call, and ends with all that it holds.
     world.wait_until("nothing is left", || world.remains().is_empty());
+
+    world.seatrial(["up", "-d"]).run().exits(0);
+    assert_eq!(world.seatrial(["ps", "--services"]).run().exits(0).stdout(), "a\n");
+    world.seatrial(["restart", "-t", "0"]).run().exits(0).stderr_has("Container deaf-a-1  Stopped");
+    world.seatrial(["down", "--timeout", "0"]).run().exits(0).stderr_has("Container deaf-a-1  Removed");
 }

@@ -53,7 +53,7 @@ impl Over<'_> {
     }
 
     async fn remove(&self, up: &Up) -> Result<(), ServiceError> {
-        up.remove().await?;
+        up.remove(None).await?;
         self.all.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !other.is_removed());
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::{
     },
     path::PathBuf,
     sync::{Arc, PoisonError},
+    time::Duration,
 };
 
 use engine::{Cancel, Container, Engine as _, EngineError, ExecSpec, FileChange, Stdio};
@@ -147,7 +148,7 @@ pub(super) async fn answer(
 ) -> anyhow::Result<()> {
     match request {
         Request::Up(up) => answers.during(async |news, cancel| bring_up(owner, *up, news, cancel).await).await,
-        Request::Down { services, volumes, all_volumes, kill_when_left } => {
+        Request::Down { services, volumes, all_volumes, grace, kill_when_left } => {
             let take_down = async |news: &News, cancel: &Cancel| {
                 let killing = async {
                     cancel.cancelled().await;
@@ -157,7 +158,7 @@ pub(super) async fn answer(
                     std::future::pending().await
                 };
                 tokio::select! {
-                    done = take_down(owner, &services, volumes, all_volumes, news) => done,
+                    done = take_down(owner, &services, (volumes, all_volumes), grace, news) => done,
                     done = killing => done,
                 }
             };
@@ -170,10 +171,10 @@ pub(super) async fn answer(
             }
             answered
         }
-        Request::Stop(services) => {
+        Request::Stop { services, grace } => {
             let stop = async |news: &News, _: &Cancel| {
                 known(owner, &services)?;
-                owner.solution.stop(&services, &news.change()).await.map_err(service_failure)
+                owner.solution.stop(&services, grace, &news.change()).await.map_err(service_failure)
             };
             answers.during(stop).await
         }
@@ -184,10 +185,10 @@ pub(super) async fn answer(
             };
             answers.during(start).await
         }
-        Request::Restart(services) => {
+        Request::Restart { services, grace } => {
             let restart = async |news: &News, cancel: &Cancel| {
                 known(owner, &services)?;
-                owner.solution.restart(&services, cancel, &news.change()).await.map_err(service_failure)
+                owner.solution.restart(&services, grace, cancel, &news.change()).await.map_err(service_failure)
             };
             answers.during(restart).await
         }
@@ -285,13 +286,13 @@ async fn bring_up(owner: &Owner, up: Up, news: &News, cancel: &Cancel) -> Result
 async fn take_down(
     owner: &Owner,
     services: &[String],
-    volumes: Vec<String>,
-    all_volumes: bool,
+    (volumes, all_volumes): (Vec<String>, bool),
+    grace: Option<Duration>,
     news: &News,
 ) -> Result<(), Failure> {
     known(owner, services)?;
     let project = owner.solution.project();
-    owner.solution.remove(services, &news.change()).await.map_err(service_failure)?;
+    owner.solution.remove(services, grace, &news.change()).await.map_err(service_failure)?;
     let own = project.volumes.values().filter(|volume| all_volumes && !volume.external);
     let mut names: Vec<String> = volumes.into_iter().chain(own.map(|volume| volume.name.clone())).collect();
     names.sort();
