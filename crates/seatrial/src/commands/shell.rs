@@ -289,7 +289,7 @@ fn of_run(wanted: &Wanted, store: &Store) -> anyhow::Result<(Root, Inside)> {
             Ok((Root { id: kept.root, config }, inside))
         }
         (None, None) if !run.path.join("log").join(pipeline::file_name(&stage)).exists() => {
-            let command = [&[stage.clone()], &wanted.command[..]].concat().join(" ");
+            let command = [std::slice::from_ref(&stage), &wanted.command[..]].concat().join(" ");
             Err(Failure::refused(format!("run {number} has no stage `{stage}`"))
                 .hint(format!(
                     "a command stands behind the stage, or behind `--`: `seatrial shell {number} -- {command}`"
