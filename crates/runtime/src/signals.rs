@@ -45,7 +45,9 @@ fn is_lost_by(status: &str, signal: i32) -> bool {
         let numbers: Vec<&str> = numbers.split_whitespace().collect();
         numbers.len() > 1 && numbers.last() == Some(&"1")
     });
-    is_first && signal != libc::SIGKILL && signal != libc::SIGSTOP && !has("SigCgt") && !has("SigBlk")
+    // Of a first thread that has ended, while others go on, no masks are told.
+    let has_ended = field("State").is_none_or(|state| state.starts_with('Z'));
+    is_first && !has_ended && signal != libc::SIGKILL && signal != libc::SIGSTOP && !has("SigCgt") && !has("SigBlk")
 }
 
 #[cfg(test)]
@@ -55,7 +57,9 @@ mod tests {
     #[test]
     fn only_a_first_process_is_deaf_to_what_it_neither_handles_nor_blocks() {
         let status = |numbers, blocked, caught| {
-            format!("Name:\tx\nNSpid:\t{numbers}\nSigBlk:\t{blocked}\nSigIgn:\t0\nSigCgt:\t{caught}\n")
+            format!(
+                "Name:\tx\nState:\tS (sleeping)\nNSpid:\t{numbers}\nSigBlk:\t{blocked}\nSigIgn:\t0\nSigCgt:\t{caught}\n"
+            )
         };
         // SIGTERM is 15.
         let (none, term) = ("0000000000000000", "0000000000004000");
@@ -72,6 +76,7 @@ mod tests {
         }
         assert_eq!(["7 0x7ffd 0x1\n", "running\n", ""].map(awaits_signals), [Some(false), None, None]);
         assert_eq!(awaits_signals(&format!("{} 0x7ffd 0x0\n", libc::SYS_rt_sigtimedwait)), Some(true));
+        assert!(!is_lost_by(&status("77\t1", none, none).replace("S (sleeping)", "Z (zombie)"), 15));
         assert!(!is_lost_by(&status("77\t1", none, none), libc::SIGKILL));
     }
 }
