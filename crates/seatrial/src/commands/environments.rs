@@ -184,8 +184,8 @@ pub(crate) fn rollback(args: &RollbackArgs, context: &Context) -> anyhow::Result
         return Err(Failure::refused(format!("nothing has come into {} yet", environment.name)).into());
     };
     let target = context.block_on_cancellable(async {
-        let entries = entries(&desk, environment, &repository, &current, STEPS_MAX).await?;
-        let all = recorded::of_environment(&desk, &repository, environment).await?;
+        let all = recorded::of_environment(&recorded::of_tagged(&desk, &repository).await?, environment);
+        let entries = entries(&desk, environment, &repository, &current, &all, STEPS_MAX).await?;
         let wanted = match &args.to {
             Some(image) => Some(desk.target(&desk.image(image)?).await?.digest),
             None => before(&entries, &all, &current),
@@ -250,7 +250,7 @@ impl Move {
         let name = target.place.familiar();
         let is_there = now.as_ref() == Some(&target.digest);
         let from = if is_there {
-            let missing = context.block_on_cancellable(missing_record(desk, environment, target, self.action))?;
+            let missing = context.block_on_cancellable(missing_record(desk, environment, target))?;
             let Some(from) = missing else {
                 terminal::message_line(&format!("{name} is in {} already", environment.name));
                 return Ok(false);
@@ -295,15 +295,10 @@ async fn missing_record(
     desk: &Desk,
     environment: &EnvironmentPlan,
     target: &Target,
-    action: &str,
 ) -> anyhow::Result<Option<Option<Digest>>> {
     let of_image = of_image(desk, &target.place, &target.digest).await?.into_iter();
     let own = newest(of_image.filter(|step| step.promotion.environment == environment.name));
-    // Whoever promotes what was promoted once is content with that; all images are asked only where one is put back.
-    if own.is_some() && action == "promote" {
-        return Ok(None);
-    }
-    let all = recorded::of_environment(desk, &desk.repository_of(target), environment).await?;
+    let all = recorded::of_environment(&recorded::of_tagged(desk, &desk.repository_of(target)).await?, environment);
     let last = newest(all.into_iter().filter(|step| step.digest != target.digest));
     let is_told = |own: &Step| last.as_ref().is_none_or(|last| last.promotion.time < own.promotion.time);
     Ok(if own.as_ref().is_some_and(is_told) { None } else { Some(last.map(|last| last.digest)) })

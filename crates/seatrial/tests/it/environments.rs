@@ -150,6 +150,7 @@ fn a_move_without_a_record_is_told_and_made_up_for() {
     history(&[(&two, "promote"), (&one, "promote")]);
     // A rollback that was cut off before its record is completed by the next one, which goes no further back.
     move_by_hand("1.0");
+    history(&[(&one, "unrecorded"), (&two, "promote"), (&one, "promote")]);
     assert_eq!(run(&["rollback", "live"]).stdout(), format!("{address}/team/app:live@{one}\n"));
     history(&[(&one, "rollback"), (&two, "promote"), (&one, "promote")]);
 }

@@ -3,13 +3,14 @@
 use evidence::NamedKey;
 use oci::Reference;
 use pipeline::EnvironmentPlan;
+use registry::RegistryError;
 use serde_json::Value;
 
 use super::{
     DeskArgs,
     desk::{Asked, Desk},
     recorded,
-    steps::{STEPS_MAX, entries, of_image, row},
+    steps::{STEPS_MAX, entries, newest, of_image, row},
 };
 use crate::{
     cli::FormatArgs,
@@ -86,20 +87,41 @@ async fn values(desk: &Desk, asked: &Asked, limit: usize) -> anyhow::Result<Vec<
         Asked::Image(image) => return of_one(desk, image).await,
         Asked::Environment(environment) => (desk.repository()?, vec![environment.clone()]),
         Asked::File => (desk.repository()?, desk.environments().to_vec()),
-        Asked::Repository(repository) => (repository.clone(), recorded::of_repository(desk, repository).await?),
+        Asked::Repository(repository) => (repository.clone(), Vec::new()),
+    };
+    let found = match recorded::of_tagged(desk, &repository).await {
+        // Nothing was published yet; but a name that somebody typed should be there.
+        Err(error) if !matches!(asked, Asked::Repository(_)) && is_absent(&error) => Vec::new(),
+        found => found?,
+    };
+    let environments = match asked {
+        Asked::Repository(repository) => recorded::of_repository(desk, repository, &found),
+        _ => environments,
     };
     let mut values = Vec::new();
     for environment in &environments {
         let keys = desk.keys(environment)?;
-        let Some(current) = desk.tag(&repository, environment).await? else { continue };
+        let all = recorded::of_environment(&found, environment);
+        let current = match (desk.tag(&repository, environment).await?, newest(all.iter())) {
+            (Some(current), _) => current,
+            (None, None) => continue,
+            (None, Some(last)) => {
+                terminal::warning(&format!("{} has nothing now: its tag is gone", environment.name));
+                last.digest.clone()
+            }
+        };
         // What is not recorded came before what followed it, and last of all where nothing did.
         let mut time = NEWER_THAN_ALL.to_owned();
-        for entry in entries(desk, environment, &repository, &current, limit.saturating_add(1)).await? {
+        for entry in entries(desk, environment, &repository, &current, &all, limit.saturating_add(1)).await? {
             time = entry.step().map_or(time, |step| step.promotion.time.clone());
             values.push((time.clone(), entry.value(environment, &repository, &keys)));
         }
     }
     Ok(values)
+}
+
+fn is_absent(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<RegistryError>().is_some_and(RegistryError::is_not_found)
 }
 
 async fn of_one(desk: &Desk, image: &Reference) -> anyhow::Result<Vec<(String, Value)>> {

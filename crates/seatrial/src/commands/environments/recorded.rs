@@ -15,27 +15,25 @@ use crate::terminal;
 /// Images of one repository whose records are asked for.
 const IMAGES_MAX: usize = 500;
 
+/// A record, and the tags of its image.
+pub(super) type Tagged = (Step, BTreeSet<String>);
+
 /// The environments of a repository: those that the pipeline file has for it, and those that a tag and its image's records tell of.
-pub(super) async fn of_repository(desk: &Desk, repository: &Reference) -> anyhow::Result<Vec<EnvironmentPlan>> {
-    let steps = of_tagged(desk, repository).await?.into_iter();
+pub(super) fn of_repository(desk: &Desk, repository: &Reference, found: &[Tagged]) -> Vec<EnvironmentPlan> {
     // An environment is where its tag is.
-    let steps: Vec<Step> =
-        steps.filter(|(step, tags)| tags.contains(&step.promotion.tag)).map(|(step, _)| step).collect();
-    Ok(with_recorded(desk, repository, &steps))
+    let steps = found.iter().filter(|(step, tags)| tags.contains(&step.promotion.tag)).map(|(step, _)| step.clone());
+    let steps: Vec<Step> = steps.collect();
+    with_recorded(desk, repository, &steps)
 }
 
-/// All that is recorded of an environment, of images that have a tag.
-pub(super) async fn of_environment(
-    desk: &Desk,
-    repository: &Reference,
-    environment: &EnvironmentPlan,
-) -> anyhow::Result<Vec<Step>> {
-    let steps = of_tagged(desk, repository).await?.into_iter().map(|(step, _)| step);
-    Ok(steps.filter(|step| step.promotion.environment == environment.name).collect())
+/// Those of one environment.
+pub(super) fn of_environment(found: &[Tagged], environment: &EnvironmentPlan) -> Vec<Step> {
+    let steps = found.iter().map(|(step, _)| step);
+    steps.filter(|step| step.promotion.environment == environment.name).cloned().collect()
 }
 
-/// What is recorded of the images of a repository that have a tag, each with their tags.
-async fn of_tagged(desk: &Desk, repository: &Reference) -> anyhow::Result<Vec<(Step, BTreeSet<String>)>> {
+/// What is recorded of the images of a repository that have a tag.
+pub(super) async fn of_tagged(desk: &Desk, repository: &Reference) -> anyhow::Result<Vec<Tagged>> {
     let mut tags = desk.client.list_tags(repository).await?;
     tags.retain(|tag| !pipeline::is_claim_tag(tag) && !tag.starts_with("sha256-"));
     let mut images: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();

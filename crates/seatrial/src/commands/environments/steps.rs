@@ -1,7 +1,7 @@
 //! The history of an environment: its records, each of which names what was there before.
 //!
-//! A tag that was moved by other means, or whose mover was killed before it could record the move, breaks that chain. Then
-//! the records of all images that have a tag tell how it goes on.
+//! A tag that was moved by other means, or whose mover was killed before it could record the move, breaks that chain. So the
+//! records of all images that have a tag are looked at: they tell of such a move, and how it goes on behind it.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use oci::{Digest, Reference};
 use pipeline::EnvironmentPlan;
 use serde_json::{Value, json};
 
-use super::{desk::Desk, names, recorded};
+use super::{desk::Desk, names};
 use crate::terminal::text;
 
 /// Steps that a history is followed back at most.
@@ -28,35 +28,43 @@ pub(super) enum Entry {
 }
 
 /// A record of an image.
+#[derive(Clone)]
 pub(super) struct Step {
     pub(super) digest: Digest,
     pub(super) promotion: Promotion,
     record: Record,
 }
 
-/// The history of an environment, newest first, from what its tag names now: at most `limit` entries.
+/// The history of an environment, newest first, from what its tag names now: at most `limit` entries. `all` are the records of
+/// this environment that the images with a tag have.
 pub(super) async fn entries(
     desk: &Desk,
     environment: &EnvironmentPlan,
     repository: &Reference,
     current: &Digest,
+    all: &[Step],
     limit: usize,
 ) -> anyhow::Result<Vec<Entry>> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut next = Some(current.clone());
     let mut seen = BTreeSet::new();
     let mut before: Option<String> = None;
-    let mut all: Option<Vec<Step>> = None;
+    let last = newest(all.iter()).map(|last| &last.promotion.time);
     while let Some(digest) = next.take().filter(|_| entries.len() < limit) {
         // An image may come several times: the entry before this one, not a later one.
-        let of_image = of_image(desk, &repository.with_digest(digest.clone()), &digest).await?;
+        let mut of_image: Vec<Step> = all.iter().filter(|step| step.digest == digest).cloned().collect();
+        if of_image.is_empty() {
+            of_image = self::of_image(desk, &repository.with_digest(digest.clone()), &digest).await?;
+        }
         let fitting = of_image.into_iter().filter(|step| {
             let time = &step.promotion.time;
             step.promotion.environment == environment.name
                 && before.as_ref().is_none_or(|before| time <= before)
                 && !seen.contains(&(digest.clone(), time.clone()))
         });
-        if let Some(step) = newest(fitting) {
+        // What came last is what the tag names; else the tag has moved once more, and nothing tells of it.
+        let is_last = |step: &Step| !entries.is_empty() || last.is_none_or(|last| *last <= step.promotion.time);
+        if let Some(step) = newest(fitting).filter(is_last) {
             seen.insert((digest, step.promotion.time.clone()));
             next = step.promotion.from.clone();
             before = Some(step.promotion.time.clone());
@@ -64,10 +72,6 @@ pub(super) async fn entries(
             continue;
         }
         entries.push(Entry::Unrecorded(digest));
-        let all = match &mut all {
-            Some(all) => all,
-            absent => absent.insert(recorded::of_environment(desk, repository, environment).await?),
-        };
         let earlier = all.iter().filter(|step| {
             before.as_ref().is_none_or(|before| step.promotion.time < *before)
                 && !seen.contains(&(step.digest.clone(), step.promotion.time.clone()))
