@@ -278,7 +278,15 @@ fn of_run(wanted: &Wanted, store: &Store) -> anyhow::Result<(Root, Inside)> {
     match (started, kept.remove(&stage)) {
         (Some(record), kept) => {
             let id = kept.map_or_else(|| record.root.clone(), |kept| kept.root);
-            let (mounts, tmpfs) = (record.bind_mounts(), record.tmpfs());
+            let (mounts, gone): (Vec<_>, Vec<_>) = record.bind_mounts().into_iter().partition(|at| at.source.exists());
+            for mount in gone {
+                // The source of a replay goes with it.
+                let (target, source) = (mount.target, mount.source.display());
+                terminal::warning(&format!(
+                    "{target} is not mounted: {source} is gone (`replay --keep` keeps a replay's)"
+                ));
+            }
+            let tmpfs = record.tmpfs();
             let inside = Inside { env: record.env, user: record.user, workdir: record.cwd, mounts, tmpfs };
             Ok((Root { id, config: record.config }, inside))
         }

@@ -51,6 +51,8 @@ fn a_failure_happens_again_in_another_clone() {
         .stderr_has("gate unit")
         .stderr_has("the image is the capsule's");
     assert_eq!(std::fs::read_to_string(to.path().join("c/app")).unwrap(), "good\n", "the clone is as it was");
+    let session = world.seatrial(["shell", "last", "unit", "cat", "/app"]).run().exits(0);
+    session.stdout_has("bad").stderr_has("is gone (`replay --keep` keeps a replay's)");
 
     // On a base that has changed meanwhile, the same failure says less.
     world
