@@ -83,9 +83,9 @@ fn wrong_invocations_exit_2() {
     let far = world.seatrial(["run", "--frobnicate"]).run().exits(2).stderr();
     assert!(far.contains("--frobnicate") && !far.contains("tip:"), "{far}");
     world.seatrial(["build", "--sbom"]).run().exits(2).stderr_is(&expect![[r#"
-        error: attestations are kept in the index of an image that leaves this machine
+        error: attestations are kept with the name of an image, and this one has none
 
-        hint: push the image (`--push`), or write it as OCI (`--output type=oci,dest=FILE`)
+        hint: name it (`--tag NAME`): they go along when it is pushed
     "#]]);
     world.seatrial(["build", "-o", "type=nowhere"]).run().exits(2).stderr_has("`--output type=nowhere` is unknown");
     world.seatrial(["build", "nowhere"]).run().exits(2).stderr_has("there is no build context `nowhere`");
