@@ -44,8 +44,8 @@ pub struct Collected {
 /// index counts as well, and the other images do not matter.
 ///
 /// # Errors
-/// The registry fails or refuses, or there is no such image, or none for the platform. That nothing is said of it is no error, nor is a piece that
-/// cannot be read: it is found, and does not count.
+/// The registry fails or refuses, or there is no such image, or none for the platform. That nothing is said of it is no
+/// error, nor is a piece that cannot be read: it is found, and does not count.
 pub async fn collect(
     client: &Client,
     image: &Reference,

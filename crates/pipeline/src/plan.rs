@@ -462,7 +462,14 @@ impl Planner<'_> {
             Ok(KeySource::File(path)) => {
                 let path = path.to_string_lossy().into_owned();
                 let given = At::new(path, sign.key.span.clone());
-                self.path(&given, self.base)?.to_string_lossy().into_owned()
+                let Some(path) = self.path(&given, self.base) else {
+                    if let Some(told) = self.diagnostics.last_mut() {
+                        let elsewhere = "a key that lies elsewhere is given by `--sign-key FILE`, or as `env://NAME`";
+                        told.help.get_or_insert_with(|| elsewhere.into());
+                    }
+                    return None;
+                };
+                path.to_string_lossy().into_owned()
             }
             Ok(_) => text,
             Err(error) => {

@@ -367,6 +367,7 @@ fn mistakes_across_sections_are_shown() {
             "publish: {tags: [\"localhost:5000/app:1.0\"]}",
             "ST306 1:18 `localhost:5000/app:1.0` is no tag: a tag has no colon",
         ),
+        ("publish: {tags: [semver]}", "ST306 1:18 `semver` would be a tag of that very name"),
         ("publish: {to: team}", "ST306 1:15 `team` names no registry"),
         (
             "build: {platform: a/b/c/d}",

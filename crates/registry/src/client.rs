@@ -25,7 +25,7 @@ use futures::{StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest, ManifestOrIndex, Reference, media_type};
 use reqwest::{
     Method,
-    header::{ACCEPT, CONTENT_TYPE, HeaderValue},
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue},
 };
 use serde::Deserialize;
 use url::Url;
@@ -355,27 +355,29 @@ impl Client {
     ) -> Result<Option<(Digest, Descriptor)>, ErrorKind> {
         let sent = Digest::of(&bytes);
         let call = self.put_call(reference, media_type, bytes.clone())?;
-        let headers = self.send_manifest(&call).await?.headers().clone();
-        if let Some(stored) = header_text(&headers, "docker-content-digest")
-            && stored != sent.to_string()
-        {
-            return Err(ErrorKind::DigestMismatch { sent, stored: stored.to_owned() });
-        }
+        let headers = self.send_manifest(&call, sent).await?;
         Ok(referrers::unlisted(&headers, media_type, &bytes))
     }
 
-    /// Sends a manifest. docker's registry (distribution 2) takes a link of the repository that another push is just writing for a
-    /// wrong digest; ours is right, so it is asked again.
-    async fn send_manifest(&self, call: &Call) -> Result<reqwest::Response, ErrorKind> {
+    /// Sends a manifest, which has to be stored as it is; the answer's headers. docker's registry (distribution 2) takes a link
+    /// of the repository that another push is just writing for a wrong digest; ours is right, so it is asked again.
+    async fn send_manifest(&self, call: &Call, sent: Digest) -> Result<HeaderMap, ErrorKind> {
+        let mut outcome = self.transport.send(call).await;
         for _ in 0..MISREAD_MAX {
-            match self.transport.send(call).await {
-                Err(ErrorKind::Unexpected { status: 400, code, .. }) if code == "DIGEST_INVALID" => {
-                    tokio::time::sleep(self.options().retry_wait).await;
-                }
-                outcome => return outcome,
+            match &outcome {
+                Err(ErrorKind::Unexpected { status: 400, code, .. }) if code == "DIGEST_INVALID" => {}
+                _ => break,
             }
+            tokio::time::sleep(self.options().retry_wait).await;
+            outcome = self.transport.send(call).await;
         }
-        self.transport.send(call).await
+        let headers = outcome?.headers().clone();
+        match header_text(&headers, "docker-content-digest") {
+            Some(stored) if stored != sent.to_string() => {
+                Err(ErrorKind::DigestMismatch { stored: stored.to_owned(), sent })
+            }
+            _ => Ok(headers),
+        }
     }
 
     fn put_call(&self, reference: &Reference, media_type: &str, bytes: Bytes) -> Result<Call, ErrorKind> {

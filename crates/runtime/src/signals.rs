@@ -5,12 +5,13 @@ use std::time::Duration;
 /// `rt_sigtimedwait` by its number here, and by those of 32-bit programs on x86.
 const WAITS: [i64; 3] = [libc::SYS_rt_sigtimedwait, 177, 421];
 
-/// A process on the processor does not say what it waits for: it is looked at this often, for 20 ms in all.
-const LOOKS_MAX: u32 = 20;
+/// A process on the processor does not say what it waits for: it is looked at this often, for 100 ms in all.
+const LOOKS_MAX: u32 = 100;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// Whether a signal from outside has no effect on a process: it is the first one of its pid namespace, which gets only what it
 /// handles (pid_namespaces(7), "The namespace init process"), and neither handles it, nor holds it back, nor waits for it.
+/// Who ignores it does so on purpose, and has time to finish.
 /// Who cannot be looked at is not taken for deaf.
 pub(crate) fn is_lost(pid: i32, signal: i32) -> bool {
     let read = |name| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
@@ -47,7 +48,8 @@ fn is_lost_by(status: &str, signal: i32) -> bool {
     });
     // Of a first thread that has ended, while others go on, no masks are told.
     let has_ended = field("State").is_none_or(|state| state.starts_with('Z'));
-    is_first && !has_ended && signal != libc::SIGKILL && signal != libc::SIGSTOP && !has("SigCgt") && !has("SigBlk")
+    let is_meant = ["SigCgt", "SigBlk", "SigIgn"].into_iter().any(has);
+    is_first && !has_ended && signal != libc::SIGKILL && signal != libc::SIGSTOP && !is_meant
 }
 
 #[cfg(test)]
@@ -68,6 +70,7 @@ mod tests {
             (status("77\t1", none, "0000000000000002"), true),
             (status("77\t1", none, term), false),
             (status("77\t1", term, none), false),
+            (status("77\t1", none, none).replace("SigIgn:\t0", "SigIgn:\t4000"), false),
             (status("77\t8", none, none), false),
             (status("1", none, none), false),
             (String::new(), false),

@@ -48,12 +48,18 @@ impl Store {
         let out = stop.watch(io::BufWriter::with_capacity(256 * 1024, out));
         let mut tar = TarWriter::new(out);
         let mut links = Links::default();
-        let walked = tree::walk(&self.lowers_of(image)?, &mut |node| match further
-            .iter()
-            .any(|(name, _)| name.as_bytes() == node.path)
-        {
-            true => Ok(()),
-            false => add_to_tar(&mut tar, &mut links, node),
+        let walked = tree::walk(&self.lowers_of(image)?, &mut |node| {
+            let Some((name, _)) = further.iter().find(|(name, _)| name.as_bytes() == node.path) else {
+                return add_to_tar(&mut tar, &mut links, node);
+            };
+            match tree::kind(&node.stat) {
+                // A file cannot take its place.
+                FileType::Directory => {
+                    let source = io::ErrorKind::IsADirectory.into();
+                    Err(StoreError::At { action: "write", path: PathBuf::from(name), source })
+                }
+                _ => Ok(()),
+            }
         });
         stop.told(walked)?;
         for (name, bytes) in further {

@@ -104,13 +104,17 @@ impl Store {
         self.tag_ids(reference, &in_order(images), besides.iter().map(BesideRecord::from).collect(), durably)
     }
 
-    /// Gives the image the name beside those of other platforms that have it; one of the same platform loses it.
+    /// Gives the image the name beside those of other platforms that have it; one of the same platform loses it. What the
+    /// name keeps beside images that stay goes on with them.
     pub fn tag_beside(&self, reference: &Reference, image: &Image) -> Result<(), StoreError> {
         let platform = image.config.platform();
         let mut images = self.resolve_all(reference)?;
         images.retain(|other| other.config.platform() != platform);
         images.push(image.clone());
-        self.tag_all(reference, &images)
+        let name = read_name(&self.name_path(reference)).filter(|_| reference.digest().is_none());
+        let besides = name.into_iter().flat_map(|name| name.besides);
+        let besides = besides.filter(|beside| images.iter().any(|image| image.id == beside.image)).collect();
+        self.tag_ids(reference, &in_order(&images), besides, true)
     }
 
     /// Takes an image away from a name, which keeps those of other platforms; a name without an image goes.
@@ -194,19 +198,25 @@ impl Store {
         let mut besides = Vec::new();
         for image in images {
             let kept = kept.iter().find(|kept| kept.image == image.id);
-            // The very manifest that something is said of, also where the image has come with another since.
-            let known = kept.map(|kept| self.whole_manifest(&kept.beside.about)).transpose()?.flatten();
-            let sealed = match known {
-                Some(known) => known,
-                None => {
-                    let options = kept.map(|kept| kept.options.clone());
-                    self.manifest(image, options.unwrap_or_else(|| self.preferred_options(&image.id)))?
-                }
-            };
+            let sealed = self.manifest_of(image, kept, || self.preferred_options(&image.id))?;
             besides.extend(kept.map(|kept| kept.beside.clone()).filter(|beside| beside.about == sealed.digest));
             parts.push((image.clone(), sealed));
         }
         self.index_with(&parts, &besides, BTreeMap::new(), &|_, _| ())
+    }
+
+    /// The manifest of an image: the very one that something is said of, also where the image has come with another since.
+    pub(crate) fn manifest_of(
+        &self,
+        image: &Image,
+        kept: Option<&KeptBeside>,
+        otherwise: impl FnOnce() -> ManifestOptions,
+    ) -> Result<SealedManifest, StoreError> {
+        let Some(kept) = kept else { return self.manifest(image, otherwise()) };
+        match self.whole_manifest(&kept.beside.about)? {
+            Some(known) => Ok(known),
+            None => self.manifest(image, kept.options.clone()),
+        }
     }
 
     /// What the file of a name speaks of.

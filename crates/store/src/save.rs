@@ -12,7 +12,7 @@ use oci::{Descriptor, Digest, Hasher, Index, Platform, Reference, media_type};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Beside, Image, ManifestOptions, SealedManifest, SnapshotId, Store, StoreError,
+    Beside, Image, KeptBeside, ManifestOptions, SealedManifest, SnapshotId, Store, StoreError,
     archive::{self, Member, TarWriter},
 };
 
@@ -49,6 +49,8 @@ pub struct SaveOptions {
     pub nameless_are_one: bool,
     /// What speaks of these images. It needs an index, also around an image of one platform.
     pub besides: Vec<Beside>,
+    /// What names keep beside their images, each for the images that are saved under that name.
+    pub kept: Vec<(Reference, KeptBeside)>,
 }
 
 impl SaveOptions {
@@ -247,14 +249,17 @@ impl Store {
         let mut listed = Listed { index: Index::of(Vec::new()), blobs: BTreeSet::new() };
         for group in images.chunk_by(|(one, _), (other, _)| one == other && (one.is_some() || options.nameless_are_one))
         {
+            let kept = || options.kept.iter().filter(|(of, _)| group[0].0.as_ref() == Some(of)).map(|(_, kept)| kept);
             let mut parts = Vec::new();
             for (_, image) in group {
-                let sealed = self.manifest(image, options.of(&image.config.platform()).0.clone())?;
+                let of_image = kept().find(|kept| kept.image == image.id);
+                let sealed = self.manifest_of(image, of_image, || options.of(&image.config.platform()).0.clone())?;
                 add_blobs(&mut listed.blobs, &sealed);
                 parts.push((image.clone(), sealed));
             }
             let is_about = |beside: &&Beside| parts.iter().any(|(_, sealed)| sealed.digest == beside.about);
-            let besides: Vec<Beside> = options.besides.iter().filter(is_about).cloned().collect();
+            let besides = options.besides.iter().chain(kept().map(|kept| &kept.beside));
+            let besides: Vec<Beside> = besides.filter(is_about).cloned().collect();
             besides.iter().for_each(|beside| add_blobs(&mut listed.blobs, &beside.sealed));
             let mut descriptor = match &parts[..] {
                 [(image, sealed)] if besides.is_empty() => {

@@ -258,9 +258,14 @@ pub(crate) fn capabilities(cx: &mut Cx<'_>, fields: &Fields<'_>, key: &str) -> V
 pub(crate) fn no_new_privileges(cx: &mut Cx<'_>, fields: &Fields<'_>) -> bool {
     let mut is_wanted = false;
     for text in cx.texts_of(fields, "security_opt") {
-        match text.value.replacen('=', ":", 1).as_str() {
-            "no-new-privileges" | "no-new-privileges:true" => is_wanted = true,
-            "no-new-privileges:false" => is_wanted = false,
+        match text.value.replacen('=', ":", 1).strip_prefix("no-new-privileges") {
+            // Go's words, as docker reads them.
+            Some("" | ":1" | ":t" | ":T" | ":true" | ":TRUE" | ":True") => is_wanted = true,
+            Some(":0" | ":f" | ":F" | ":false" | ":FALSE" | ":False") => is_wanted = false,
+            Some(value) if value.starts_with(':') => {
+                let message = format!("`{}` is neither true nor false", shorten(&value[1..]));
+                cx.error(codes::INVALID_VALUE, message, &text.span);
+            }
             _ => cx.no_effect(format!("`{}` has no effect here", shorten(&text.value)), &text.span),
         }
     }

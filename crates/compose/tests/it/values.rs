@@ -341,6 +341,7 @@ fn limits_and_rights() {
     check("cap_drop: [ALL]", "cap_drop", json!(["ALL"]));
     check("privileged: true", "privileged", json!(true));
     check("security_opt: [\"no-new-privileges:true\"]", "no_new_privileges", json!(true));
+    check("security_opt: [\"no-new-privileges:True\"]", "no_new_privileges", json!(true));
     check("security_opt: [no-new-privileges=false]", "no_new_privileges", Value::Null);
     check("sysctls: [net.core.somaxconn=1024]", "sysctls", json!({"net.core.somaxconn": "1024"}));
     check("sysctls: {net.core.somaxconn: 1024}", "sysctls", json!({"net.core.somaxconn": "1024"}));

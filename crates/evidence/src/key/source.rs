@@ -198,6 +198,14 @@ impl KeySource {
     /// There is no usable key there.
     pub fn look(&self, secrets: Secrets<'_>) -> Result<(), SigningFailed> {
         let failed = |kind| SigningFailed { key: self.to_string(), kind };
+        // A pipe gives its key once: to who signs.
+        if let Self::File(path) = self
+            && let Ok(found) = std::fs::metadata(secrets.directory.join(path))
+            && !found.is_file()
+            && !found.is_dir()
+        {
+            return Ok(());
+        }
         match self.text(secrets).map_err(failed)? {
             Some(text) => SigningKey::look(&text, secrets.password).map_err(|error| failed(error.into())),
             None => Ok(()),

@@ -126,6 +126,9 @@ fn keys_come_from_files_variables_and_programs() {
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         assert_eq!(format!("{error}: {cause}"), message);
     }
+    // What gives its bytes once, as a pipe does, is read by who signs, and not by who only looks.
+    let pipe: KeySource = "/dev/null".parse().expect("a source");
+    assert!(pipe.look(secrets).is_ok() && pipe.open(secrets).is_err());
     for wrong in ["", "env://", "exec:// ", "awskms:///alias/key", &pem] {
         let error = wrong.parse::<KeySource>().expect_err("it is no source").to_string();
         assert!(!error.contains("MI"), "{error}");

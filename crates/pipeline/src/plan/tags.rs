@@ -7,6 +7,9 @@ use crate::{
     tags::{check_date, check_expressions, expression_templates},
 };
 
+/// Kinds of rules that are no names which anybody gives an image, as `edge` is.
+const NAMES_OF_RULES: [&str; 4] = ["semver", "pep440", "sha", "schedule"];
+
 impl Planner<'_> {
     pub(super) fn tag_rule(&mut self, tag: &Tag) -> TagRule {
         let when = self.conditions(&tag.when);
@@ -18,6 +21,12 @@ impl Planner<'_> {
                 let wanted = &template.value[colon + 1..];
                 self.error(codes::INVALID_VALUE, message, &template.span).help =
                     Some(format!("the repository is that of `image` or `publish.to`; write `{wanted}` here"));
+            }
+            if NAMES_OF_RULES.contains(&&*template.value) {
+                let name = &template.value;
+                let message = format!("`{name}` would be a tag of that very name");
+                self.error(codes::INVALID_VALUE, message, &template.span).help =
+                    Some(format!("the rule is `{{type: {name}}}`; the tag is `{{type: raw, value: {name}}}`"));
             }
         }
         let has_more = tag.prefix.is_some() || tag.suffix.is_some() || tag.enable.is_some() || tag.priority.is_some();

@@ -44,7 +44,7 @@ pub(super) async fn probe(
     gates_ended: &Cancel,
 ) -> Result<HealthOutcome, RunError> {
     if !plan.health.enabled {
-        return Ok(skipped("health check switched off"));
+        return Ok(skipped("switched off"));
     }
     let config = &root.config.config;
     let args: Vec<String> = config.entrypoint.iter().chain(&config.cmd).flatten().cloned().collect();
@@ -59,7 +59,10 @@ pub(super) async fn probe(
         health: &plan.health,
         check: Check::of(root, &given(&plan.health)),
         root,
-        place: plan.health.place.clone().or_else(|| place::of_healthcheck(&plan.build)),
+        place: match plan.health.command {
+            Some(_) => plan.health.place.clone(),
+            None => place::of_healthcheck(&plan.build).or_else(|| plan.health.place.clone()),
+        },
         text: args.join(" "),
     };
     let spec = trial.spec(gate::container_name(&format!("{}-health", plan.name)), args);

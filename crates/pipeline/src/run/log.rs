@@ -75,18 +75,34 @@ impl StageLog {
         mark: Option<String>,
         masks: Option<Arc<Masks>>,
     ) -> Result<StageLog, RunError> {
-        let dir = cx.run.path.join("log");
-        let path = dir.join(words::file_name(stage));
+        let path = path(cx, stage);
         let open = || {
-            fs_err::create_dir_all(&dir)?;
+            path.parent().map_or(Ok(()), fs_err::create_dir_all)?;
             fs_err::File::create(&path)
         };
         let file = open().map_err(|error| RunError::local(format!("write the log of {stage}"), error))?;
+        let mark = mark.map(|nonce| [&[MARK], nonce.as_bytes()].concat());
+        Ok(Self::new(cx, stage, steps, mark, masks, Some(file.into_parts().0)))
+    }
+
+    /// One command of a stage whose log is written by whoever hears the events, because others write it too.
+    pub(super) fn told(cx: RunContext<'_>, stage: &str, step: StepText) -> StageLog {
+        Self::new(cx, stage, vec![step], None, None, None)
+    }
+
+    fn new(
+        cx: RunContext<'_>,
+        stage: &str,
+        steps: Vec<StepText>,
+        mark: Option<Vec<u8>>,
+        masks: Option<Arc<Masks>>,
+        file: Option<std::fs::File>,
+    ) -> StageLog {
         let mut inner = Inner {
             events: cx.events.clone(),
             stage: stage.into(),
-            path,
-            file: Some(file.into_parts().0),
+            path: path(cx, stage),
+            file,
             written_bytes: 0,
             lost_bytes: 0,
             line: Vec::new(),
@@ -94,7 +110,7 @@ impl StageLog {
             tail: VecDeque::new(),
             lines: 0,
             steps,
-            mark: mark.map(|nonce| [&[MARK], nonce.as_bytes()].concat()),
+            mark,
             begun: 0,
             step_id: 0,
             step_start: Instant::now(),
@@ -104,7 +120,7 @@ impl StageLog {
         if inner.mark.is_none() {
             inner.begin_step();
         }
-        Ok(StageLog(Arc::new(Mutex::new(inner))))
+        StageLog(Arc::new(Mutex::new(inner)))
     }
 
     pub(super) fn sink(&self) -> OutputSink {
@@ -134,6 +150,10 @@ impl StageLog {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn path(cx: RunContext<'_>, stage: &str) -> PathBuf {
+    cx.run.path.join("log").join(words::file_name(stage))
 }
 
 impl Inner {

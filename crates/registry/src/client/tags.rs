@@ -101,8 +101,9 @@ impl Client {
         bytes: Bytes,
     ) -> Result<(), ErrorKind> {
         let call = self.manifest_call(Method::PUT, &repository.with_tag(tag)).scope(Scope::push(repository));
+        let sent = Digest::of(&bytes);
         let call = under(condition, call)?.header(CONTENT_TYPE, header(media_type)?).body(bytes);
-        match self.send_manifest(&call).await {
+        match self.send_manifest(&call, sent).await {
             Ok(_) => Ok(()),
             Err(ErrorKind::Unexpected { status: 412, message, .. }) => Err(ErrorKind::TagChanged { message }),
             Err(kind) => Err(kind),

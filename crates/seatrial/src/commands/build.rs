@@ -245,7 +245,8 @@ fn deliver(
     for name in names {
         // One that is right already is not written again.
         let known = store.resolve_all(name).unwrap_or_default();
-        let is_said = !kept.is_empty() || store.kept_beside(name).is_ok_and(|kept| !kept.is_empty());
+        // What cannot be read any more is written over as well.
+        let is_said = !kept.is_empty() || !store.kept_beside(name).is_ok_and(|kept| kept.is_empty());
         if is_said || !known.iter().map(|image| &image.id).eq(finished.made.iter().map(|made| &made.image.id)) {
             let tagged = store.tag_all_with(name, &finished.images(), &kept, false);
             tagged.with_context(|| format!("cannot tag {name}")).map_err(BuildFailed::Other)?;

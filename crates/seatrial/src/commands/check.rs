@@ -70,6 +70,7 @@ struct Target {
     context: Option<PathBuf>,
     stage: Option<String>,
     build_args: Vec<(String, String)>,
+    platform: oci::Platform,
     layer_limit: usize,
 }
 
@@ -77,7 +78,14 @@ impl Target {
     /// Built in its own directory.
     fn beside(path: PathBuf) -> Self {
         let context = path.parent().map(Path::to_owned);
-        Self { path, context, stage: None, build_args: Vec::new(), layer_limit: LAYER_LIMIT }
+        Self {
+            path,
+            context,
+            stage: None,
+            build_args: Vec::new(),
+            platform: oci::Platform::host(),
+            layer_limit: LAYER_LIMIT,
+        }
     }
 
     /// As a plan builds it; `None` where its Dockerfile is no file.
@@ -88,6 +96,7 @@ impl Target {
             context: Some(build.context),
             stage: build.target,
             build_args: build.args.into_iter().collect(),
+            platform: build.platform.and_then(|text| text.parse().ok()).unwrap_or_else(oci::Platform::host),
             layer_limit: plan.limits.layers.map_or(LAYER_LIMIT, |limit| limit.min(LAYER_LIMIT)),
         })
     }
@@ -99,7 +108,7 @@ impl Target {
             path: Some(&self.path),
             target: self.stage.as_deref(),
             build_args: &self.build_args,
-            platform: oci::Platform::host(),
+            platform: self.platform.clone(),
             layer_limit: self.layer_limit,
             only_needed_stages,
         }

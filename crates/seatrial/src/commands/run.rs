@@ -225,8 +225,9 @@ fn trial(
     context: &Context,
 ) -> anyhow::Result<Exit> {
     let Wanted { stages, images, push, sign } = wanted;
-    // A first look, so that a mistake in the file costs no run number.
-    prepare(context, args.file.as_ref(), None)?;
+    // A first look, so that a mistake in the files costs no run number.
+    let first = prepare(context, args.file.as_ref(), None)?;
+    let checked = check_dockerfiles(&first.plan, &stages, &images, context)?;
     let store = context.store()?;
     let run = store.new_run().context("cannot record a run in the store")?;
     let Prepared { plan, file, warnings, base } = prepare(context, args.file.as_ref(), Some(run.number))?;
@@ -235,7 +236,6 @@ fn trial(
     {
         terminal::message(&drawn(file, &warnings, &plan.services.included));
     }
-    let checked = check_dockerfiles(&plan, &stages, &images, context)?;
     let caches = Caches::read(&args.cache, context)?;
     let embedded = context.engine_with_cache(&args.engine, caches.imports.clone(), trust::of(&plan)?)?;
     let for_demo = ForDemo(&embedded);

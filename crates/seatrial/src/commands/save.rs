@@ -1,7 +1,6 @@
 //! `seatrial save`.
 
 use std::{
-    collections::BTreeMap,
     io::{BufWriter, Write as _},
     path::PathBuf,
 };
@@ -52,15 +51,10 @@ pub(crate) fn run(args: &SaveArgs, context: &Context) -> anyhow::Result<Exit> {
                  `--format oci` takes all"
             ));
         }
-        if let Some(reference) = &reference {
-            let kept = store.kept_beside(reference).with_context(|| format!("cannot look up {name}"))?;
-            for kept in kept {
-                // It speaks of one manifest and of no other way of writing the image.
-                if let Some(image) = found.iter().find(|image| image.id == kept.image) {
-                    options.platforms.push((image.config.platform(), kept.options, BTreeMap::new()));
-                }
-                options.besides.push(kept.beside);
-            }
+        // docker's archives have no place for it.
+        if let Some(reference) = reference.as_ref().filter(|_| args.format != SaveFormat::Docker) {
+            let kept = store.kept_beside(reference).with_context(|| format!("cannot save what {name} keeps"))?;
+            options.kept.extend(kept.into_iter().map(|kept| (reference.clone(), kept)));
         }
         images.extend(found.into_iter().map(|image| (reference.clone(), image)));
     }

@@ -121,10 +121,10 @@ impl Subscriber for RunLog {
     }
 }
 
-/// Builds and setups tell their output as events only; the logs of gates are written by the pipeline, byte by byte.
+/// Builds, `before` and setups tell their output as events only; the logs of gates are written by the pipeline, byte by byte.
 fn is_ours(stage: &str) -> bool {
     let stage = pipeline::name_in_image(stage);
-    stage == "build" || stage.starts_with("build ") || stage == "setup"
+    stage == "build" || stage.starts_with("build ") || stage == "before" || stage == "setup"
 }
 
 impl Files {

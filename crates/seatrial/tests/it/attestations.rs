@@ -169,10 +169,10 @@ fn a_name_keeps_what_is_said_until_it_is_pushed() {
     let (first, second) = (at("first"), at("second"));
     let push = |name: &str| world.seatrial(["push", "-q", name]).run().exits(0).stdout();
     let wanted = ["--sbom", "--provenance", "mode=min,reproducible=true", "--format", "{{.Digest}}", "."];
-    let digest = build(&world, &[&wanted[..], &["-t", "app:1"]].concat()).exits(0).stdout();
+    let own = build(&world, &[&wanted[..], &["-t", "app:1"]].concat()).exits(0).stdout();
     // Every name of it takes them along, and the digest is that of the build.
     world.seatrial(["tag", "app:1", &first]).run().exits(0);
-    assert_eq!(push(&first), digest);
+    assert_eq!(push(&first), own);
     let kinds = |name: &str| -> Vec<String> {
         pieces(&world, name).iter().map(|piece| piece["Kind"].as_str().unwrap_or_default().to_owned()).collect()
     };
@@ -187,6 +187,15 @@ fn a_name_keeps_what_is_said_until_it_is_pushed() {
     let digest = build(&world, &pushed).exits(0).stdout();
     world.seatrial(["pull", "-q", &first]).run().exits(0);
     assert_eq!(push(&second), digest);
+    // So it is where another build has pulled the name as its base.
+    world.file("other/Dockerfile", &format!("FROM {second}\n"));
+    build(&world, &["--pull", "other"]).exits(0);
+    assert_eq!(push(&second), digest);
+    // Each name is saved with what is its own, also where two mean the same image.
+    world.seatrial(["save", "--format", "oci-dir", "-o", "both", "app:1", &second]).run().exits(0);
+    let index = json(&fs::read_to_string(world.repo().join("both/index.json")).unwrap());
+    let saved: Vec<&str> = index["manifests"].as_array().unwrap().iter().filter_map(|m| m["digest"].as_str()).collect();
+    assert_eq!(saved, [own.trim(), digest.trim()]);
     // A build that says nothing leaves nothing with the name.
     build(&world, &["-t", &second]).exits(0);
     push(&second);

@@ -51,6 +51,7 @@ fn a_failing_command_is_the_verdict() {
         assert!(!finished.stderr().contains(words), "{words}: {}", finished.stderr());
     }
     world.seatrial(["shell", "last", "before", "cat", "src/app.py"]).run().exits(0).stdout_has("print(1)");
+    world.seatrial(["logs", "last", "before"]).run().exits(0).stdout_has("no wheel");
 }
 
 #[test]
@@ -59,7 +60,9 @@ fn output_that_is_missing_is_named() {
     world.seatrial(["run"]).run().exits(1).stderr_has("`before` made nothing that matches `dist/*.whl`");
     // Without a wildcard it is BuildKit's COPY that would not find it.
     let world = package("{in: tiny:1, run: \"true\", output: dist/app.whl}");
-    world.seatrial(["run"]).run().exits(1).stderr_has("`before` made nothing that matches `dist/app.whl`");
+    let finished = world.seatrial(["run"]).run().exits(1);
+    let finished = finished.stderr_has("`before` made nothing that matches `dist/app.whl`");
+    assert!(!finished.stderr().contains("before:"), "nobody wrote that file: {}", finished.stderr());
     let world = package("{in: \"127.0.0.1:1/none:1\", run: \"true\", output: dist/*.whl}");
     world.seatrial(["run"]).run().exits(3).stderr_has("cannot get image").stderr_has(" --> seatrial.yaml:2:10");
     let world = package("{in: tiny:1, run: \"true\", output: ../x}");
@@ -70,7 +73,7 @@ fn output_that_is_missing_is_named() {
 
 #[test]
 fn commands_on_this_machine_are_permitted_first() {
-    let world = package("{run: mkdir dist && cp src/app.py dist/app.whl && ls, output: dist/*.whl}");
+    let world = package("{run: [ls, mkdir dist && cp src/app.py dist/app.whl], output: dist/*.whl}");
     world.seatrial(["run"]).run().exits(2).stderr_has("not permitted here").stderr_has("before.host");
 
     let config = tempfile::tempdir().unwrap();
@@ -79,4 +82,5 @@ fn commands_on_this_machine_are_permitted_first() {
     let finished = world.seatrial(["run"]).env("XDG_CONFIG_HOME", config.path()).run().exits(0);
     finished.stderr_has("1 file added to the build context").stderr_has("print(1)");
     assert!(!world.path("dist").exists(), "the user's tree is as it was");
+    world.seatrial(["logs", "last", "before"]).run().exits(0).stdout_has("seatrial.yaml");
 }

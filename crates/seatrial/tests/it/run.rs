@@ -119,6 +119,7 @@ fn what_the_build_checks_say_is_told_at_the_end() {
     world.file("Dockerfile", &format!("# check=error=true\n{}", dockerfile.replace("tiny:1", "tiny:1 AS Base")));
     let finished = world.seatrial(["run"]).run().exits(2);
     finished.stderr_has("error[ST201]: stage name 'Base'").stderr_has(" --> Dockerfile:2:");
+    assert!(!world.seatrial(["logs"]).run().exits(0).stdout().contains("unfinished"), "it was no run");
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(super) async fn run(work: &Work<'_>, entry: &BeforePlan, out: &Path) -> Resu
     copied.map_err(|error| RunError::local("copy the build context", error))?;
     for command in &entry.commands {
         let step = StepText { text: command.run.clone(), place: command.place.clone() };
-        let log = StageLog::open(work.cx, &work.plan.stage(STAGE), vec![step], None, None)?;
+        let log = StageLog::told(work.cx, &work.plan.stage(STAGE), step);
         let start = std::time::Instant::now();
         let exit = command_in(work, entry, &command.run, out, &log).await?;
         let tail = log.finish(exit.code);

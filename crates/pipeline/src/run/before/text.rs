@@ -144,6 +144,8 @@ impl Subscriber for AsWritten {
             {
                 return;
             }
+            // Of the small Dockerfile itself, which nobody has written.
+            Event::Warning { place: Some(place), .. } if place.file == super::STAGE => return,
             event => event,
         };
         self.events.emit(event);

@@ -46,13 +46,16 @@ pub(super) async fn prove(watch: Watch<'_>, signal: i32, grace: Duration) -> Res
     let exit = watch.container.stop(signal, grace).await?;
     if exit.signal == Some(SIGKILL) {
         let name = signal::name(signal);
+        let reason = if exit.out_of_memory {
+            format!("was out of memory after {name}")
+        } else if asked.elapsed() < grace {
+            format!("does not hear {name}")
+        } else {
+            format!("did not end within {} of {name}", crate::duration::human(grace))
+        };
         return Ok(Proof::Fails {
             exit,
-            reason: if asked.elapsed() < grace {
-                format!("does not hear {name}")
-            } else {
-                format!("did not end within {} of {name}", crate::duration::human(grace))
-            },
+            reason,
             hint: "process 1 gets no signal that it does not handle: start the program itself (CMD as a list, or `exec` in \
                    the start script) and let it handle the signal",
             output: String::new(),
