@@ -23,7 +23,7 @@ use serde_json::json;
 
 use self::{
     desk::{Desk, Target},
-    steps::{Entry, STEPS_MAX, Step, entries, former, newest, of_image},
+    steps::{Counting, Entry, STEPS_MAX, Step, entries, former, newest, of_image},
 };
 pub(crate) use self::{
     history::{HistoryArgs, history},
@@ -184,15 +184,21 @@ pub(crate) fn rollback(args: &RollbackArgs, context: &Context) -> anyhow::Result
         return Err(Failure::refused(format!("nothing has come into {} yet", environment.name)).into());
     };
     let target = context.block_on_cancellable(async {
-        let all = recorded::of_environment(&recorded::of_tagged(&desk, &repository).await?, environment);
-        let entries = entries(&desk, environment, &repository, &current, &all, STEPS_MAX).await?;
+        let counting = desk.counting(environment)?;
+        let all = recorded::of_environment(&recorded::of_tagged(&desk, &repository).await?, &counting);
+        let entries = entries(&desk, &counting, &repository, &current, &all, STEPS_MAX).await?;
         let wanted = match &args.to {
             Some(image) => Some(desk.target(&desk.image(image)?).await?.digest),
             None => before(&entries, &all, &current),
         };
         let wanted = wanted.ok_or_else(|| {
-            Failure::refused(format!("what {} had before is not recorded", environment.name))
-                .hint(format!("name it: `seatrial rollback {} --to IMAGE`", environment.name))
+            let failure = Failure::refused(format!("what {} had before is not recorded", environment.name))
+                .hint(format!("name it: `seatrial rollback {} --to IMAGE`", environment.name));
+            if counting.keys.is_empty() {
+                failure
+            } else {
+                failure.hint("a record counts if one of `keys` has signed it")
+            }
         })?;
         let target = desk.target(&repository.with_digest(wanted)).await?;
         let mut steps = entries.iter().filter_map(Entry::step);
@@ -250,7 +256,8 @@ impl Move {
         let name = target.place.familiar();
         let is_there = now.as_ref() == Some(&target.digest);
         let from = if is_there {
-            let missing = context.block_on_cancellable(missing_record(desk, environment, target))?;
+            let counting = counting_beside(desk, environment, signer)?;
+            let missing = context.block_on_cancellable(missing_record(desk, &counting, target))?;
             let Some(from) = missing else {
                 terminal::message_line(&format!("{name} is in {} already", environment.name));
                 return Ok(false);
@@ -289,16 +296,27 @@ impl Move {
     }
 }
 
+/// The records that make one by this signer needless: none that counts less than it.
+fn counting_beside<'a>(
+    desk: &Desk,
+    environment: &'a EnvironmentPlan,
+    signer: Option<&Signer>,
+) -> Result<Counting<'a>, Failure> {
+    let counting = desk.counting(environment)?;
+    let is_trusted = signer.is_some_and(|signer| counting.keys.contains(signer.public()));
+    Ok(if is_trusted { counting } else { Counting::all(environment) })
+}
+
 /// Where an image is in an environment without a record of its coming there, what was there before, as far as that is known: the
 /// tag was moved by other means, or its mover was killed in the middle. `None` where all is recorded.
 async fn missing_record(
     desk: &Desk,
-    environment: &EnvironmentPlan,
+    counting: &Counting<'_>,
     target: &Target,
 ) -> anyhow::Result<Option<Option<Digest>>> {
     let of_image = of_image(desk, &target.place, &target.digest).await?.into_iter();
-    let own = newest(of_image.filter(|step| step.promotion.environment == environment.name));
-    let all = recorded::of_environment(&recorded::of_tagged(desk, &desk.repository_of(target)).await?, environment);
+    let own = newest(of_image.filter(|step| counting.counts(step)));
+    let all = recorded::of_environment(&recorded::of_tagged(desk, &desk.repository_of(target)).await?, counting);
     let last = newest(all.into_iter().filter(|step| step.digest != target.digest));
     let is_told = |own: &Step| last.as_ref().is_none_or(|last| last.promotion.time < own.promotion.time);
     Ok(if own.as_ref().is_some_and(is_told) { None } else { Some(last.map(|last| last.digest)) })

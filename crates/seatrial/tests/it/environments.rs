@@ -155,6 +155,50 @@ fn a_move_without_a_record_is_told_and_made_up_for() {
     history(&[(&one, "rollback"), (&two, "promote"), (&one, "promote")]);
 }
 
+/// Who may push can write records of any environment: with a pipeline file of their own, where the same name has another tag,
+/// and without a key.
+#[test]
+fn nobody_elses_records_steer_an_environment() {
+    let world = world_with_image();
+    let address = world.registry().to_string();
+    std::fs::create_dir(world.repo().join("keys")).expect("made");
+    key(&world.repo().join("keys"), "rel");
+    let [one, two] = pushed(&world, &address, "  live: {keys: [keys/rel.pub]}\n");
+    world.file("evil.yaml", &format!("image: {address}/team/app\nenvironments:\n  live: {{tag: evil-env}}\n"));
+    world.file("open.yaml", &format!("image: {address}/team/app\nenvironments:\n  live: {{}}\n"));
+    let run = |words: &[&str]| world.seatrial(words.iter().copied()).run();
+    let history = |file: &str| {
+        run(&["history", "live", "-f", file, "--format", "{{.Digest}} {{.Action}} {{.Record}}"]).exits(0).stdout()
+    };
+    for version in ["1.0", "2.0"] {
+        run(&["promote", version, "live", "--key", "keys/rel.key"]).exits(0);
+    }
+    // The name of the victim's environment, and a tag of their own.
+    let evil = format!("{address}/team/app:evil");
+    run(&["tag", "tiny:1", &evil]).exits(0);
+    world.seatrial(["push", "-q", &evil]).cwd(world.path("home")).run().exits(0);
+    for image in ["evil", "1.0", "evil"] {
+        run(&["promote", image, "live", "-f", "evil.yaml"]).exits(0);
+    }
+    let signed = format!("{two} promote signed by rel\n{one} promote signed by rel\n");
+    assert_eq!(history("seatrial.yaml"), signed);
+    assert_eq!(history("evil.yaml").lines().count(), 3);
+    let promote = || run(&["promote", "2.0", "live", "--key", "keys/rel.key"]).exits(0);
+    let told = promote().stderr();
+    assert!(!told.contains("not recorded"), "{told}");
+    let rollback = || run(&["rollback", "live", "--key", "keys/rel.key"]).exits(0).stdout();
+    assert_eq!(rollback(), format!("{address}/team/app:live@{one}\n"));
+    promote();
+
+    // The victim's own tag, moved there and back: shown, as nobody's, and followed by nothing that is done.
+    for image in ["evil", "2.0"] {
+        run(&["promote", image, "live", "-f", "open.yaml"]).exits(0);
+    }
+    assert_eq!(history("seatrial.yaml").matches(" unsigned\n").count(), 2);
+    run(&["rollback", "live", "--to", "evil"]).exits(1).stderr_has(" was never in live");
+    assert_eq!(rollback(), format!("{address}/team/app:live@{one}\n"));
+}
+
 #[test]
 fn what_an_environment_asks_for_is_asked_for() {
     let world = world_with_image();

@@ -7,7 +7,7 @@ use oci::{Descriptor, Digest, Reference};
 use pipeline::{EnvironmentPlan, Plan};
 use registry::{Client, ErrorKind, RegistryError, TagCondition};
 
-use super::{DeskArgs, SignArgs};
+use super::{DeskArgs, SignArgs, steps::Counting};
 use crate::{
     commands::{capsule::found::git, init::environment, keys, run::prepare, trust},
     context::Context,
@@ -235,6 +235,12 @@ impl Desk {
         };
         attach(&self.client, &target.place, &attachment).await?;
         Ok(())
+    }
+
+    /// The records that count for what is done in an environment: where it has keys, those that one of them has signed.
+    pub(super) fn counting<'a>(&self, environment: &'a EnvironmentPlan) -> Result<Counting<'a>, Failure> {
+        let keys = self.keys(environment)?.into_iter().map(|named| named.key).collect();
+        Ok(Counting { environment, keys })
     }
 
     /// The keys that an environment trusts, by the names of their files.

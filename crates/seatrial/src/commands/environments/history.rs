@@ -10,7 +10,7 @@ use super::{
     DeskArgs,
     desk::{Asked, Desk},
     recorded,
-    steps::{STEPS_MAX, entries, newest, of_image, row},
+    steps::{Counting, STEPS_MAX, entries, newest, of_image, row},
 };
 use crate::{
     cli::FormatArgs,
@@ -101,7 +101,9 @@ async fn values(desk: &Desk, asked: &Asked, limit: usize) -> anyhow::Result<Vec<
     let mut values = Vec::new();
     for environment in &environments {
         let keys = desk.keys(environment)?;
-        let all = recorded::of_environment(&found, environment);
+        // Each line says who signed it, so here all of them are shown.
+        let counting = Counting::all(environment);
+        let all = recorded::of_environment(&found, &counting);
         let current = match (desk.tag(&repository, environment).await?, newest(all.iter())) {
             (Some(current), _) => current,
             (None, None) => continue,
@@ -112,7 +114,7 @@ async fn values(desk: &Desk, asked: &Asked, limit: usize) -> anyhow::Result<Vec<
         };
         // What is not recorded came before what followed it, and last of all where nothing did.
         let mut time = NEWER_THAN_ALL.to_owned();
-        for entry in entries(desk, environment, &repository, &current, &all, limit.saturating_add(1)).await? {
+        for entry in entries(desk, &counting, &repository, &current, &all, limit.saturating_add(1)).await? {
             time = entry.step().map_or(time, |step| step.promotion.time.clone());
             values.push((time.clone(), entry.value(environment, &repository, &keys)));
         }

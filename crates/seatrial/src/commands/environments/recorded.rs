@@ -8,7 +8,7 @@ use pipeline::EnvironmentPlan;
 
 use super::{
     desk::Desk,
-    steps::{Step, of_records},
+    steps::{Counting, Step, of_records},
 };
 use crate::terminal;
 
@@ -26,10 +26,9 @@ pub(super) fn of_repository(desk: &Desk, repository: &Reference, found: &[Tagged
     with_recorded(desk, repository, &steps)
 }
 
-/// Those of one environment.
-pub(super) fn of_environment(found: &[Tagged], environment: &EnvironmentPlan) -> Vec<Step> {
-    let steps = found.iter().map(|(step, _)| step);
-    steps.filter(|step| step.promotion.environment == environment.name).cloned().collect()
+/// Those that count for one environment.
+pub(super) fn of_environment(found: &[Tagged], counting: &Counting<'_>) -> Vec<Step> {
+    found.iter().map(|(step, _)| step).filter(|step| counting.counts(step)).cloned().collect()
 }
 
 /// What is recorded of the images of a repository that have a tag.
@@ -57,16 +56,13 @@ pub(super) async fn of_tagged(desk: &Desk, repository: &Reference) -> anyhow::Re
 /// The environments that the pipeline file has for a repository, and those that these records tell of.
 pub(super) fn with_recorded(desk: &Desk, repository: &Reference, steps: &[Step]) -> Vec<EnvironmentPlan> {
     let mut known = desk.environments_of(repository).to_vec();
-    let mut newest: Vec<&Step> = steps.iter().collect();
-    newest.sort_by(|one, other| other.promotion.time.cmp(&one.promotion.time));
-    let mut found: BTreeMap<&str, &str> = BTreeMap::new();
-    for step in newest {
-        let promotion = &step.promotion;
-        let is_known = known.iter().any(|environment| environment.name == promotion.environment);
-        if !is_known && oci::is_valid_tag(&promotion.tag) {
-            found.entry(&promotion.environment).or_insert(&promotion.tag);
-        }
-    }
+    let promotions = steps.iter().map(|step| &step.promotion);
+    // Two pipelines may have one repository and the same names, and then they differ in the tag.
+    let found: BTreeSet<(&str, &str)> = promotions
+        .filter(|promotion| known.iter().all(|environment| environment.name != promotion.environment))
+        .filter(|promotion| oci::is_valid_tag(&promotion.tag))
+        .map(|promotion| (promotion.environment.as_str(), promotion.tag.as_str()))
+        .collect();
     known.extend(found.into_iter().map(|(name, tag)| EnvironmentPlan {
         name: name.to_owned(),
         after: Vec::new(),

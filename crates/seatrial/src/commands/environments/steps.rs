@@ -35,11 +35,19 @@ pub(super) struct Step {
     record: Record,
 }
 
-/// The history of an environment, newest first, from what its tag names now: at most `limit` entries. `all` are the records of
-/// this environment that the images with a tag have.
+/// Which records count as those of an environment. Who may push can write any: under the same name about another tag, and
+/// about this one without a key.
+pub(super) struct Counting<'a> {
+    pub(super) environment: &'a EnvironmentPlan,
+    /// One of these has to have signed; where there is none, nobody has to.
+    pub(super) keys: Vec<PublicKey>,
+}
+
+/// The history of an environment, newest first, from what its tag names now: at most `limit` entries. `all` are the records that
+/// count of the images that have a tag.
 pub(super) async fn entries(
     desk: &Desk,
-    environment: &EnvironmentPlan,
+    counting: &Counting<'_>,
     repository: &Reference,
     current: &Digest,
     all: &[Step],
@@ -58,7 +66,7 @@ pub(super) async fn entries(
         }
         let fitting = of_image.into_iter().filter(|step| {
             let time = &step.promotion.time;
-            step.promotion.environment == environment.name
+            counting.counts(step)
                 && before.as_ref().is_none_or(|before| time <= before)
                 && !seen.contains(&(digest.clone(), time.clone()))
         });
@@ -107,6 +115,19 @@ pub(super) fn former(entries: &[Entry], current: &Digest) -> Option<Digest> {
     let mut oldest = entries.iter().rev().filter_map(Entry::step);
     let first = oldest.find(|step| step.digest == *current && step.promotion.action == "promote")?;
     first.promotion.from.clone()
+}
+
+impl<'a> Counting<'a> {
+    /// Whoever signed them, or nobody.
+    pub(super) fn all(environment: &'a EnvironmentPlan) -> Self {
+        Self { environment, keys: Vec::new() }
+    }
+
+    pub(super) fn counts(&self, step: &Step) -> bool {
+        step.promotion.environment == self.environment.name
+            && step.promotion.tag == self.environment.tag
+            && (self.keys.is_empty() || step.record.signer(&step.digest, &self.keys).is_some())
+    }
 }
 
 impl Entry {

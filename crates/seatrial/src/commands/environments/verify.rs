@@ -4,13 +4,14 @@ use std::time::SystemTime;
 
 use evidence::{
     Policy, PublicKey, Requirement, Sought, collect_for,
-    promotion::{APPROVAL, PROMOTION, Record, records},
+    promotion::{APPROVAL, Record, records},
 };
 use pipeline::EnvironmentPlan;
 
 use super::{
     desk::{Desk, Target},
     names,
+    steps::of_image,
 };
 use crate::{
     failure::Failure,
@@ -108,8 +109,7 @@ pub(super) async fn verify(desk: &Desk, environment: &EnvironmentPlan, target: &
     Ok(verified)
 }
 
-/// Whether an image is in an environment, or a record says that it was. Where the environment has keys, one of them has to have
-/// signed the record.
+/// Whether an image is in an environment, or a record that counts says that it was.
 pub(super) async fn was_in(
     desk: &Desk,
     former: &EnvironmentPlan,
@@ -118,13 +118,10 @@ pub(super) async fn was_in(
     if desk.tag(&desk.repository_of(target), former).await?.as_ref() == Some(&target.digest) {
         return Ok(Ok("it is there".into()));
     }
-    let keys: Vec<PublicKey> = desk.keys(former)?.into_iter().map(|named| named.key).collect();
-    let found = records(&desk.client, &target.place, PROMOTION).await?;
-    let mut of_former = found.iter().filter_map(|record| Some((record, record.promotion()?)));
-    let counts = |record: &Record| keys.is_empty() || record.signer(&target.digest, &keys).is_some();
-    let was_there = of_former.find(|(record, promotion)| promotion.environment == former.name && counts(record));
-    Ok(match was_there {
-        Some((_, promotion)) => Ok(format!("it was there at {}", promotion.time)),
+    let counting = desk.counting(former)?;
+    let found = of_image(desk, &target.place, &target.digest).await?;
+    Ok(match found.iter().find(|step| counting.counts(step)) {
+        Some(step) => Ok(format!("it was there at {}", step.promotion.time)),
         None => Err(format!("it has not been in {}", former.name)),
     })
 }

@@ -6,7 +6,7 @@ use super::{
     DeskArgs,
     desk::{Asked, Desk},
     recorded,
-    steps::{of_image, to_the_second},
+    steps::{Counting, of_image, to_the_second},
 };
 use crate::{
     cli::FormatArgs,
@@ -59,8 +59,8 @@ pub(crate) fn find(args: &WhereArgs, context: &Context) -> anyhow::Result<Exit> 
         let mut values = Vec::new();
         for environment in recorded::with_recorded(&desk, &repository, &steps) {
             let is_there = desk.tag(&repository, &environment).await?.as_ref() == Some(&target.digest);
-            let promotions = steps.iter().map(|step| &step.promotion);
-            let of_environment = promotions.filter(|promotion| promotion.environment == environment.name);
+            let counting = Counting::all(&environment);
+            let of_environment = steps.iter().filter(|step| counting.counts(step)).map(|step| &step.promotion);
             let times = of_environment.clone().count();
             let last = of_environment.max_by(|one, other| one.time.cmp(&other.time));
             if !is_there && last.is_none() {
