@@ -9,7 +9,7 @@ use evidence::{Attachment, Collected, Found, Signer, SigningFailed};
 use futures::{StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest, Reference};
 use packages::{Login, Package, PublishError, State, Target};
-use registry::{NoProgress, Progress, RegistryError, TagCondition};
+use registry::{ImageVersion, NoProgress, Progress, RegistryError, TagCondition};
 use services::ServiceError;
 use store::{RunDir, Store};
 
@@ -183,7 +183,7 @@ pub trait Registry: Send + Sync {
     async fn digest_of(&self, reference: &Reference) -> Result<Option<Digest>, RegistryError>;
 
     /// The version that an image tells of itself, named by its digest.
-    async fn version_of(&self, image: &Reference) -> Result<Option<String>, RegistryError>;
+    async fn version_of(&self, image: &Reference) -> Result<Option<ImageVersion>, RegistryError>;
 
     /// Publishes packages to one place, or only asks what would be sent. `told` hears of each; see [`packages::publish`].
     async fn publish_files(
@@ -266,7 +266,7 @@ impl Registry for registry::Client {
         Ok(or_absent(self.resolve(reference).await)?.map(|descriptor| descriptor.digest))
     }
 
-    async fn version_of(&self, image: &Reference) -> Result<Option<String>, RegistryError> {
+    async fn version_of(&self, image: &Reference) -> Result<Option<ImageVersion>, RegistryError> {
         Ok(or_absent(self.image_version(image).await)?.flatten())
     }
 

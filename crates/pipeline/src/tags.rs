@@ -110,6 +110,8 @@ pub struct ChosenTags {
     pub skipped: Vec<SkippedTag>,
     /// What tags are without the flavour's prefix and suffix, of those that have one.
     pub plain: BTreeMap<String, PlainTag>,
+    /// The version that the tags were made of: that of the rule of `semver`, `pep440` or `match` with the highest priority.
+    pub version: Option<String>,
 }
 
 /// A tag without what its flavour adds.
@@ -140,25 +142,30 @@ pub fn choose_tags_by(inputs: TagInputs<'_>) -> ChosenTags {
     let mut chosen = Chosen { context, flavor, tags: ChosenTags::default() };
     // Of the rules that apply, the one with the highest priority; of several the first.
     let mut decides: Option<(u32, bool)> = None;
+    let mut speaks: Option<u32> = None;
     for rule in rules {
         let names = match holds(&rule.when, source, &values.env) {
             Ok(()) => match &rule.shorthand {
                 Some(shorthand) => shorthand.names(&context),
-                None => vec![
-                    interpolate(&rule.tag, values)
-                        .map(|name| Named { name, is_latest: false })
-                        .map_err(|error| error.to_string()),
-                ],
+                None => vec![interpolate(&rule.tag, values).map(Named::only).map_err(|error| error.to_string())],
             },
             Err(reason) => vec![Err(reason)],
         };
         let rank = rule.shorthand.as_ref().map_or(RAW_RANK, Shorthand::rank);
         for named in names {
-            let added = named.and_then(|named| chosen.add(rule, &named.name, Came::ByRule).map(|()| named.is_latest));
-            match added {
-                Ok(is_latest) if decides.is_none_or(|(highest, _)| rank > highest) => decides = Some((rank, is_latest)),
-                Ok(_) => {}
-                Err(reason) => chosen.tags.skipped.push(SkippedTag { template: rule.tag.clone(), reason }),
+            let added = named.and_then(|named| chosen.add(rule, &named.name, Came::ByRule).map(|()| named));
+            let named = match added {
+                Ok(named) => named,
+                Err(reason) => {
+                    chosen.tags.skipped.push(SkippedTag { template: rule.tag.clone(), reason });
+                    continue;
+                }
+            };
+            if decides.is_none_or(|(highest, _)| rank > highest) {
+                decides = Some((rank, named.is_latest));
+            }
+            if named.version.is_some() && speaks.is_none_or(|highest| rank > highest) {
+                (speaks, chosen.tags.version) = (Some(rank), named.version);
             }
         }
     }

@@ -14,8 +14,36 @@ const NEWEST: &str = "latest";
 pub struct TagState {
     /// Manifest digest.
     pub digest: Digest,
-    /// The version that the image tells of itself (`org.opencontainers.image.version`), if it does.
-    pub version: Option<String>,
+    /// The version that the image tells of itself, if it does.
+    pub version: Option<ImageVersion>,
+}
+
+/// The version that an image tells of itself (`org.opencontainers.image.version`), and by what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageVersion {
+    /// An annotation of the manifest or index, which is of this image alone.
+    Annotation(String),
+    /// A label of the config, which may be that of a base image.
+    Label(String),
+}
+
+impl ImageVersion {
+    /// As it is written.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Annotation(text) | Self::Label(text) => text,
+        }
+    }
+
+    /// Its order, as far as it can be relied on: a label has to be what one of the repository's tags says.
+    fn reliable(&self, tags: &[String]) -> Option<Ordered> {
+        let version = Ordered::parse(self.text())?;
+        let is_same = |tag: &String| Ordered::parse(tag)?.compare(&version);
+        match self {
+            Self::Label(_) if !tags.iter().any(|tag| is_same(tag) == Some(Ordering::Equal)) => None,
+            _ => Some(version),
+        }
+    }
 }
 
 /// What becomes of a tag.
@@ -38,8 +66,8 @@ pub fn is_moving(tag: &str, version: Option<&Ordered>) -> bool {
 /// Judges a moving tag: may it come to name the image `digest` of this version? `now` is what it names, `tags` are all of the
 /// repository. Without a version, and where nothing is known of a higher one, it may.
 ///
-/// What the tag names holds it back whatever version that is; other tags do when they are whole releases of its kind. A version
-/// before its release moves no short version, and `latest` only where there is no release.
+/// What the tag names holds it back whatever version that is, except by a label that no tag agrees with; other tags do when they
+/// are whole releases of its kind. A version before its release moves no short version, and `latest` only where there is no release.
 pub fn judge_tag(
     tag: &str,
     digest: &Digest,
@@ -54,8 +82,8 @@ pub fn judge_tag(
     if version.is_prerelease() && tag != NEWEST {
         return Judgement::Stays("a version before its release moves no short version".into());
     }
-    let named = now.and_then(|now| now.version.as_deref());
-    let named = named.and_then(|text| Some((text, Ordered::parse(text)?)));
+    let named = now.and_then(|now| now.version.as_ref());
+    let named = named.and_then(|named| Some((named.text(), named.reliable(tags)?)));
     if let Some((text, named)) = &named {
         if named.compare(version) == Some(Ordering::Greater) {
             return Judgement::Stays(format!("it names {text}, which is higher"));
@@ -123,7 +151,7 @@ fn release(tag: &str, like: &Ordered) -> Option<Ordered> {
 mod tests {
     use super::*;
 
-    /// `tag version | what the tag names | other tags`; `-` for nothing, `?` for an image without a version.
+    /// `tag version | what the tag names | other tags`; `-` for nothing, `?` for an image without a version, `~1.2` for a label.
     fn judge(case: &str) -> String {
         let parts: Vec<&str> = case.split('|').map(str::trim).collect();
         let (tag, version) = parts[0].split_once(' ').unwrap();
@@ -136,7 +164,13 @@ mod tests {
             "-" => None,
             "ours" => Some(TagState { digest: ours.clone(), version: None }),
             "?" => Some(TagState { digest: Digest::of(b"other"), version: None }),
-            text => Some(TagState { digest: Digest::of(b"other"), version: Some(text.into()) }),
+            text => {
+                let version = match text.strip_prefix('~') {
+                    Some(label) => ImageVersion::Label(label.into()),
+                    None => ImageVersion::Annotation(text.into()),
+                };
+                Some(TagState { digest: Digest::of(b"other"), version: Some(version) })
+            }
         };
         let tags: Vec<String> = parts[2].split_whitespace().map(str::to_owned).collect();
         match judge_tag(tag, &ours, version.as_ref(), now.as_ref(), &tags) {
@@ -176,6 +210,13 @@ mod tests {
             ("latest 1.9.0 | 2.0.0-rc.1 |", "it names 2.0.0-rc.1, which is higher"),
             ("latest 1.9 | 2.0rc1 |", "it names 2.0rc1, which is higher"),
             ("1 1.2.dev1 | 1.2 |", "a version before its release moves no short version"),
+            // A label is believed where a tag agrees: else it may be a base image's.
+            ("latest 1.2.3 | ~1.3.0 | v1.3.0", "it names 1.3.0, which is higher"),
+            ("latest 1.9.0 | ~2.0.0-rc.1 | 2.0.0-rc.1", "it names 2.0.0-rc.1, which is higher"),
+            ("latest 2.0.1 | ~24.04 | 2.0.0 2.0 2", "moves"),
+            ("2.0 2.0.1 | ~24.04 | 2.0.0 2.0 2", "moves"),
+            ("latest 1.9.1 | ~24.04 | 2.0.0", "the repository has 2.0.0, which is higher"),
+            ("latest 2.0.0-rc.1 | ~1.9.0 |", "moves"),
             // Backward, by other tags, also where the image tells no version.
             ("latest 1.2.3 | ? | 1.2.2 1.3.0 1.4.0", "the repository has 1.4.0, which is higher"),
             ("latest 1.2.3 | - | v1.10.0 v1.9.0", "the repository has v1.10.0, which is higher"),

@@ -20,7 +20,7 @@ pub use client::{
 };
 pub use credentials::{Credential, CredentialError, Credentials, LoginPlace};
 pub use error::{ErrorKind, RegistryError};
-pub use forward::{Judgement, TagState, higher_tag, is_moving, judge_tag};
+pub use forward::{ImageVersion, Judgement, TagState, higher_tag, is_moving, judge_tag};
 pub use hosts::{HostFiles, HostFilesError};
 pub use layout::{Layout, LayoutError, LayoutErrorKind};
 pub use order::{Ordered, of_tag};

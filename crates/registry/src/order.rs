@@ -24,6 +24,11 @@ impl Ordered {
         Some(Self { semantic, python, release })
     }
 
+    /// A version with all its numbers: `1.2` may be short for one.
+    pub fn whole(text: &str) -> Option<Self> {
+        Self::parse(text).filter(|version| version.release.len() > 2)
+    }
+
     /// The numbers before any suffix: 1, 2, 3.
     pub fn release(&self) -> &[u64] {
         &self.release

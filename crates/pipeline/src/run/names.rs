@@ -296,6 +296,8 @@ fn fate(tag: &str, ours: &Digest, now: Option<TagState>, is_moving: bool, tags: 
         (Judgement::IsThere, _) => TagFate::IsThere,
         (Judgement::Stays(reason), _) => TagFate::Stays(reason),
         (Judgement::Moves, None) => TagFate::New,
-        (Judgement::Moves, Some(now)) => TagFate::Moves(now.version.unwrap_or_else(|| now.digest.to_string())),
+        (Judgement::Moves, Some(now)) => {
+            TagFate::Moves(now.version.map_or_else(|| now.digest.to_string(), |version| version.text().to_owned()))
+        }
     }
 }

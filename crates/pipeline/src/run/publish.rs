@@ -9,9 +9,9 @@ use registry::{Progress, RegistryError};
 
 use super::{Run, evidence, record, selection::Part};
 use crate::{
-    Flavor, Judgement, OpenSigner, PlainTag, Plan, RunContext, RunError, RunOptions, SkippedTag, Source, SourceEvent,
-    Stages, TagInputs, TagRule, TagState, Values, Version, choose_tags, choose_tags_by, higher_tag, is_moving,
-    judge_tag, legal_tag, tags, version::Ordered,
+    ChosenTags, Flavor, Judgement, OpenSigner, PlainTag, Plan, RunContext, RunError, RunOptions, SkippedTag, Source,
+    SourceEvent, Stages, TagInputs, TagRule, TagState, Values, Version, choose_tags, choose_tags_by, higher_tag,
+    is_moving, judge_tag, legal_tag, tags, version::Ordered,
 };
 
 /// The stage's id.
@@ -293,28 +293,28 @@ pub(super) fn choose(cx: RunContext<'_>, plan: &Plan, intention: &Intention, val
     if intention.is_planned {
         local.extend(chosen.tags.iter().filter(|tag| !local.contains(tag)).cloned().collect::<Vec<_>>());
     }
-    let said: Vec<&str> =
-        chosen.tags.iter().map(|tag| chosen.plain.get(tag).map_or(tag.as_str(), |plain| plain.tag.as_str())).collect();
-    let version = version_of(values, sealed, &said);
+    let version = version_of(&chosen, values, sealed);
     let of_source = [&plan.source.branch, &plan.source.short, &plan.source.sha];
     let of_source = of_source.into_iter().flatten().filter_map(|name| legal_tag(name)).collect();
     Tags { local, registry: chosen.tags, skipped: chosen.skipped, version, of_source, plain: chosen.plain }
 }
 
-/// The version that the run knows, else that which the image tells, else the highest that its tags say.
-fn version_of(values: &Values, sealed: &Sealed, tags: &[&str]) -> Option<Ordered> {
+/// The version that the tags were made of, else that which the run knows, which the manifest tells, or the highest that the tags
+/// say. The label comes last: it may be that of a base image.
+fn version_of(chosen: &ChosenTags, values: &Values, sealed: &Sealed) -> Option<Ordered> {
     let known = match &values.version {
         Version::Known(version) => Some(version.as_str()),
         _ => None,
     };
     let annotated = sealed.manifest.manifest.annotations.get(registry::VERSION_ANNOTATION).map(String::as_str);
     let label = sealed.image.config.config.labels.get(registry::VERSION_ANNOTATION).map(String::as_str);
-    let told = [known, annotated, label].into_iter().flatten().find_map(Ordered::parse);
+    let told = [chosen.version.as_deref(), known, annotated].into_iter().flatten().find_map(Ordered::parse);
     let said = || {
-        let whole = tags.iter().filter_map(|tag| Ordered::parse(tag)).filter(|version| version.release().len() > 2);
+        let plain = |tag: &String| Ordered::whole(chosen.plain.get(tag).map_or(tag, |plain| &plain.tag));
+        let whole = chosen.tags.iter().filter_map(plain);
         whole.reduce(|one, other| if one.compare(&other).is_some_and(|order| order.is_lt()) { other } else { one })
     };
-    told.or_else(said)
+    told.or_else(said).or_else(|| label.and_then(Ordered::parse))
 }
 
 /// Names that say a commit keep meaning what that commit gave: a tree with changes gets `3f2a91c-dirty`.

@@ -126,11 +126,21 @@ impl TagKind {
     }
 }
 
-/// Name before prefix and suffix, and whether `latest` goes with it.
+/// Name before prefix and suffix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Named {
     pub(super) name: String,
+    /// Whether `latest` goes with it.
     pub(super) is_latest: bool,
+    /// The version that the rule speaks of.
+    pub(super) version: Option<String>,
+}
+
+impl Named {
+    /// A name that speaks of no version.
+    pub(super) fn only(name: String) -> Self {
+        Self { name, is_latest: false, version: None }
+    }
 }
 
 /// The names that a rule gives, or why not each of them.
@@ -169,14 +179,14 @@ impl Shorthand {
                 other => return Err(format!("`enable` is `{other}`, neither `true` nor `false`")),
             }
         }
-        let one = |name: String| Ok(vec![Ok(Named { name, is_latest: false })]);
+        let one = |name: String| Ok(vec![Ok(Named::only(name))]);
         match self.kind {
             TagKind::Raw => one(context.fill(self.value.as_deref().unwrap_or_default())?),
             TagKind::Schedule if source.event != SourceEvent::Schedule => Err("event is not schedule".into()),
             TagKind::Schedule => {
                 let patterns = self.pattern.iter().map(String::as_str);
                 let patterns: Vec<_> = if self.pattern.is_empty() { vec!["nightly"] } else { patterns.collect() };
-                let fill = |pattern: &str| Ok(Named { name: context.fill(pattern)?, is_latest: false });
+                let fill = |pattern: &str| Ok(Named::only(context.fill(pattern)?));
                 Ok(patterns.into_iter().map(fill).collect())
             }
             TagKind::Semver | TagKind::Pep440 => self.versions(context),
@@ -193,7 +203,7 @@ impl Shorthand {
                 Some(RefEvent::Tag) if source.event != SourceEvent::Tag => Err("event is not tag".into()),
                 Some(RefEvent::Tag) => {
                     let tag = source.tag.clone().ok_or("the commit has no Git tag")?;
-                    Ok(vec![Ok(Named { is_latest: !is_before_release(&tag), name: tag })])
+                    Ok(vec![Ok(Named { is_latest: !is_before_release(&tag), name: tag, version: None })])
                 }
                 Some(RefEvent::Pr) if source.event != SourceEvent::PullRequest => {
                     Err("event is not pull_request".into())
@@ -253,7 +263,7 @@ impl Shorthand {
             parts = Parts { version: version::of_tag(&raw).to_owned(), is_release: false, ..parts };
         }
         let is_latest = is_named && parts.is_release;
-        let named = |name: String| Named { name, is_latest };
+        let named = |name: String| Named { name, is_latest, version: Some(raw.clone()) };
         if !self.pattern.is_empty() {
             let names = self.pattern.iter().map(|pattern| {
                 // A version before its release has no shorter form: it is itself, whatever the pattern says.
@@ -298,7 +308,9 @@ impl Shorthand {
         let dashed = text.replace('/', "-");
         let found = found.or_else(|| Some(regex.captures(&dashed)?.get(self.group)?.as_str().to_owned()));
         let name = found.ok_or_else(|| format!("`{text}` does not match `{pattern}`"))?;
-        Ok(vec![Ok(Named { name, is_latest: !is_before_release(&text) })])
+        // Less than a whole version may be short for one.
+        let version = Ordered::whole(&name).map(|_| name.clone());
+        Ok(vec![Ok(Named { name, is_latest: !is_before_release(&text), version })])
     }
 }
 

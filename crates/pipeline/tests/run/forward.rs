@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use oci::{Descriptor, Digest, Reference};
 use packages::{Login, Package, PublishError, State, Target};
 use pipeline::{Foreseen, Outcome, Registry, RunOptions, TagFate};
-use registry::{Client, ClientOptions, Progress, RegistryError, Server, ServerOptions, TagCondition};
+use registry::{Client, ClientOptions, ImageVersion, Progress, RegistryError, Server, ServerOptions, TagCondition};
 use store::Store;
 
 use crate::{publish, script::World};
@@ -226,7 +226,7 @@ impl Registry for Interrupted {
         Registry::digest_of(&self.client, reference).await
     }
 
-    async fn version_of(&self, image: &Reference) -> Result<Option<String>, RegistryError> {
+    async fn version_of(&self, image: &Reference) -> Result<Option<ImageVersion>, RegistryError> {
         Registry::version_of(&self.client, image).await
     }
 
@@ -427,6 +427,41 @@ async fn variants_move_forward_beside_each_other() {
     let reason = "it names 1.2.0, which is higher".to_owned();
     assert_eq!(kept, [("1-alpine".into(), reason.clone()), ("alpine".into(), reason)]);
     assert_eq!(names(own.address, "alpine").await, alpine);
+}
+
+/// The tags that stay where they are when these Git tags are published, one after the other.
+async fn kept_of_git_tags(rules: &str, git_tags: &[&str]) -> Vec<String> {
+    let own = Own::start().await;
+    let yaml = format!("image: {}/team/app\nhealth: false\n{rules}\n", own.address);
+    let mut all = Vec::new();
+    for git_tag in git_tags {
+        // Every version is an image of its own, on a base that tells its own version.
+        let world = World::new(&yaml).version(registry::of_tag(git_tag)).base_label("24.04").git_tag(git_tag);
+        let outcome = world.run_with(&publish(), Some(&client())).await.expect("an outcome");
+        let mut tags: Vec<String> = kept(&outcome).into_iter().map(|(tag, _)| tag).collect();
+        tags.sort();
+        all.push(tags.join(" "));
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_move_by_the_version_they_were_made_of() {
+    for kind in [
+        "type=semver,match=api-v(.*)",
+        "type=semver,pattern={{version}},match=api-v(.*)",
+        "type=match,pattern=api-v(.*),group=1",
+    ] {
+        let rules = format!("version: 0.3.0\npublish: {{tags: ['{kind}', '2', '2.0']}}");
+        let kept = kept_of_git_tags(&rules, &["api-v2.0.8", "api-v2.0.9", "api-v2.0.1"]).await;
+        assert_eq!(kept, ["", "", "2 2.0 latest"], "{kind}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_version_label_of_a_base_image_moves_nothing_back_and_holds_nothing() {
+    let kept = kept_of_git_tags("publish: {tags: [{type: semver}]}", &["v2.0.0", "v1.9.1", "v2.0.1"]).await;
+    assert_eq!(kept, ["", "latest", ""]);
 }
 
 fn git(directory: &std::path::Path, args: &[&str]) -> String {

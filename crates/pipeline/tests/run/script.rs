@@ -20,7 +20,7 @@ use pipeline::{
     OpenSigner, Outcome, PlanInputs, Registry, RunContext, RunError, RunOptions, Source, SourceEvent, SourceText, file,
     plan,
 };
-use registry::{ErrorKind, Progress, RegistryError, TagCondition};
+use registry::{ErrorKind, ImageVersion, Progress, RegistryError, TagCondition};
 use store::{Compression, RunDir, Store, StoreOptions};
 use tokio::sync::Notify;
 
@@ -126,6 +126,7 @@ struct Script {
     registry_fails: bool,
     unpublishable: Option<String>,
     version: Option<String>,
+    label: Option<String>,
 }
 
 impl Shared {
@@ -205,6 +206,15 @@ impl World {
     /// The image is of this version, and says so.
     pub(crate) fn version(self, version: &str) -> World {
         self.change(|script| script.version = Some(version.into()))
+    }
+    /// The image has the version label of its base.
+    pub(crate) fn base_label(self, version: &str) -> World {
+        self.change(|script| script.label = Some(version.into()))
+    }
+    /// The run is for a Git tag.
+    pub(crate) fn git_tag(mut self, tag: &str) -> World {
+        (self.source.event, self.source.tag) = (SourceEvent::Tag, Some(tag.into()));
+        self
     }
     pub(crate) fn source(mut self, branch: &str, event: &str) -> World {
         self.source.branch = Some(branch.into());
@@ -371,8 +381,8 @@ impl Engine for Scripted {
         config.config.cmd = Some(["/serve", "--port", "80"].map(str::to_owned).into());
         let version = script.version.as_deref().unwrap_or("2.7");
         config.config.env = vec!["IMAGE=yes".into(), format!("VERSION={version}")];
-        if script.version.is_some() {
-            config.config.labels.insert(registry::VERSION_ANNOTATION.into(), version.into());
+        if let Some(label) = script.label.as_ref().or(script.version.as_ref()) {
+            config.config.labels.insert(registry::VERSION_ANNOTATION.into(), label.clone());
         }
         config.config.stop_signal = "SIGQUIT".into();
         let scope = self.store.open_scope().expect("a scope");
@@ -617,7 +627,7 @@ impl Registry for Scripted {
         Ok(None)
     }
 
-    async fn version_of(&self, _: &Reference) -> Result<Option<String>, RegistryError> {
+    async fn version_of(&self, _: &Reference) -> Result<Option<ImageVersion>, RegistryError> {
         Ok(None)
     }
 

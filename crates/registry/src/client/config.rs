@@ -9,7 +9,7 @@ use bytes::Bytes;
 use oci::{Descriptor, Digest, ImageConfig, ManifestOrIndex, Platform, Reference};
 
 use super::{BlobTarget, Client, CommitError, MANIFEST_BYTES_MAX, NoProgress, pull::CONFIG_BYTES_MAX, transport::Via};
-use crate::{ErrorKind, RegistryError};
+use crate::{ErrorKind, ImageVersion, RegistryError};
 
 /// Label or annotation with the version of what an image holds (image-spec, "Pre-Defined Annotation Keys").
 pub const VERSION_ANNOTATION: &str = "org.opencontainers.image.version";
@@ -64,15 +64,15 @@ impl Client {
     ///
     /// # Errors
     /// The registry fails or refuses. That the image tells none is `None`.
-    pub async fn image_version(&self, reference: &Reference) -> Result<Option<String>, RegistryError> {
+    pub async fn image_version(&self, reference: &Reference) -> Result<Option<ImageVersion>, RegistryError> {
         self.version_kind(reference).await.map_err(|kind| kind.during("look up the version of", reference))
     }
 
-    async fn version_kind(&self, reference: &Reference) -> Result<Option<String>, ErrorKind> {
+    async fn version_kind(&self, reference: &Reference) -> Result<Option<ImageVersion>, ErrorKind> {
         let mut resolved = self.fetch_kind(reference, MANIFEST_BYTES_MAX, Via::Origin).await?;
         if let ManifestOrIndex::Index(index) = &resolved.document {
             if let Some(version) = index.annotations.get(VERSION_ANNOTATION) {
-                return Ok(Some(version.clone()));
+                return Ok(Some(ImageVersion::Annotation(version.clone())));
             }
             let Some(chosen) = index.select(&Platform::host()).or_else(|| index.manifests.first()) else {
                 return Ok(None);
@@ -82,12 +82,12 @@ impl Client {
         }
         let ManifestOrIndex::Manifest(manifest) = &resolved.document else { return Ok(None) };
         if let Some(version) = manifest.annotations.get(VERSION_ANNOTATION) {
-            return Ok(Some(version.clone()));
+            return Ok(Some(ImageVersion::Annotation(version.clone())));
         }
         let bytes = self.small_blob_kind(reference, &manifest.config, CONFIG_BYTES_MAX).await?;
         // What is no image has no config of ours to look into.
         let config = serde_json::from_slice::<ImageConfig>(&bytes).ok();
-        Ok(config.and_then(|config| config.config.labels.get(VERSION_ANNOTATION).cloned()))
+        Ok(config.and_then(|mut config| config.config.labels.remove(VERSION_ANNOTATION)).map(ImageVersion::Label))
     }
 }
 

@@ -153,12 +153,12 @@ fn version_of(
     view: &TagView<'_>,
 ) -> io::Result<Option<Ordered>> {
     let told = annotated.and_then(Ordered::parse);
-    let told = told.or_else(|| tags.iter().filter_map(|tag| whole(tag)).reduce(higher));
+    let told = told.or_else(|| tags.iter().filter_map(|tag| Ordered::whole(tag)).reduce(higher));
     if told.is_some() {
         return Ok(told);
     }
     let mut highest = None;
-    for (tag, version) in all.iter().filter_map(|tag| Some((tag, whole(tag)?))) {
+    for (tag, version) in all.iter().filter_map(|tag| Some((tag, Ordered::whole(tag)?))) {
         if view.names(tag)?.as_ref() == Some(digest) {
             highest = Some(highest.map_or_else(|| version.clone(), |known| higher(known, version.clone())));
         }
@@ -168,11 +168,6 @@ fn version_of(
 
 fn higher(one: Ordered, other: Ordered) -> Ordered {
     if one.compare(&other).is_some_and(Ordering::is_lt) { other } else { one }
-}
-
-/// A version that a tag says with all its numbers: `1.2` may be short for one.
-fn whole(tag: &str) -> Option<Ordered> {
-    Ordered::parse(tag).filter(|version| version.release().len() > 2)
 }
 
 #[cfg(test)]
