@@ -185,13 +185,21 @@ pub(crate) fn rollback(args: &RollbackArgs, context: &Context) -> anyhow::Result
     };
     let target = context.block_on_cancellable(async {
         let counting = desk.counting(environment)?;
-        let all = recorded::of_environment(&recorded::of_tagged(&desk, &repository).await?, &counting);
-        let entries = entries(&desk, &counting, &repository, &current, &all, STEPS_MAX).await?;
-        let wanted = match &args.to {
-            Some(image) => Some(desk.target(&desk.image(image)?).await?.digest),
-            None => before(&entries, &all, &current),
+        let named = match &args.to {
+            Some(image) => {
+                let digest = desk.target(&desk.image(image)?).await?.digest;
+                let target = desk.target(&repository.with_digest(digest)).await?;
+                // What its own records tell needs no look at those of others.
+                if verify::was_in(&desk, environment, &target).await?.is_ok() {
+                    return Ok(target);
+                }
+                Some(target.digest)
+            }
+            None => None,
         };
-        let wanted = wanted.ok_or_else(|| {
+        let all = recorded::of_environment(&recorded::of_tagged_if_shown(&desk, &repository).await?, &counting);
+        let entries = entries(&desk, &counting, &repository, &current, &all, STEPS_MAX).await?;
+        let wanted = named.or_else(|| before(&entries, &all, &current)).ok_or_else(|| {
             let failure = Failure::refused(format!("what {} had before is not recorded", environment.name))
                 .hint(format!("name it: `seatrial rollback {} --to IMAGE`", environment.name));
             if counting.keys.is_empty() {
@@ -316,7 +324,8 @@ async fn missing_record(
 ) -> anyhow::Result<Option<Option<Digest>>> {
     let of_image = of_image(desk, &target.place, &target.digest).await?.into_iter();
     let own = newest(of_image.filter(|step| counting.counts(step)));
-    let all = recorded::of_environment(&recorded::of_tagged(desk, &desk.repository_of(target)).await?, counting);
+    let all =
+        recorded::of_environment(&recorded::of_tagged_if_shown(desk, &desk.repository_of(target)).await?, counting);
     let last = newest(all.into_iter().filter(|step| step.digest != target.digest));
     let is_told = |own: &Step| last.as_ref().is_none_or(|last| last.promotion.time < own.promotion.time);
     Ok(if own.as_ref().is_some_and(is_told) { None } else { Some(last.map(|last| last.digest)) })

@@ -1,6 +1,12 @@
 //! `promote`, `approve`, `rollback`, `history`, `where`: a digest walks through environments of a real registry.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+    thread,
+};
 
 use testkit::World;
 
@@ -153,6 +159,58 @@ fn a_move_without_a_record_is_told_and_made_up_for() {
     history(&[(&one, "unrecorded"), (&two, "promote"), (&one, "promote")]);
     assert_eq!(run(&["rollback", "live"]).stdout(), format!("{address}/team/app:live@{one}\n"));
     history(&[(&one, "rollback"), (&two, "promote"), (&one, "promote")]);
+}
+
+/// A way to a registry on which tags are listed for nobody.
+fn without_lists(registry: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    // Only what asks is looked at; answers go back as they are.
+    let carry = |mut from: TcpStream, mut to: TcpStream, answers: Option<TcpStream>| {
+        let mut bytes = [0; 64 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut bytes) {
+            let asked = String::from_utf8_lossy(&bytes[..length]);
+            let asks_for_tags = asked.lines().next().is_some_and(|line| line.contains("/tags/list"));
+            let written = match &answers {
+                Some(answers) if asks_for_tags => {
+                    (&*answers).write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+                }
+                _ => to.write_all(&bytes[..length]),
+            };
+            if written.is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
+    };
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(client) = client else { break };
+            let server = TcpStream::connect(registry).expect("the registry listens");
+            let copy = |stream: &TcpStream| stream.try_clone().expect("a stream");
+            let (asking, asked, answers) = (copy(&client), copy(&server), copy(&client));
+            thread::spawn(move || carry(asking, asked, Some(answers)));
+            thread::spawn(move || carry(server, client, None));
+        }
+    });
+    address
+}
+
+#[test]
+fn who_may_not_list_tags_goes_back_by_the_images_own_records() {
+    let world = world_with_image();
+    let address = without_lists(world.registry()).to_string();
+    let [one, two] = pushed(&world, &address, "  live: {}\n");
+    for image in ["1.0", "2.0", "2.0"] {
+        world.seatrial(["promote", image, "live"]).run().exits(0);
+    }
+    let back = world.seatrial(["rollback", "live"]).run().exits(0);
+    assert_eq!(back.stdout(), format!("{address}/team/app:live@{one}\n"));
+    assert!(back.stderr().contains("may not be listed"), "{}", back.stderr());
+    // What its own record tells needs no list.
+    let named = world.seatrial(["rollback", "live", "--to", "2.0"]).run().exits(0);
+    assert_eq!(named.stdout(), format!("{address}/team/app:live@{two}\n"));
+    assert!(!named.stderr().contains("may not be listed"), "{}", named.stderr());
 }
 
 /// Who may push can write records of any environment: with a pipeline file of their own, where the same name has another tag,
