@@ -199,6 +199,8 @@ pub(crate) fn rollback(args: &RollbackArgs, context: &Context) -> anyhow::Result
         };
         let all = recorded::of_environment(&recorded::of_tagged_if_shown(&desk, &repository).await?, &counting);
         let entries = entries(&desk, &counting, &repository, &current, &all, STEPS_MAX).await?;
+        // Its own records were asked already.
+        let is_unknown = named.is_some();
         let wanted = named.or_else(|| before(&entries, &all, &current)).ok_or_else(|| {
             let failure = Failure::refused(format!("what {} had before is not recorded", environment.name))
                 .hint(format!("name it: `seatrial rollback {} --to IMAGE`", environment.name));
@@ -211,7 +213,7 @@ pub(crate) fn rollback(args: &RollbackArgs, context: &Context) -> anyhow::Result
         let target = desk.target(&repository.with_digest(wanted)).await?;
         let mut steps = entries.iter().filter_map(Entry::step);
         let is_told = steps.any(|step| step.promotion.from.as_ref() == Some(&target.digest));
-        if !is_told && verify::was_in(&desk, environment, &target).await?.is_err() {
+        if !is_told && (is_unknown || verify::was_in(&desk, environment, &target).await?.is_err()) {
             let message = format!("{} was never in {}", target.digest.short(), environment.name);
             return Err(Failure::refused(message).hint("promote it: `seatrial promote`").into());
         }
